@@ -1,0 +1,1 @@
+//! cvmd: the control VM daemon

@@ -1,0 +1,1 @@
+//! The only FFI: bindings to Debian's DPDK

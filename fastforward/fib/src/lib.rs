@@ -1,0 +1,1 @@
+//! Two-level FIB: longest-prefix match, cuckoo hash, tunnels, adjacencies

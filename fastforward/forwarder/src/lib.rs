@@ -1,0 +1,1 @@
+//! FastForward: the forwarding process of a port VM

@@ -1,0 +1,1 @@
+//! Length-checked views of Ethernet, ARP, MPLS, IPv4, ICMP

@@ -1,0 +1,1 @@
+//! Packet devices: memory, pcap, TAP, DPDK ports

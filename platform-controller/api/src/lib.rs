@@ -1,0 +1,1 @@
+//! HTTP API of the platform controller: resources and client

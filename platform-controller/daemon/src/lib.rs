@@ -1,0 +1,1 @@
+//! edgeplexd: the platform controller daemon

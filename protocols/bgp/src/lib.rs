@@ -1,0 +1,1 @@
+//! Sans-IO BGP engine: session FSM, decision process, RIBs

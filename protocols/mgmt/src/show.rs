@@ -1,0 +1,162 @@
+//! Questions to cvmd and pvmd, and their answers. Every list is in a stable order.
+
+use edgeplex_types::{AttachmentId, Label, MacAddr, Rd, RouteTarget, TunnelId};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "query", deny_unknown_fields)]
+pub enum PvmQuery {
+    Status,
+    Bgp,
+    Routes,
+    Reload,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "query", deny_unknown_fields)]
+pub enum CvmQuery {
+    Status,
+    Bgp,
+    /// VPN routes; with `attachment`, only those imported by or exported from it.
+    Routes {
+        attachment: Option<AttachmentId>,
+    },
+    Labels,
+    Tunnels,
+    /// What the switch needs; answered as soon as the generation differs from `seen`, or after some 20 s.
+    Fabric {
+        seen: u64,
+    },
+    Reload,
+}
+
+/// Answer to `Reload`: nothing to say beyond that it was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PvmStatus {
+    pub attachment: AttachmentId,
+    pub pid: u32,
+    pub uptime_s: u64,
+    pub relay_up: bool,
+    pub fib_up: bool,
+    /// Customer session: `idle` … `established`, or `none` without BGP.
+    pub bgp: String,
+    /// Prefixes learnt from the customer, from the VPN, and installed.
+    pub customer_routes: u64,
+    pub vpn_routes: u64,
+    pub fib_routes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CvmStatus {
+    pub pid: u32,
+    pub uptime_s: u64,
+    pub vpn_routes: u64,
+    pub attachments: Vec<CvmAttachmentStatus>,
+    /// Relay connections refused since the start, e.g. a wrong key or a foreign attachment.
+    pub refused: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CvmAttachmentStatus {
+    pub attachment: AttachmentId,
+    pub rd: Rd,
+    pub label: Label,
+    pub relay_up: bool,
+    pub routes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BgpNeighbor {
+    pub address: IpAddr,
+    pub remote_as: u32,
+    pub state: String,
+    pub established_s: Option<u64>,
+    pub prefixes_received: u64,
+    pub prefixes_sent: u64,
+    pub messages_received: u64,
+    pub messages_sent: u64,
+    /// Times the session left Established.
+    pub resets: u64,
+    /// Why it last did, in words.
+    pub last_error: Option<String>,
+    /// RFC 7606: UPDATEs treated as withdraw, and attributes discarded.
+    pub treated_as_withdraw: u64,
+    pub attributes_discarded: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    Connected,
+    Static,
+    Bgp,
+    Vpn,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub prefix: IpNet,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rd: Option<Rd>,
+    pub source: Source,
+    pub best: bool,
+    pub stale: bool,
+    pub next_hop: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<Label>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<TunnelId>,
+    /// As a person writes it: `65101 {65102}`.
+    pub as_path: String,
+    pub local_pref: Option<u32>,
+    pub med: Option<u32>,
+    #[serde(default)]
+    pub route_targets: Vec<RouteTarget>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelRow {
+    pub label: Label,
+    pub attachment: AttachmentId,
+    pub rd: Rd,
+    /// `active`, or `quarantine` after release.
+    pub state: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelRow {
+    pub id: TunnelId,
+    pub endpoint: IpAddr,
+    pub up: bool,
+    pub transport: Vec<Label>,
+    pub next_hop: Option<IpAddr>,
+    pub mac: Option<MacAddr>,
+    /// VPN paths that use it.
+    pub paths: u64,
+}
+
+/// What the controller needs to write the switch rules of the core side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fabric {
+    pub generation: u64,
+    pub labels: Vec<FabricLabel>,
+    pub neighbors: Vec<FabricNeighbor>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FabricLabel {
+    pub attachment: AttachmentId,
+    pub label: Label,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FabricNeighbor {
+    pub mac: MacAddr,
+    /// Name of the core interface behind which it was seen.
+    pub interface: String,
+}

@@ -1,0 +1,1 @@
+//! pvmd: the port VM daemon

@@ -1,0 +1,1 @@
+//! What goes into the root of a VM, named by content
