@@ -1,0 +1,64 @@
+/* Ordinary functions around DPDK's static inlines, and our own answers to the three questions that EAL asks
+ * about the machine's cores. */
+#define _GNU_SOURCE
+#include <sched.h>
+
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+
+#include "shim.h"
+
+uint16_t ff_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **bufs, uint16_t n)
+{
+	return rte_eth_rx_burst(port, queue, bufs, n);
+}
+
+uint16_t ff_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **bufs, uint16_t n)
+{
+	return rte_eth_tx_burst(port, queue, bufs, n);
+}
+
+struct rte_mbuf *ff_pktmbuf_alloc(struct rte_mempool *pool)
+{
+	return rte_pktmbuf_alloc(pool);
+}
+
+void ff_pktmbuf_free(struct rte_mbuf *m)
+{
+	rte_pktmbuf_free(m);
+}
+
+int ff_errno(void)
+{
+	return rte_errno;
+}
+
+/*
+ * EAL finds cores by looking into /sys/devices/system/cpu and gives up without it. A port VM need not have /sys,
+ * and what counts is where the process may run, so these three take the place of librte_eal's eal_lcore.o: the
+ * linker meets them first and leaves that member of the static archive alone. They are all that it defines.
+ */
+unsigned eal_cpu_socket_id(unsigned core);
+unsigned eal_cpu_core_id(unsigned core);
+int eal_cpu_detected(unsigned core);
+
+unsigned eal_cpu_socket_id(unsigned core)
+{
+	(void)core;
+	return 0;
+}
+
+unsigned eal_cpu_core_id(unsigned core)
+{
+	return core;
+}
+
+int eal_cpu_detected(unsigned core)
+{
+	cpu_set_t may;
+
+	if (sched_getaffinity(0, sizeof(may), &may) != 0)
+		return core == 0;
+	return core < CPU_SETSIZE && CPU_ISSET(core, &may);
+}
