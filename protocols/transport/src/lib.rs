@@ -1,1 +1,6 @@
 //! Drivers shared by the daemons: BGP over TCP, relay over ZeroMQ, management socket
+
+pub mod bgp;
+
+pub mod mgmt;
+pub mod relay;

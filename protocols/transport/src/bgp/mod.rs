@@ -1,0 +1,1 @@
+//! BGP over TCP: the tokio driver of `edgeplex-bgp`.
