@@ -1,1 +1,11 @@
-//! Runs containerlab topologies in network namespaces, and the scenarios on them
+//! The lab: brings containerlab topologies up in network namespaces without Docker, and proves on them what EdgePlex
+//! promises. See ../DESIGN.md.
+
+pub mod lab;
+pub mod launch;
+pub mod net;
+pub mod node;
+pub mod process;
+pub mod state;
+pub mod topology;
+pub mod wait;

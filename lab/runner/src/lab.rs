@@ -1,0 +1,108 @@
+//! Brings a topology up and takes it down; finds labs that are already up.
+
+use crate::{
+    launch, net,
+    node::{Node, Spec},
+    process::Process,
+    state::{LabDir, LabRecord, labs, netns_name},
+    topology::Topology,
+};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use std::{collections::BTreeMap, path::Path, thread};
+
+#[derive(Debug)]
+pub struct Lab {
+    pub dir: LabDir,
+    pub topology: Topology,
+    pub nodes: BTreeMap<String, Node>,
+}
+
+impl Lab {
+    /// Brings the topology up; on failure takes away what was made.
+    pub fn up(file: &Path, name: Option<&str>) -> Result<Self> {
+        let mut topology = Topology::load(file)?;
+        if let Some(name) = name {
+            topology.name = name.to_owned();
+        }
+        ensure!(nix::unistd::geteuid().is_root(), "namespaces need root: run it with sudo");
+        let dir = LabDir::of(&topology.name)?;
+        dir.create()?;
+        let lock = dir.lock()?;
+        if dir.is_up() {
+            bail!("lab {} is already up: take it down first (lab/down), or bring up another with --name", dir.name());
+        }
+        let made = Self::build(&dir, topology, file);
+        drop(lock);
+        if made.is_err() && std::env::var_os("EDGEPLEX_LAB_KEEP_FAILED").is_none() {
+            dir.destroy().context("and taking away what was made failed")?;
+        }
+        made
+    }
+
+    fn build(dir: &LabDir, topology: Topology, file: &Path) -> Result<Self> {
+        let me = i32::try_from(std::process::id()).ok().and_then(Process::find);
+        let (name, prefix) = (topology.name.clone(), topology.prefix.clone());
+        dir.write(&LabRecord { name: name.clone(), prefix: prefix.clone(), topology: file.canonicalize()?, runner: me })?;
+        for node in topology.nodes.keys() {
+            let netns = netns_name(&prefix, &name, node);
+            ensure!(!Path::new("/run/netns").join(&netns).exists(), "a network namespace {netns} is already there");
+        }
+        let nodes = parallel(topology.nodes.iter(), |(node, spec)| {
+            let running = Node::start(dir, node, &Spec::new(node, spec.image, &spec.binds))?;
+            net::name_namespace(&netns_name(&prefix, &name, node), &running)?;
+            Ok((node.clone(), running))
+        })?;
+        let nodes: BTreeMap<_, _> = nodes.into_iter().collect();
+        net::connect(&topology, &nodes)?;
+        parallel(nodes.values(), |node| launch::launch(&topology, node).with_context(|| format!("node {}", node.name)))?;
+        Ok(Self { dir: dir.clone(), topology, nodes })
+    }
+
+    /// A lab that is up, by name, or the only one there is.
+    pub fn find(name: Option<&str>) -> Result<Self> {
+        let dir = match name {
+            Some(name) => LabDir::of(name)?,
+            None => {
+                let mut up = labs();
+                up.retain(LabDir::is_up);
+                match up.as_slice() {
+                    [one] => one.clone(),
+                    [] => bail!("no lab is up: start one with lab/up FILE"),
+                    many => bail!("several labs are up, say --name: {}", many.iter().map(LabDir::name).collect::<Vec<_>>().join(", ")),
+                }
+            }
+        };
+        let record = dir.read()?;
+        let mut topology = Topology::load(&record.topology)?;
+        topology.name = record.name;
+        let nodes = topology.nodes.keys().map(|n| Ok((n.clone(), Node::find(&dir, n)?))).collect::<Result<_>>()?;
+        Ok(Self { dir, topology, nodes })
+    }
+
+    pub fn node(&self, name: &str) -> Result<&Node> {
+        self.nodes.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.nodes.keys().map(String::as_str).collect();
+            anyhow!("there is no node {name} in lab {}: it has {}", self.dir.name(), known.join(", "))
+        })
+    }
+
+    pub fn down(&self) -> Result<()> {
+        down(&self.dir)
+    }
+}
+
+/// Takes a lab down, whatever state it is in.
+pub fn down(dir: &LabDir) -> Result<()> {
+    if !dir.0.exists() {
+        return Ok(());
+    }
+    dir.destroy().with_context(|| format!("taking lab {} down", dir.name()))
+}
+
+fn parallel<I: Send, T: Send>(items: impl Iterator<Item = I>, work: impl Fn(I) -> Result<T> + Sync) -> Result<Vec<T>> {
+    thread::scope(|scope| {
+        let work = &work;
+        let running: Vec<_> = items.map(|item| scope.spawn(move || work(item))).collect();
+        running.into_iter().map(|w| w.join().map_err(|_| anyhow!("a worker panicked"))?).collect()
+    })
+}

@@ -1,0 +1,99 @@
+//! Starts what runs inside a node: FRR, BIRD, Open vSwitch, edgeplexd. Each waits until its control socket answers.
+
+use crate::{
+    node::{Node, bin_dir},
+    topology::{Image, Kind, Topology},
+};
+use anyhow::{Context, Result, ensure};
+use std::{fmt::Write as _, fs, time::Duration};
+
+const START: Duration = Duration::from_secs(15);
+/// The bridge of a PE node.
+pub const FABRIC: &str = "fabric";
+
+pub fn launch(topology: &Topology, node: &Node) -> Result<()> {
+    let spec = &topology.nodes[&node.name];
+    for line in &spec.exec {
+        node.shell(line)?;
+    }
+    match (spec.kind, spec.image) {
+        (Kind::OvsBridge, _) => access_switch(topology, node),
+        (Kind::Linux, Image::EdgePlexPe) => pe(topology, node),
+        (Kind::Linux, Image::Frr) => frr(node),
+        (Kind::Linux, Image::Bird) => bird(node),
+        (Kind::Bridge, _) | (Kind::Linux, Image::Plain) => Ok(()),
+    }
+}
+
+fn frr(node: &Node) -> Result<()> {
+    let daemons = node.shell("cat /etc/frr/daemons")?;
+    let wanted = |d: &str| daemons.lines().any(|l| l.trim() == format!("{d}=yes"));
+    // zebra first: the others connect to it.
+    for daemon in ["zebra", "staticd", "ospfd", "ldpd", "bgpd"].into_iter().filter(|d| *d == "zebra" || wanted(d)) {
+        node.shell(&format!(": >/etc/frr/{daemon}.conf; chown frr:frr /etc/frr/{daemon}.conf"))?;
+        node.daemon(daemon, &[&format!("/usr/lib/frr/{daemon}"), "-A", "127.0.0.1", "-P", "0", "--log", "stdout"])?;
+        node.wait_path(&format!("/run/frr/{daemon}.vty"), START)?;
+    }
+    // The integrated file is read by vtysh, which hands each daemon its part.
+    node.shell("echo 'service integrated-vtysh-config' >/etc/frr/vtysh.conf; chown frr:frr /etc/frr/vtysh.conf; vtysh -b >/dev/null")?;
+    Ok(())
+}
+
+pub fn bird(node: &Node) -> Result<()> {
+    node.daemon("bird", &["bird", "-f", "-c", "/etc/bird/bird.conf", "-s", "/run/bird/bird.ctl"])?;
+    node.wait_path("/run/bird/bird.ctl", START)
+}
+
+fn open_vswitch(node: &Node) -> Result<()> {
+    let (db, socket) = ("/run/openvswitch/conf.db", "/run/openvswitch/db.sock");
+    node.run(&["ovsdb-tool", "create", db, "/usr/share/openvswitch/vswitch.ovsschema"])?;
+    let remote = format!("--remote=punix:{socket}");
+    node.daemon("ovsdb-server", &["ovsdb-server", db, &remote, "--pidfile=/run/openvswitch/ovsdb-server.pid", "--no-chdir"])?;
+    node.wait_path(socket, START)?;
+    node.run(&["ovs-vsctl", "--no-wait", "init"])?;
+    node.daemon("ovs-vswitchd", &["ovs-vswitchd", &format!("unix:{socket}"), "--pidfile=/run/openvswitch/ovs-vswitchd.pid", "--no-chdir"])
+}
+
+/// An `ovs-bridge` node: a learning switch; a port with a VLAN is an access port, any other a trunk.
+fn access_switch(topology: &Topology, node: &Node) -> Result<()> {
+    open_vswitch(node)?;
+    let name = &node.name;
+    let mut script = format!("ovs-vsctl add-br {name} -- set bridge {name} datapath_type=netdev");
+    for (interface, link) in topology.interfaces(name) {
+        write!(script, " -- add-port {name} {interface}")?;
+        if let Some(vlan) = link.vlan {
+            write!(script, " tag={vlan}")?;
+        }
+    }
+    node.shell(&script).map(drop)
+}
+
+/// An EdgePlex PE: its fabric with every link as a port, and the controller. The rest is EdgePlex's own work.
+fn pe(topology: &Topology, node: &Node) -> Result<()> {
+    open_vswitch(node)?;
+    // datapath_type first: the bridge must never be made on the kernel datapath. secure: no rules, no traffic.
+    let mut script = format!("ovs-vsctl add-br {FABRIC} -- set bridge {FABRIC} datapath_type=netdev protocols=OpenFlow13 fail_mode=secure");
+    for (interface, _) in topology.interfaces(&node.name) {
+        write!(script, " -- add-port {FABRIC} {interface}")?;
+    }
+    node.shell(&script)?;
+    edgeplexd(node)
+}
+
+/// Starts edgeplexd and waits for its API; also used to start it again.
+pub fn edgeplexd(node: &Node) -> Result<()> {
+    let program = bin_dir()?.join("edgeplexd");
+    ensure!(program.exists(), "{} is missing: build it first", program.display());
+    let program = program.to_string_lossy();
+    node.daemon("edgeplexd", &[&program, "--dir", "/run/edgeplex", "--ovs-run-dir", "/run/openvswitch", "--bridge", FABRIC])?;
+    let answer = crate::wait::until("edgeplexd answers", START, || {
+        let out = node.output(&["edgeplex", "status", "-o", "json"])?;
+        let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+        Ok(if out.status.success() { Ok(()) } else { Err(said) })
+    });
+    answer.with_context(|| {
+        let log = fs::read_to_string(node.log("edgeplexd")).unwrap_or_default();
+        let tail: Vec<&str> = log.lines().rev().take(10).collect();
+        format!("{}: edgeplexd's last words: {}", node.name, tail.into_iter().rev().collect::<Vec<_>>().join(" | "))
+    })
+}

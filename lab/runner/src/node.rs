@@ -1,0 +1,275 @@
+//! A node: a process tree in namespaces of its own (network, mount, PID, UTS, IPC) over the host's file system.
+//!
+//! ```text
+//!  runner ── node-init (outer): unshares, starts ──► node-init (pid 1): mounts, waits for ever, reaps
+//!                                                      └── daemons, started by nsenter + `daemonize`
+//! ```
+//! The node sees the host's programs, but its own /proc, /sys and /run (so every daemon finds its sockets where it
+//! expects them), and its own /etc/frr and /etc/bird, into which the topology's binds go.
+
+use crate::{
+    process::Process,
+    state::{LabDir, NODE_INIT, write_json},
+    topology::{Bind, Image},
+    wait,
+};
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+/// What node-init has to prepare; lies in the node's directory as spec.json.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Spec {
+    pub hostname: String,
+    /// Directories of the host that the node gets empty and to itself, with their owner.
+    pub private: Vec<(PathBuf, Option<String>)>,
+    /// Source, target, read-only.
+    pub binds: Vec<(PathBuf, PathBuf, bool)>,
+}
+
+impl Spec {
+    pub fn new(hostname: &str, image: Image, binds: &[Bind]) -> Self {
+        let private = match image {
+            Image::Frr => vec![("/etc/frr".into(), Some("frr".into()))],
+            Image::Bird => vec![("/etc/bird".into(), None)],
+            Image::EdgePlexPe | Image::Plain => vec![],
+        };
+        let binds = binds.iter().map(|b| (b.source.clone(), b.target.clone(), b.read_only)).collect();
+        Self { hostname: hostname.to_owned(), private, binds }
+    }
+}
+
+/// A running node.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub name: String,
+    pub init: Process,
+    pub dir: PathBuf,
+    bin_dir: PathBuf,
+}
+
+impl Node {
+    /// Starts the node's first process and returns once its namespaces are ready.
+    pub fn start(lab: &LabDir, name: &str, spec: &Spec) -> Result<Self> {
+        let dir = lab.node(name);
+        for sub in ["", "run", "sys", "shared", "edgeplex"] {
+            fs::create_dir_all(dir.join(sub))?;
+        }
+        write_json(&dir.join("spec.json"), spec)?;
+        let log = fs::File::create(dir.join("shared/init.log"))?;
+        let mut outer =
+            Command::new(env::current_exe()?).arg(NODE_INIT).arg(&dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn()?;
+        let mut said = String::new();
+        if let Some(out) = outer.stdout.take() {
+            BufReader::new(out).read_line(&mut said)?;
+        }
+        let ended = outer.wait()?;
+        let log = || fs::read_to_string(dir.join("shared/init.log")).unwrap_or_default();
+        ensure!(ended.success() && said.trim() == "ready", "node {name} did not start: {}", log().trim());
+        Self::find(lab, name)
+    }
+
+    pub fn find(lab: &LabDir, name: &str) -> Result<Self> {
+        let init = lab.init(name).filter(|p| p.alive()).with_context(|| format!("node {name} of lab {} is not running", lab.name()))?;
+        Ok(Self { name: name.to_owned(), init, dir: lab.node(name), bin_dir: bin_dir()? })
+    }
+
+    /// A command that runs inside the node, with EdgePlex's programs on its PATH.
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let path = env::var("PATH").unwrap_or_default();
+        let mut c = Command::new("nsenter");
+        c.args(["-t", &self.init.pid.to_string(), "-m", "-u", "-i", "-n", "-p", "--", program]).args(arguments);
+        c.env("PATH", format!("{}:{path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", self.bin_dir.display()));
+        c.env("EDGEPLEX_SOCKET", "/run/edgeplex/api.sock").env("OVS_RUNDIR", "/run/openvswitch").env("OVS_LOGDIR", "/run/lab");
+        c.current_dir("/");
+        c
+    }
+
+    /// Runs to the end, whatever the exit code.
+    pub fn output(&self, line: &[&str]) -> Result<Output> {
+        let (program, arguments) = line.split_first().context("empty command")?;
+        self.command(program, arguments).stdin(Stdio::null()).output().with_context(|| format!("{} in {}", line.join(" "), self.name))
+    }
+
+    /// Runs to the end and gives what it wrote; a failure carries what it complained of.
+    pub fn run(&self, line: &[&str]) -> Result<String> {
+        let out = self.output(line)?;
+        if !out.status.success() {
+            let said = [out.stdout, out.stderr].concat();
+            bail!("{}: `{}` ended with {}: {}", self.name, line.join(" "), out.status, String::from_utf8_lossy(&said).trim());
+        }
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    }
+
+    pub fn shell(&self, script: &str) -> Result<String> {
+        self.run(&["sh", "-ec", script])
+    }
+
+    /// Starts one of our own subcommands in the node, with a pipe to it.
+    pub fn tool(&self, arguments: &[&str]) -> Result<Child> {
+        let me = env::current_exe()?;
+        let mut c = self.command(&me.to_string_lossy(), arguments);
+        c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        c.spawn().with_context(|| format!("{} in {}", arguments.join(" "), self.name))
+    }
+
+    /// Starts a daemon as a child of the node's first process, in a session of its own, with its output in the
+    /// node's log directory. Returns once it has been started.
+    pub fn daemon(&self, name: &str, line: &[&str]) -> Result<()> {
+        let me = env::current_exe()?.to_string_lossy().into_owned();
+        let log = format!("/run/lab/{name}.log");
+        self.run(&[&[me.as_str(), "daemonize", "--log", &log, "--"], line].concat()).map(drop)
+    }
+
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.dir.join("shared").join(format!("{name}.log"))
+    }
+
+    /// The node's processes of that command name (as ps shows it), by the host's pids.
+    pub fn processes(&self, command: &str) -> Vec<i32> {
+        crate::process::tree(self.init.pid).into_iter().filter(|p| crate::process::command(*p) == command).collect()
+    }
+
+    /// Waits until a path exists in the node.
+    pub fn wait_path(&self, path: &str, deadline: Duration) -> Result<()> {
+        let full = PathBuf::from(format!("/proc/{}/root{path}", self.init.pid));
+        wait::until_true(&format!("{}: {path}", self.name), deadline, || Ok(full.exists()))
+    }
+}
+
+/// Where this program and the rest of EdgePlex lie.
+pub fn bin_dir() -> Result<PathBuf> {
+    Ok(env::current_exe()?.parent().context("no directory of our own")?.to_owned())
+}
+
+/// `edgeplex-lab node-init DIR`, outer half: new namespaces, then pid 1 within them.
+pub fn init_outer(dir: &Path) -> Result<()> {
+    nix::unistd::setsid().context("setsid")?;
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWPID)
+        .context("unshare (root is needed)")?;
+    let mut inner = Command::new(env::current_exe()?).arg(NODE_INIT).arg(dir).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let pid = i32::try_from(inner.id())?;
+    let process = Process::find(pid).context("the node's first process is gone")?;
+    write_json(&dir.join("init.json"), &process)?;
+    let mut said = String::new();
+    if let Some(out) = inner.stdout.take() {
+        BufReader::new(out).read_line(&mut said)?;
+    }
+    ensure!(said.trim() == "ready", "the node's first process failed");
+    println!("ready");
+    Ok(())
+}
+
+/// Inner half: pid 1 of the node. Returns only on error.
+pub fn init_inner(dir: &Path) -> Result<()> {
+    let spec: Spec = crate::state::read_json(&dir.join("spec.json"))?;
+    // Not in the outer half, which still has to read the host's /proc.
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare")?;
+    prepare_mounts(dir, &spec)?;
+    nix::unistd::sethostname(&spec.hostname)?;
+    ensure!(Command::new("ip").args(["link", "set", "lo", "up"]).status()?.success(), "cannot bring lo up");
+    let mut out = std::io::stdout();
+    writeln!(out, "ready")?;
+    out.flush()?;
+    // Nobody reads the pipe after this.
+    let null = fs::File::options().write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdout(&null)?;
+    reap_for_ever()
+}
+
+fn reap_for_ever() -> Result<()> {
+    use nix::sys::{
+        signal::{SigSet, Signal},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    };
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    children.thread_block()?;
+    loop {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            if status == WaitStatus::StillAlive {
+                break;
+            }
+        }
+        children.wait()?;
+    }
+}
+
+fn prepare_mounts(dir: &Path, spec: &Spec) -> Result<()> {
+    let none = None::<&str>;
+    // Changes of the host still reach us (so that we pin nothing that it unmounts), ours do not reach it.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).context("making / a slave")?;
+    let bind = |from: &Path, to: &Path, extra: MsFlags| -> Result<()> {
+        mount(Some(from), to, none, MsFlags::MS_BIND | extra, none)
+            .with_context(|| format!("binding {} on {}", from.display(), to.display()))
+    };
+
+    let proc_flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), proc_flags, none).context("/proc")?;
+    let sys = dir.join("sys");
+    mount(Some("sysfs"), &sys, Some("sysfs"), proc_flags, none).context("/sys")?;
+    if Path::new("/sys/fs/cgroup").is_dir() {
+        bind(Path::new("/sys/fs/cgroup"), &sys.join("fs/cgroup"), MsFlags::MS_REC)?;
+    }
+    bind(&sys, Path::new("/sys"), MsFlags::MS_REC)?;
+
+    let run = dir.join("run");
+    mount(Some("tmpfs"), &run, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755")).context("/run")?;
+    for sub in ["lab", "edgeplex", "openvswitch", "bird", "frr", "lock"] {
+        fs::create_dir(run.join(sub))?;
+    }
+    give(&run.join("frr"), "frr")?;
+    bind(&dir.join("shared"), &run.join("lab"), MsFlags::empty())?;
+    bind(&dir.join("edgeplex"), &run.join("edgeplex"), MsFlags::empty())?;
+
+    for (path, owner) in &spec.private {
+        ensure!(path.is_dir(), "{} is missing: run lab/setup", path.display());
+        mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755"))
+            .with_context(|| format!("{}", path.display()))?;
+        if let Some(owner) = owner {
+            give(path, owner)?;
+        }
+    }
+    for (source, target, read_only) in &spec.binds {
+        let target = target.strip_prefix("/run").map_or_else(|_| target.clone(), |rest| run.join(rest));
+        if !target.exists() {
+            if source.is_dir() { fs::create_dir_all(&target)? } else { fs::write(&target, "")? }
+        }
+        bind(source, &target, MsFlags::empty())?;
+        if *read_only {
+            bind(source, &target, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY)?;
+        }
+    }
+    // Last, because the sources above may lie under the host's /run.
+    bind(&run, Path::new("/run"), MsFlags::MS_REC)
+}
+
+/// Gives a directory to a user, if the machine has that user.
+fn give(path: &Path, user: &str) -> Result<()> {
+    if let Some(user) = nix::unistd::User::from_name(user)? {
+        nix::unistd::chown(path, Some(user.uid), Some(user.gid))?;
+    }
+    Ok(())
+}
+
+/// `edgeplex-lab daemonize --log FILE -- CMD…`: starts the command in a new session and leaves it to pid 1.
+pub fn daemonize(log: &Path, line: &[String]) -> Result<()> {
+    let (program, arguments) = line.split_first().context("empty command")?;
+    nix::unistd::setsid().or_else(|e| if e == nix::errno::Errno::EPERM { Ok(nix::unistd::getpid()) } else { Err(e) })?;
+    let out = fs::File::options().create(true).append(true).open(log)?;
+    let child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).spawn();
+    let child = child.with_context(|| format!("cannot start {program}"))?;
+    println!("{}", child.id());
+    Ok(())
+}

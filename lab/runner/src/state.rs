@@ -1,0 +1,253 @@
+//! What a lab has made, on disk, so that any later call can take it away again: after a crash, after `kill -9` of the
+//! runner, without knowing the topology.
+//!
+//! ```text
+//!  /run/edgeplex-lab/            0700
+//!    LAB/lab.json                name, prefix, topology file
+//!    LAB/lock                    held while the lab is brought up or taken down
+//!    LAB/NODE/init.json          the node's first process: pid and start time
+//!    LAB/NODE/shared/            logs of its daemons; /run/lab in the node
+//!    LAB/NODE/edgeplex/          edgeplexd's directory (PE nodes); /run/edgeplex in the node
+//! ```
+//! All that a node is hangs from its first process: killing it ends every process of the node, its network and its
+//! mounts. Only the names in /run/netns and the cgroups remain to be removed by hand.
+
+use crate::{process, process::Process, wait};
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub const ROOT: &str = "/run/edgeplex-lab";
+/// The hidden subcommand that is a node's first process.
+pub const NODE_INIT: &str = "node-init";
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LabRecord {
+    pub name: String,
+    pub prefix: String,
+    pub topology: PathBuf,
+    pub runner: Option<Process>,
+}
+
+#[derive(Debug, Clone)]
+pub struct LabDir(pub PathBuf);
+
+/// Keeps the lock file open; the lock ends with it.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held for its lock")] nix::fcntl::Flock<fs::File>);
+
+impl LabDir {
+    pub fn of(name: &str) -> Result<Self> {
+        let ok = !name.is_empty()
+            && name.len() <= 40
+            && !name.starts_with('.')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        ensure!(ok, "lab name {name:?}: letters, digits, `-`, `_` and `.`, at most 40");
+        Ok(Self(Path::new(ROOT).join(name)))
+    }
+
+    /// Makes the directory, owned by root and closed to others.
+    pub fn create(&self) -> Result<()> {
+        for dir in [Path::new(ROOT), &self.0] {
+            match fs::DirBuilder::new().mode(0o700).create(dir) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                other => other.with_context(|| format!("{}", dir.display()))?,
+            }
+            let meta = fs::symlink_metadata(dir)?;
+            ensure!(meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw(), "{} is not our directory", dir.display());
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+        }
+        Ok(())
+    }
+
+    pub fn lock(&self) -> Result<Lock> {
+        let file = fs::File::create(self.0.join("lock"))?;
+        match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Lock(lock)),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!("lab {} is being brought up or taken down by another runner", self.name()),
+            Err((_, e)) => bail!("{}: {e}", self.0.display()),
+        }
+    }
+
+    pub fn name(&self) -> String {
+        self.0.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    pub fn node(&self, node: &str) -> PathBuf {
+        self.0.join(node)
+    }
+
+    pub fn write(&self, record: &LabRecord) -> Result<()> {
+        write_json(&self.0.join("lab.json"), record)
+    }
+
+    pub fn read(&self) -> Result<LabRecord> {
+        read_json(&self.0.join("lab.json"))
+    }
+
+    pub fn nodes(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.0) else { return vec![] };
+        let mut names: Vec<_> = entries.flatten().filter(|e| e.path().is_dir()).filter_map(|e| e.file_name().into_string().ok()).collect();
+        names.sort();
+        names
+    }
+
+    pub fn init(&self, node: &str) -> Option<Process> {
+        read_json(&self.node(node).join("init.json")).ok()
+    }
+
+    /// The first processes of this lab's nodes: those recorded, and those started by a runner that died before it
+    /// could record them (they carry the node's directory as an argument).
+    fn inits(&self) -> Vec<Process> {
+        let mut found: Vec<Process> = self.nodes().iter().filter_map(|n| self.init(n)).collect();
+        for pid in process::all() {
+            let arguments = process::arguments(pid);
+            let ours = arguments.get(1).is_some_and(|a| a == NODE_INIT)
+                && arguments.get(2).is_some_and(|d| Path::new(d).parent() == Some(&self.0));
+            if ours && let Some(p) = Process::find(pid) {
+                found.push(p);
+            }
+        }
+        found
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.inits().iter().any(|p| p.alive())
+    }
+
+    /// Removes all that the lab has made. Safe to repeat, and on a lab that was only half made.
+    pub fn destroy(&self) -> Result<()> {
+        let cgroups = self.cgroups();
+        // A runner that dies in between leaves the record in place, so that this can be repeated.
+        for _ in 0..2 {
+            for init in self.inits() {
+                init.kill();
+            }
+        }
+        wait::until_true("the nodes' processes end", Duration::from_secs(20), || Ok(!self.is_up()))?;
+        let prefix = self.read().map(|r| r.prefix).unwrap_or_default();
+        for node in self.nodes() {
+            let path = Path::new("/run/netns").join(netns_name(&prefix, &self.name(), &node));
+            if path.exists() {
+                let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
+                fs::remove_file(&path).with_context(|| format!("{}", path.display()))?;
+            }
+        }
+        for group in cgroups.iter().rev() {
+            let gone = || Ok(fs::remove_dir(group).is_ok() || !group.exists());
+            wait::until_true(&format!("{} empties", group.display()), Duration::from_secs(5), gone)?;
+        }
+        remove_tree(&self.0)?;
+        // The last lab takes the root with it; others may still be there.
+        let _ = fs::remove_dir(ROOT);
+        Ok(())
+    }
+
+    /// The cgroups that the lab's VMs live in and that nothing else uses, outermost first.
+    fn cgroups(&self) -> Vec<PathBuf> {
+        let mut found = vec![];
+        for init in self.inits() {
+            for pid in process::tree(init.pid) {
+                found.extend(own_cgroups(pid));
+            }
+        }
+        found.sort();
+        found.dedup();
+        found
+    }
+}
+
+/// The cgroup directories of a process that EdgePlex made (they carry its name), with the parents that do.
+fn own_cgroups(pid: i32) -> Vec<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let mut found = vec![];
+    for line in text.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let mounts = [
+            format!("/sys/fs/cgroup/{}", controllers.trim_start_matches("name=")),
+            "/sys/fs/cgroup/unified".into(),
+            "/sys/fs/cgroup".into(),
+        ];
+        for mount in mounts {
+            let mut dir = PathBuf::from(format!("{mount}{path}"));
+            while dir.starts_with(&mount) && dir.strip_prefix(&mount).is_ok_and(|p| p.to_string_lossy().contains("edgeplex")) {
+                if dir.join("cgroup.procs").exists() {
+                    found.push(dir.clone());
+                }
+                if !dir.pop() {
+                    break;
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Removes a directory that holds no mounts of ours any more; a mount that is still there is detached first.
+fn remove_tree(dir: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mut inside: Vec<&str> = mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|m| Path::new(m).starts_with(dir)).collect();
+    inside.sort();
+    for mount in inside.iter().rev() {
+        nix::mount::umount2(*mount, nix::mount::MntFlags::MNT_DETACH).with_context(|| (*mount).to_owned())?;
+    }
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("{}", dir.display())),
+        _ => Ok(()),
+    }
+}
+
+pub fn netns_name(prefix: &str, lab: &str, node: &str) -> String {
+    // As containerlab names its containers; its `__lab-name` prefix means lab and node alone.
+    match prefix {
+        "" => node.to_owned(),
+        "__lab-name" => format!("{lab}-{node}"),
+        _ => format!("{prefix}-{lab}-{node}"),
+    }
+}
+
+/// Every lab with a directory.
+pub fn labs() -> Vec<LabDir> {
+    let Ok(entries) = fs::read_dir(ROOT) else { return vec![] };
+    let mut found: Vec<_> = entries.flatten().filter(|e| e.path().is_dir()).map(|e| LabDir(e.path())).collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found
+}
+
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let staged = path.with_extension("new");
+    fs::write(&staged, serde_json::to_vec_pretty(value)?).with_context(|| format!("{}", staged.display()))?;
+    fs::rename(&staged, path)?;
+    Ok(())
+}
+
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read(path).with_context(|| format!("{}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_name_is_never_a_path() {
+        assert!(LabDir::of("two-cities.b").is_ok());
+        for bad in ["", "..", ".", "a/b", "a b", &"x".repeat(41)] {
+            assert!(LabDir::of(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn namespaces_are_named_as_containerlab_names_containers() {
+        assert_eq!(netns_name("epx", "two", "a"), "epx-two-a");
+        assert_eq!(netns_name("", "two", "a"), "a");
+        assert_eq!(netns_name("__lab-name", "two", "a"), "two-a");
+    }
+}
