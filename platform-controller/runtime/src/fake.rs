@@ -1,0 +1,87 @@
+//! A runtime that only remembers.
+
+use crate::{Answer, Runtime, RuntimeError, VmId, VmInfo, VmSpec, VmState};
+use std::{collections::BTreeMap, future::ready, path::PathBuf, sync::{Mutex, PoisonError}};
+
+/// Holds VMs in memory; its directories are below the one it is given.
+#[derive(Debug, Default)]
+pub struct FakeRuntime {
+    dir: PathBuf,
+    vms: Mutex<BTreeMap<VmId, (VmSpec, VmInfo)>>,
+}
+
+impl FakeRuntime {
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), vms: Mutex::default() }
+    }
+
+    /// What the VM was last started with, its configuration as last rewritten.
+    pub fn spec(&self, id: &VmId) -> Option<VmSpec> {
+        self.with(|vms| vms.get(id).map(|(s, _)| s.clone()))
+    }
+
+    /// Lets a VM die as if its init had crashed.
+    pub fn crash(&self, id: &VmId) {
+        let _ = self.set_state(id, VmState::Dead);
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<VmId, (VmSpec, VmInfo)>) -> T) -> T {
+        f(&mut self.vms.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_state(&self, id: &VmId, state: VmState) -> Result<(), RuntimeError> {
+        self.with(|vms| vms.get_mut(id).map(|(_, i)| i.state = state)).ok_or_else(|| RuntimeError::Unknown(id.clone()))
+    }
+}
+
+impl Runtime for FakeRuntime {
+    fn start<'a>(&'a self, spec: &'a VmSpec) -> Answer<'a, VmInfo> {
+        let result = spec.check().and_then(|()| {
+            self.with(|vms| {
+                if vms.get(&spec.id).is_some_and(|(_, i)| i.state != VmState::Dead) {
+                    return Err(RuntimeError::Exists(spec.id.clone()));
+                }
+                let pid = u32::try_from(vms.len()).unwrap_or(u32::MAX).saturating_add(1000);
+                let (id, kind, state, template) = (spec.id.clone(), spec.kind, VmState::Running, "fake".to_owned());
+                let info = VmInfo { id, kind, pid, state, spec_hash: spec.hash(), template, timings: vec![] };
+                vms.insert(spec.id.clone(), (spec.clone(), info.clone()));
+                Ok(info)
+            })
+        });
+        Box::pin(ready(result))
+    }
+
+    fn freeze<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()> {
+        Box::pin(ready(self.set_state(id, VmState::Frozen)))
+    }
+
+    fn thaw<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()> {
+        Box::pin(ready(self.set_state(id, VmState::Running)))
+    }
+
+    fn stop<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()> {
+        self.with(|vms| vms.remove(id));
+        Box::pin(ready(Ok(())))
+    }
+
+    fn inspect<'a>(&'a self, id: &'a VmId) -> Answer<'a, Option<VmInfo>> {
+        Box::pin(ready(Ok(self.with(|vms| vms.get(id).map(|(_, i)| i.clone())))))
+    }
+
+    fn list(&self) -> Answer<'_, Vec<VmInfo>> {
+        Box::pin(ready(Ok(self.with(|vms| vms.values().map(|(_, i)| i.clone()).collect()))))
+    }
+
+    fn rewrite_config<'a>(&'a self, id: &'a VmId, config: &'a [u8]) -> Answer<'a, ()> {
+        let found = self.with(|vms| vms.get_mut(id).map(|(s, _)| s.config = config.to_vec()));
+        Box::pin(ready(found.ok_or_else(|| RuntimeError::Unknown(id.clone()))))
+    }
+
+    fn vm_run_dir(&self, id: &VmId) -> PathBuf {
+        self.dir.join("vms").join(id.as_str()).join("run")
+    }
+
+    fn vm_log_dir(&self, id: &VmId) -> PathBuf {
+        self.dir.join("vms").join(id.as_str()).join("log")
+    }
+}

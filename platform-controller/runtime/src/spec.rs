@@ -1,0 +1,163 @@
+//! What a VM is to have, and what is known of one.
+
+use crate::RuntimeError;
+use edgeplex_types::MacAddr;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{collections::BTreeSet, fmt, path::{Path, PathBuf}, str::FromStr, time::Duration};
+
+/// Name of a VM, `cvm` or `pvm-<customer>-<attachment>`: 1 to 80 lower-case letters, digits and hyphens. It names a
+/// directory and a cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VmId(String);
+
+impl VmId {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VmId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for VmId {
+    type Err = RuntimeError;
+    fn from_str(s: &str) -> Result<Self, RuntimeError> {
+        let ok = (1..=80).contains(&s.len())
+            && s.starts_with(|c: char| c.is_ascii_lowercase())
+            && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if ok { Ok(Self(s.to_owned())) } else { Err(RuntimeError::Invalid(format!("VM id `{s}`: must be lower-case letters, digits and hyphens"))) }
+    }
+}
+
+impl TryFrom<String> for VmId {
+    type Error = RuntimeError;
+    fn try_from(s: String) -> Result<Self, RuntimeError> {
+        s.parse()
+    }
+}
+
+impl From<VmId> for String {
+    fn from(v: VmId) -> String {
+        v.0
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VmKind {
+    Cvm,
+    Pvm,
+}
+
+/// One vNIC: a veth pair, `name` in the VM and `host_name` on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    pub name: String,
+    /// Of the VM's end.
+    pub mac: MacAddr,
+    pub mtu: u16,
+    /// Of the host's end; see [`host_nic_name`].
+    pub host_name: String,
+}
+
+/// One program that runs in the VM, started again when it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Names its log file.
+    pub name: String,
+    /// The program, one of the template's binaries such as `pvmd` or an absolute path, and its arguments.
+    pub argv: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmSpec {
+    pub id: VmId,
+    pub kind: VmKind,
+    pub nics: Vec<Nic>,
+    /// Contents of `/etc/edgeplex/config.json`.
+    pub config: Vec<u8>,
+    pub processes: Vec<Process>,
+    /// Bytes.
+    pub memory_max: Option<u64>,
+    /// Host directory to appear as `/run/relay`: writable in the CVM, read-only in a PVM.
+    pub relay_dir: Option<PathBuf>,
+}
+
+impl VmSpec {
+    /// Hash of all but the configuration: as long as it is the same, the VM need not be made anew.
+    pub fn hash(&self) -> String {
+        let Self { id, kind, nics, config: _, processes, memory_max, relay_dir } = self;
+        let text = serde_json::json!([1, id, kind, nics, processes, memory_max, relay_dir]).to_string();
+        hex(&Sha256::digest(text), 32)
+    }
+
+    /// Refuses names that could not be interfaces or files.
+    pub fn check(&self) -> Result<(), RuntimeError> {
+        let bad = |what: String| Err(RuntimeError::Invalid(what));
+        let mut seen = BTreeSet::new();
+        for n in self.nics.iter().flat_map(|n| [&n.name, &n.host_name]) {
+            if n.is_empty() || n.len() > 15 || n.starts_with('.') || n.bytes().any(|b| !(b.is_ascii_alphanumeric() || b"-_.".contains(&b))) {
+                return bad(format!("interface name `{n}`: must be 1 to 15 letters, digits, hyphens"));
+            }
+            if !seen.insert(n) {
+                return bad(format!("interface name `{n}` is given twice"));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for p in &self.processes {
+            if p.name.is_empty() || p.name.bytes().any(|b| !(b.is_ascii_alphanumeric() || b == b'-')) || !seen.insert(&p.name) {
+                return bad(format!("process name `{}`: must be letters, digits and hyphens, and unique", p.name));
+            }
+            if p.argv.first().is_none_or(String::is_empty) {
+                return bad(format!("process `{}` has no program", p.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VmState {
+    Running,
+    Frozen,
+    /// Its init is gone; [`crate::Runtime::stop`] clears what is left.
+    Dead,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmInfo {
+    pub id: VmId,
+    pub kind: VmKind,
+    /// Of its init, as the host counts.
+    pub pid: u32,
+    pub state: VmState,
+    /// [`VmSpec::hash`] of what it was made from.
+    pub spec_hash: String,
+    /// Content hash of its template (see `edgeplex-recipes`).
+    pub template: String,
+    /// How long each stage of its making took, in order.
+    pub timings: Vec<(String, Duration)>,
+}
+
+/// Name of the host's end of a vNIC: at most 15 characters, the same each time, different for each (dir, VM, nic).
+pub fn host_nic_name(dir: &Path, vm: &VmId, nic: &str) -> String {
+    let mut h = Sha256::new();
+    for part in [dir.as_os_str().as_encoded_bytes(), vm.as_str().as_bytes(), nic.as_bytes()] {
+        h.update(part.len().to_be_bytes());
+        h.update(part);
+    }
+    format!("ep{}", hex(&h.finalize(), 12))
+}
+
+/// The first `digits` hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8], digits: usize) -> String {
+    let mut s: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    s.truncate(digits);
+    s
+}
