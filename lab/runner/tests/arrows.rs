@@ -38,7 +38,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     // processes
     (
         "edgeplex-cvmd",
-        &["edgeplex-types", "edgeplex-bgp-wire", "edgeplex-bgp", "edgeplex-relay", "edgeplex-mgmt", "edgeplex-transport", "edgeplex-cvm-vpn"],
+        &[
+            "edgeplex-types",
+            "edgeplex-bgp-wire",
+            "edgeplex-bgp",
+            "edgeplex-relay",
+            "edgeplex-mgmt",
+            "edgeplex-transport",
+            "edgeplex-cvm-vpn",
+        ],
     ),
     (
         "edgeplex-pvmd",
@@ -187,7 +195,16 @@ fn unsafe_stands_only_where_it_may_and_says_why() {
 #[test]
 fn pure_logic_reads_no_clock() {
     let mut wrong = vec![];
-    for dir in ["protocols/bgp-wire", "protocols/bgp", "protocols/relay", "cvm/vpn", "pvm/vrf", "fastforward/fib", "fastforward/packet", "platform-controller/intent"] {
+    for dir in [
+        "protocols/bgp-wire",
+        "protocols/bgp",
+        "protocols/relay",
+        "cvm/vpn",
+        "pvm/vrf",
+        "fastforward/fib",
+        "fastforward/packet",
+        "platform-controller/intent",
+    ] {
         let mut files = vec![];
         rust_files(&root().join(dir).join("src"), &mut files);
         for path in files {
