@@ -1,1 +1,28 @@
-//! Customer RIB of a port VM: best path, export to the CVM, FIB contents
+//! The customer RIB of one attachment: every route the port VM knows, the best one per prefix, and what follows
+//! from it for the three who must hear of it. Pure: no socket, no clock; time and input are arguments.
+//!
+//! ```text
+//!   interface, static ──►┐                    ┌──► FIB ops    (FastForward)        fib_ops()
+//!   CE (eBGP) ──────────►│ best per prefix ───┼──► exports    (CVM, never VPN's)   relay_ops()
+//!   CVM (VPN routes) ───►┘                    └──► adj-RIB-out (CE, only VPN's)    ce_ops()
+//! ```
+//!
+//! Each output is a set of prefixes that differ from what was last sent. A reader takes at most as many
+//! operations as it can carry; whatever changes meanwhile coalesces in the set, so memory is bounded by the table
+//! and never by the rate of change or the slowness of a reader.
+
+mod attributes;
+mod best;
+mod config;
+mod import;
+mod outputs;
+mod restart;
+mod vpn;
+mod vrf;
+
+pub use best::{RouteView, Source};
+pub use config::{Customer, StaticRoute, VrfConfig};
+pub use import::Rejected;
+pub use outputs::CeOp;
+pub use restart::{Restart, StaleRoutes, Verdict};
+pub use vrf::{Counts, Vrf};
