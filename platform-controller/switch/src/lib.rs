@@ -7,10 +7,16 @@
 //! ```
 //! [`rules()`] and [`diff()`] are pure; only [`Switch`] has sockets.
 
+mod connection;
 mod diff;
+mod openflow;
+mod ovsdb;
 mod rule;
 pub mod rules;
 mod switch;
+
+#[doc(hidden)]
+pub use openflow::fuzz as fuzz_openflow;
 
 pub use diff::{Changes, diff};
 pub use rule::{Action, ETH_TYPE_MPLS, Match, PLATFORM_COOKIE, PortNo, Rule, VlanMatch, cookie_of};

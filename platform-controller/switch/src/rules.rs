@@ -105,3 +105,147 @@ pub fn rules(model: &FabricModel) -> Vec<Rule> {
     let unique: BTreeMap<_, _> = out.into_iter().map(|r| ((r.table, r.priority, r.matches.clone()), r)).collect();
     unique.into_values().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Changes, diff};
+
+    fn mac(n: u8) -> MacAddr {
+        MacAddr([2, 0, 0, 0, 0, n])
+    }
+
+    fn model() -> FabricModel {
+        let attachment = |n: u32, vlan: Option<u16>| Attachment {
+            cookie: u64::from(n) + 10,
+            access: PortNo(2),
+            vlan: vlan.map(|v| VlanId::try_from(v).unwrap()),
+            cust: PortNo(10 + n),
+            core: PortNo(20 + n),
+            label: Some(Label::try_from(1000 + n).unwrap()),
+        };
+        FabricModel {
+            core: vec![CorePort { port: PortNo(1), cvm: PortNo(3), mac: mac(1) }],
+            attachments: vec![attachment(0, Some(100)), attachment(1, Some(200)), attachment(2, None)],
+            neighbors: vec![Neighbor { mac: mac(9), port: PortNo(1) }],
+        }
+    }
+
+    /// A frame as the rules see it.
+    #[derive(Clone)]
+    struct Frame {
+        vlan: Option<VlanId>,
+        eth_type: u16,
+        src: MacAddr,
+        dst: MacAddr,
+        label: Option<u32>,
+    }
+
+    /// What an OpenFlow switch does with a frame: where it goes, and with which tag.
+    fn forward(rules: &[Rule], in_port: u32, frame: &Frame) -> Option<(u32, Option<VlanId>)> {
+        let (mut table, mut frame, mut out) = (0, frame.clone(), None);
+        loop {
+            let hit = rules.iter().filter(|r| r.table == table).filter(|r| {
+                let m = &r.matches;
+                m.in_port.is_none_or(|p| p.0 == in_port)
+                    && match m.vlan {
+                        VlanMatch::Any => true,
+                        VlanMatch::Untagged => frame.vlan.is_none(),
+                        VlanMatch::Tagged(v) => frame.vlan == Some(v),
+                    }
+                    && m.eth_type.is_none_or(|t| t == frame.eth_type)
+                    && m.eth_src.is_none_or(|a| a == frame.src)
+                    && m.eth_dst.is_none_or(|a| a == frame.dst)
+                    && m.mpls_label.is_none_or(|l| Some(l.get()) == frame.label)
+            });
+            let rule = hit.max_by_key(|r| r.priority)?;
+            let mut next = None;
+            for a in &rule.actions {
+                match a {
+                    Action::PopVlan => frame.vlan = None,
+                    Action::PushVlan(v) => frame.vlan = Some(*v),
+                    // OpenFlow 1.3 §B.6.3: never back out of the port it came in by.
+                    Action::Output(p) if p.0 != in_port => out = Some((p.0, frame.vlan)),
+                    Action::Output(_) => {}
+                    Action::Goto(t) => next = Some(*t),
+                    Action::Foreign(_) => unreachable!(),
+                }
+            }
+            match next {
+                Some(t) => table = t,
+                None => return out,
+            }
+        }
+    }
+
+    fn ip(vlan: Option<u16>) -> Frame {
+        let vlan = vlan.map(|v| VlanId::try_from(v).unwrap());
+        Frame { vlan, eth_type: 0x0800, src: mac(50), dst: mac(51), label: None }
+    }
+
+    fn mpls(src: MacAddr, dst: MacAddr, label: u32) -> Frame {
+        Frame { vlan: None, eth_type: ETH_TYPE_MPLS, src, dst, label: Some(label) }
+    }
+
+    #[test]
+    fn customers_keep_to_their_vlan() {
+        let r = rules(&model());
+        let v = |n: u16| Some(VlanId::try_from(n).unwrap());
+        assert_eq!(forward(&r, 2, &ip(Some(100))), Some((10, None)));
+        assert_eq!(forward(&r, 2, &ip(Some(200))), Some((11, None)));
+        assert_eq!(forward(&r, 2, &ip(None)), Some((12, None)));
+        assert_eq!(forward(&r, 2, &ip(Some(300))), None);
+        assert_eq!(forward(&r, 10, &ip(None)), Some((2, v(100))));
+        // Broadcast ARP leaves on the own VLAN only.
+        let arp = Frame { eth_type: 0x0806, dst: MacAddr::BROADCAST, ..ip(None) };
+        assert_eq!(forward(&r, 11, &arp), Some((2, v(200))));
+        assert_eq!(forward(&r, 12, &ip(None)), Some((2, None)));
+        // A PVM that tags its frames itself would reach another customer.
+        assert_eq!(forward(&r, 12, &ip(Some(100))), None);
+        assert_eq!(forward(&r, 10, &ip(Some(200))), None);
+    }
+
+    #[test]
+    fn the_core_reaches_the_owner_of_the_label_or_the_cvm() {
+        let r = rules(&model());
+        assert_eq!(forward(&r, 1, &mpls(mac(9), mac(1), 1001)), Some((21, None)));
+        assert_eq!(forward(&r, 1, &mpls(mac(9), mac(1), 1005)), None);
+        assert_eq!(forward(&r, 1, &ip(None)), Some((3, None)));
+        assert_eq!(forward(&r, 3, &ip(None)), Some((1, None)));
+    }
+
+    #[test]
+    fn a_pvm_sends_to_the_core_only_mpls_with_the_source_of_the_pe() {
+        let r = rules(&model());
+        assert_eq!(forward(&r, 20, &mpls(mac(1), mac(9), 500)), Some((1, None)));
+        assert_eq!(forward(&r, 20, &mpls(mac(7), mac(9), 500)), None);
+        assert_eq!(forward(&r, 20, &mpls(mac(1), mac(8), 500)), None);
+        assert_eq!(forward(&r, 20, &Frame { src: mac(1), dst: mac(9), ..ip(None) }), None);
+        // Another attachment of this PE, but not itself.
+        assert_eq!(forward(&r, 20, &mpls(mac(1), mac(1), 1001)), Some((21, None)));
+        assert_eq!(forward(&r, 20, &mpls(mac(1), mac(1), 1000)), None);
+        assert_eq!(forward(&r, 20, &mpls(mac(7), mac(1), 1001)), None);
+    }
+
+    #[test]
+    fn a_neighbour_that_claims_the_address_of_the_pe_takes_nothing() {
+        let mut m = model();
+        m.neighbors.push(Neighbor { mac: mac(1), port: PortNo(1) });
+        assert_eq!(rules(&m), rules(&model()));
+    }
+
+    #[test]
+    fn only_what_differs_is_changed() {
+        let (mut m, before) = (model(), rules(&model()));
+        assert!(diff(&before, &before).is_empty());
+        m.attachments.remove(1);
+        let gone = diff(&rules(&m), &before);
+        assert!(gone.add.is_empty());
+        assert!(gone.remove.iter().all(|r| r.cookie == 11) && gone.remove.len() == 5);
+        m = model();
+        m.attachments[0].cookie = 99;
+        let Changes { add, remove } = diff(&rules(&m), &before);
+        assert!(remove.is_empty());
+        assert!(add.iter().all(|r| r.cookie == 99) && add.len() == 5);
+    }
+}

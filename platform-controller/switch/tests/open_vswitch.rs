@@ -1,0 +1,181 @@
+//! Against a real Open vSwitch in userspace mode, in a run directory of its own.
+//! `cargo test -p edgeplex-switch -- --ignored` as root.
+
+#![allow(clippy::unwrap_used)]
+
+use edgeplex_switch::{Attachment, CorePort, FabricModel, Match, Neighbor, PortNo, Rule, Switch, SwitchError, cookie_of, diff, rules};
+use edgeplex_types::{Label, MacAddr, VlanId};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+/// An Open vSwitch with a bridge `fabric` and some veth pairs, gone with this value.
+struct Ovs {
+    dir: tempfile::TempDir,
+    links: Vec<String>,
+}
+
+fn run(program: &str, args: &[&str], dir: &Path) {
+    let mut c = Command::new(program);
+    for var in ["OVS_RUNDIR", "OVS_DBDIR", "OVS_LOGDIR", "OVS_SYSCONFDIR"] {
+        c.env(var, dir);
+    }
+    let out = c.args(args).stdin(Stdio::null()).output().unwrap();
+    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+impl Ovs {
+    fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("edgeplex-ovs-").tempdir().unwrap();
+        let ovs = Self { dir, links: vec![] };
+        let d = ovs.dir.path();
+        let at = |f: &str| d.join(f).display().to_string();
+        let sock = format!("unix:{}", at("db.sock"));
+        run("ovsdb-tool", &["create", &at("conf.db"), "/usr/share/openvswitch/vswitch.ovsschema"], d);
+        let (remote, pid, log) =
+            (format!("--remote=p{sock}"), format!("--pidfile={}", at("ovsdb.pid")), format!("--log-file={}", at("db.log")));
+        run("ovsdb-server", &[&at("conf.db"), &remote, &pid, &log, "--detach", "--no-chdir", &format!("--unixctl={}", at("db.ctl"))], d);
+        run("ovs-vsctl", &["--no-wait", &format!("--db={sock}"), "init"], d);
+        ovs.start_vswitchd();
+        let add = ["add-br", "fabric", "--", "set", "bridge", "fabric", "datapath_type=netdev", "protocols=OpenFlow13", "fail_mode=secure"];
+        run("ovs-vsctl", &[&[&format!("--db={sock}")[..], "--timeout=10"][..], &add].concat(), d);
+        ovs
+    }
+
+    fn start_vswitchd(&self) {
+        let d = self.dir.path();
+        let at = |f: &str| d.join(f).display().to_string();
+        let (sock, pid, log) =
+            (format!("unix:{}", at("db.sock")), format!("--pidfile={}", at("vsw.pid")), format!("--log-file={}", at("vsw.log")));
+        run("ovs-vswitchd", &[&sock, &pid, &log, "--detach", "--no-chdir", &format!("--unixctl={}", at("vsw.ctl"))], d);
+    }
+
+    fn exit(&self, ctl: &str) {
+        let ctl = self.dir.path().join(ctl).display().to_string();
+        let _ = Command::new("ovs-appctl").args(["-t", &ctl, "exit"]).output();
+    }
+
+    fn link(&mut self, tag: &str) -> String {
+        let name = format!("{tag}{:x}", std::process::id());
+        run("ip", &["link", "add", &name, "type", "veth", "peer", "name", &format!("{name}p")], self.dir.path());
+        self.links.push(name.clone());
+        name
+    }
+}
+
+impl Drop for Ovs {
+    fn drop(&mut self) {
+        self.exit("vsw.ctl");
+        self.exit("db.ctl");
+        for l in &self.links {
+            let _ = Command::new("ip").args(["link", "del", l]).output();
+        }
+    }
+}
+
+fn model(p: &[PortNo]) -> FabricModel {
+    let mac = |n| MacAddr([2, 0, 0, 0, 0, n]);
+    let (access, cust, core) = (p[3], p[4], p[5]);
+    let attachment = |n: u16| Attachment {
+        cookie: cookie_of("acme") + u64::from(n),
+        access,
+        vlan: (n > 0).then(|| VlanId::try_from(n).unwrap()),
+        cust,
+        core,
+        label: Some(Label::try_from(16 + u32::from(n)).unwrap()),
+    };
+    FabricModel {
+        core: vec![CorePort { port: p[1], cvm: p[2], mac: mac(1) }],
+        attachments: (0..500).map(attachment).collect(),
+        neighbors: vec![Neighbor { mac: mac(9), port: p[1] }],
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root and Open vSwitch"]
+async fn rules_are_installed_read_back_equal_and_changed_atomically() {
+    let ovs = Ovs::start();
+    let mut s = Switch::connect(ovs.dir.path(), "fabric").await.unwrap();
+    let ports: Vec<_> = (0..6).map(PortNo).collect();
+    let (model, none) = (model(&ports), vec![]);
+    assert_eq!(s.rules().await.unwrap(), none);
+
+    let want = rules(&model);
+    s.apply(&diff(&want, &none)).await.unwrap();
+    let have = s.rules().await.unwrap();
+    assert!(diff(&want, &have).is_empty(), "{:?}", diff(&want, &have));
+    assert_eq!(have.len(), want.len());
+
+    // A foreign rule is found and removed; a changed one is put right; nothing else is touched.
+    let of = format!("unix:{}/fabric.mgmt", ovs.dir.path().display());
+    run("ovs-ofctl", &["-O", "OpenFlow13", "add-flow", &of, "priority=7,ip,nw_proto=6,actions=dec_ttl,normal"], ovs.dir.path());
+    run("ovs-ofctl", &["-O", "OpenFlow13", "add-flow", &of, "table=1,priority=200,mpls,mpls_label=20,actions=drop"], ovs.dir.path());
+    let change = diff(&want, &s.rules().await.unwrap());
+    assert_eq!((change.add.len(), change.remove.len()), (1, 1));
+    s.apply(&change).await.unwrap();
+    assert!(diff(&want, &s.rules().await.unwrap()).is_empty());
+
+    // One bad rule refuses the whole bundle, and is named.
+    let bad = Rule { cookie: 5, table: 255, priority: 1, matches: Match::default(), actions: vec![] };
+    let mut change = diff(&[], &want);
+    change.add.push(bad.clone());
+    match s.apply(&change).await {
+        Err(SwitchError::RuleRefused { rule, .. }) => assert_eq!(*rule, bad),
+        other => panic!("{other:?}"),
+    }
+    assert!(diff(&want, &s.rules().await.unwrap()).is_empty());
+
+    // The rules outlive the connection, and go when told.
+    drop(s);
+    let mut s = Switch::connect(ovs.dir.path(), "fabric").await.unwrap();
+    assert!(diff(&want, &s.rules().await.unwrap()).is_empty());
+    s.apply(&diff(&[], &want)).await.unwrap();
+    assert_eq!(s.rules().await.unwrap(), none);
+}
+
+#[tokio::test]
+#[ignore = "needs root and Open vSwitch"]
+async fn ports_are_added_once_and_removed_once() {
+    let mut ovs = Ovs::start();
+    let (a, b) = (ovs.link("esa"), ovs.link("esb"));
+    let mut s = Switch::connect(ovs.dir.path(), "fabric").await.unwrap();
+    let both = s.ensure_ports(&[&a, &b]).await.unwrap();
+    assert_eq!(both.len(), 2);
+    assert_ne!(both[&a], both[&b]);
+    assert_eq!(s.ensure_port(&a).await.unwrap(), both[&a]);
+    assert_eq!(s.ports().await.unwrap(), both);
+
+    match s.ensure_port("esmissing").await {
+        Err(SwitchError::Port { name, reason }) => assert!(name == "esmissing" && reason.contains("No such device"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    s.remove_port("esmissing").await.unwrap();
+    s.remove_port(&a).await.unwrap();
+    s.remove_port(&a).await.unwrap();
+    assert_eq!(s.ports().await.unwrap().into_keys().collect::<Vec<_>>(), std::slice::from_ref(&b));
+    // A device that was made anew under a known port's name works again.
+    let d = ovs.dir.path();
+    run("ip", &["link", "del", &b], d);
+    run("ip", &["link", "add", &b, "type", "veth", "peer", "name", &format!("{b}p")], d);
+    let number = s.ensure_port(&b).await.unwrap();
+    assert_eq!(s.ports().await.unwrap().get(&b), Some(&number));
+}
+
+#[tokio::test]
+#[ignore = "needs root and Open vSwitch"]
+async fn a_switch_that_restarts_is_found_again_and_one_without_the_bridge_is_an_error() {
+    let mut ovs = Ovs::start();
+    let a = ovs.link("esc");
+    let mut s = Switch::connect(ovs.dir.path(), "fabric").await.unwrap();
+    let number = s.ensure_port(&a).await.unwrap();
+    ovs.exit("vsw.ctl");
+    assert!(s.rules().await.is_err());
+    ovs.start_vswitchd();
+    assert_eq!(s.ensure_port(&a).await.unwrap(), number);
+    assert_eq!(s.rules().await.unwrap(), []);
+    match Switch::connect(ovs.dir.path(), "other").await {
+        Err(SwitchError::Refused(why)) => assert!(why.contains("no bridge other"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
