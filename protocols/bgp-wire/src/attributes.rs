@@ -106,8 +106,14 @@ pub(crate) mod code {
             AS4_PATH => "AS4_PATH",
             AS4_AGGREGATOR => "AS4_AGGREGATOR",
             LARGE_COMMUNITY => "LARGE_COMMUNITY",
-            _ => "path attribute",
+            _ => UNKNOWN,
         }
+    }
+
+    const UNKNOWN: &str = "path attribute";
+
+    pub(crate) fn is_known(code: u8) -> bool {
+        name(code) != UNKNOWN
     }
 }
 
