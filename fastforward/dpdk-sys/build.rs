@@ -7,9 +7,8 @@ use std::{env, path::PathBuf, process::Command};
 /// Drivers register themselves in constructors, which the linker keeps only from whole archives.
 const DRIVERS: [&str; 3] = ["rte_bus_vdev", "rte_mempool_ring", "rte_net_af_packet"];
 /// Users before what they use.
-const LIBRARIES: [&str; 11] = [
-    "rte_ethdev", "rte_meter", "rte_net", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal", "rte_telemetry", "rte_kvargs", "numa", "bsd",
-];
+const LIBRARIES: [&str; 10] =
+    ["rte_ethdev", "rte_meter", "rte_net", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal", "rte_telemetry", "rte_kvargs", "numa"];
 
 fn pkg_config(args: &[&str]) -> Vec<String> {
     let hint = "install Debian's libdpdk-dev and pkg-config, or run lab/setup";
@@ -23,7 +22,8 @@ fn main() {
     println!("cargo:rerun-if-changed=shim");
     // Include paths, `-include rte_config.h`, and the -march that the headers need and the library was built for.
     // What pkg-config adds for other packages in the same line belongs to the linker.
-    let cflags: Vec<String> = pkg_config(&["--cflags-only-I", "--cflags-only-other"]).into_iter().filter(|f| !f.starts_with("-Wl,")).collect();
+    let cflags: Vec<String> =
+        pkg_config(&["--cflags-only-I", "--cflags-only-other"]).into_iter().filter(|f| !f.starts_with("-Wl,")).collect();
 
     let mut shim = cc::Build::new();
     shim.file("shim/shim.c").opt_level(3).flag("-Wno-deprecated-declarations");

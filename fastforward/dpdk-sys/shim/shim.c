@@ -1,7 +1,7 @@
-/* Ordinary functions around DPDK's static inlines, and our own answers to the three questions that EAL asks
- * about the machine's cores. */
+/* Ordinary functions around DPDK's static inlines, and our own versions of what EAL has for other machines than ours. */
 #define _GNU_SOURCE
 #include <sched.h>
+#include <string.h>
 
 #include <rte_errno.h>
 #include <rte_ethdev.h>
@@ -61,4 +61,63 @@ int eal_cpu_detected(unsigned core)
 	if (sched_getaffinity(0, sizeof(may), &may) != 0)
 		return core == 0;
 	return core < CPU_SETSIZE && CPU_ISSET(core, &may);
+}
+
+/*
+ * In the same way instead of eal_vfio.o and eal_vfio_mp_sync.o: EAL wants to set up VFIO, for which it must find
+ * /sys/module, before it knows that there are no PCI devices to drive.
+ */
+int rte_vfio_enable(const char *module);
+int rte_vfio_is_enabled(const char *module);
+int vfio_mp_sync_setup(void);
+void vfio_mp_sync_cleanup(void);
+
+int rte_vfio_enable(const char *module)
+{
+	(void)module;
+	return 0;
+}
+
+int rte_vfio_is_enabled(const char *module)
+{
+	(void)module;
+	return 0;
+}
+
+int vfio_mp_sync_setup(void)
+{
+	return 0;
+}
+
+void vfio_mp_sync_cleanup(void)
+{
+}
+
+/*
+ * The only two functions that Debian's DPDK takes from libbsd. Linking libbsd.a for them would also put its
+ * getentropy in the place of the C library's.
+ */
+#undef strlcpy
+#undef strlcat
+size_t strlcpy(char *to, const char *from, size_t size);
+size_t strlcat(char *to, const char *from, size_t size);
+
+size_t strlcpy(char *to, const char *from, size_t size)
+{
+	size_t n = strlen(from);
+
+	if (size > 0) {
+		size_t fits = n < size ? n : size - 1;
+
+		memcpy(to, from, fits);
+		to[fits] = '\0';
+	}
+	return n;
+}
+
+size_t strlcat(char *to, const char *from, size_t size)
+{
+	size_t have = strnlen(to, size);
+
+	return have + strlcpy(to + have, from, size - have);
 }

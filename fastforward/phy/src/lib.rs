@@ -10,10 +10,23 @@
 //! the kernel reads and writes, is generic over it.
 
 mod buf;
+mod dpdk;
+mod eal;
+mod error;
+mod mbuf;
 mod memory;
+mod netdev;
+mod pcap;
+mod tap;
 
 pub use buf::{HEADROOM, PacketBuf, VecBuf};
+pub use dpdk::{DpdkPort, open_ports};
+pub use eal::DpdkConfig;
+pub use error::PhyError;
+pub use mbuf::Mbuf;
 pub use memory::MemoryPhy;
+pub use pcap::{PcapPhy, PcapReader, PcapWriter};
+pub use tap::Tap;
 
 /// A device that receives and sends whole Ethernet frames, without FCS. Nothing here blocks.
 pub trait Phy {
