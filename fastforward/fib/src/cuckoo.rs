@@ -77,7 +77,7 @@ impl Cuckoo {
         let h = (u64::from(key) ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let h = (h ^ h >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
         // Multiply-shift maps 32 bits onto 0..n without a division.
-        let scale = |x: u64| usize::try_from((x & 0xffff_ffff) * n >> 32).unwrap_or(0);
+        let scale = |x: u64| usize::try_from(((x & 0xffff_ffff) * n) >> 32).unwrap_or(0);
         let (a, b) = (scale(h >> 32), scale(h));
         if a != b { (a, b) } else { (a, if a + 1 < self.buckets.len() { a + 1 } else { 0 }) }
     }

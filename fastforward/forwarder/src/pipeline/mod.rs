@@ -1,0 +1,115 @@
+//! The pipeline: one frame in, frames out, all state in [`Forwarder`]. Time and buffers are arguments.
+//!
+//! - [`ingress`]: what a frame must be on each port
+//! - [`egress`]: where a packet goes: MTU, TTL, labels, rewrite, punt, ICMP
+//! - [`neighbour`], [`police`], [`counters`]: the state they use
+//! - [`control`]: programming and questions
+
+mod control;
+mod counters;
+mod egress;
+mod ingress;
+mod neighbour;
+mod police;
+
+pub use counters::Drop;
+
+use counters::Counts;
+use edgeplex_ff_fib::Fib;
+use edgeplex_ff_phy::PacketBuf;
+use neighbour::Neighbours;
+use police::Bucket;
+use std::time::Instant;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Port {
+    /// The customer's access circuit.
+    Customer,
+    /// The provider's core: MPLS only.
+    Core,
+    /// The TAP to the port VM's own kernel.
+    Tap,
+}
+
+/// Where frames go and new buffers come from.
+pub trait Sink<B> {
+    fn send(&mut self, port: Port, buf: B);
+    /// An empty buffer, or `None` when there are none left.
+    fn alloc(&mut self) -> Option<B>;
+}
+
+/// ICMP errors a second, and at once.
+const ICMP_RATE: (u32, u32) = (1000, 256);
+/// Punted routing protocol packets (BGP, ARP) and all others, a second and at once: a flood of pings must not
+/// drown the session, nor a flood of either the daemon behind the TAP.
+const PUNT_ROUTING: (u32, u32) = (20_000, 1024);
+const PUNT_OTHER: (u32, u32) = (10_000, 512);
+
+/// FastForward without its devices.
+#[derive(Debug)]
+pub struct Forwarder<B> {
+    started: Instant,
+    fib: Fib,
+    neighbours: Neighbours<B>,
+    counts: Counts,
+    icmp: Bucket,
+    punt_routing: Bucket,
+    punt_other: Bucket,
+    /// Identification of the ICMP errors we originate.
+    identification: u16,
+}
+
+impl<B: PacketBuf> Forwarder<B> {
+    pub fn new(now: Instant) -> Self {
+        let bucket = |(rate, burst)| Bucket::new(now, rate, burst);
+        Self {
+            started: now,
+            fib: Fib::default(),
+            neighbours: Neighbours::default(),
+            counts: Counts::default(),
+            icmp: bucket(ICMP_RATE),
+            punt_routing: bucket(PUNT_ROUTING),
+            punt_other: bucket(PUNT_OTHER),
+            identification: 0,
+        }
+    }
+
+    /// Takes one received frame.
+    pub fn process(&mut self, now: Instant, port: Port, buf: B, sink: &mut impl Sink<B>) {
+        let bytes = buf.data().len();
+        let count = match port {
+            Port::Customer => &mut self.counts.from_customer,
+            Port::Core => &mut self.counts.from_core,
+            Port::Tap => &mut self.counts.injected,
+        };
+        counters::add(count, bytes);
+        let done = match port {
+            Port::Customer => self.customer(now, buf, sink),
+            Port::Core => self.core(now, buf, sink),
+            Port::Tap => self.tap(now, buf, sink),
+        };
+        if let Err(reason) = done {
+            self.counts.drop(reason);
+        }
+    }
+
+    /// Does what has become due: ARP retries, ageing.
+    pub fn tick(&mut self, now: Instant, sink: &mut impl Sink<B>) {
+        while let Some(due) = self.neighbours.expire(now) {
+            match due {
+                neighbour::Due::Ask(address, unicast) => self.ask(address, unicast, sink),
+                neighbour::Due::Unreachable(queue) => {
+                    for packet in queue.into_iter().flatten() {
+                        self.counts.drop(Drop::NeighbourUnreachable);
+                        self.tell(now, edgeplex_ff_packet::icmpv4::Error::HostUnreachable, &packet, sink);
+                    }
+                }
+            }
+        }
+    }
+
+    /// When [`Forwarder::tick`] is to be called next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.neighbours.next_deadline()
+    }
+}
