@@ -17,6 +17,7 @@ mod mbuf;
 mod memory;
 mod netdev;
 mod pcap;
+mod raw_socket;
 mod tap;
 
 pub use buf::{HEADROOM, PacketBuf, VecBuf};
@@ -26,6 +27,7 @@ pub use error::PhyError;
 pub use mbuf::Mbuf;
 pub use memory::MemoryPhy;
 pub use pcap::{PcapPhy, PcapReader, PcapWriter};
+pub use raw_socket::RawSocket;
 pub use tap::Tap;
 
 /// A device that receives and sends whole Ethernet frames, without FCS. Nothing here blocks.
