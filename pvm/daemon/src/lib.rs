@@ -1,1 +1,46 @@
-//! pvmd: the port VM daemon
+//! pvmd, the daemon of one port VM: the customer's BGP session and static routes on one side, the CVM's relay on the
+//! other, FastForward's FIB below.
+//!
+//! ```text
+//!        CE ◄─ BGP ─► customer ──►┐             ┌──► relay ◄─ ZeroMQ ─► CVM
+//!                                 │  vrf::Vrf   │
+//!   edgeplexd ─► mgmt ───────────►│ (one task)  ├──► forwarder ─► fib ◄─ fib.sock ─► FastForward
+//!   rtnetlink ◄─ tap              └─────────────┘
+//! ```
+//!
+//! [`Pvmd`] is the one task that owns the routes. Everything else is at the end of a channel or a socket, and when it
+//! is slow, what it has to hear coalesces in the RIB.
+
+pub mod config;
+mod customer;
+mod fib;
+mod forwarder;
+mod mgmt;
+mod pvmd;
+mod relay;
+mod tap;
+
+pub use pvmd::Pvmd;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Where the daemon finds its surroundings.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Directory of `mgmt.sock` and `fib.sock`.
+    pub run: PathBuf,
+    /// FastForward's TAP; `None` if someone else sees to the interface.
+    pub tap: Option<String>,
+    pub ports: Ports,
+}
+
+/// BGP's ports.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    /// Where the CE may connect to.
+    pub listen: Option<SocketAddr>,
+    /// Where the CE listens.
+    pub neighbor: u16,
+}

@@ -1,1 +1,42 @@
-fn main() {}
+//! pvmd: see the library. This is the command line, the log and the signals.
+
+use anyhow::Context;
+use clap::Parser;
+use edgeplex_pvmd::{Options, Ports, Pvmd};
+use std::{net::Ipv4Addr, path::PathBuf};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Routing daemon of one customer attachment.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Configuration file.
+    #[arg(long, default_value = "/etc/edgeplex/config.json")]
+    config: PathBuf,
+    /// Directory of mgmt.sock and fib.sock.
+    #[arg(long, default_value = "/run/edgeplex")]
+    run: PathBuf,
+    /// FastForward's TAP interface.
+    #[arg(long, default_value = "pe0")]
+    tap: String,
+}
+
+const BGP_PORT: u16 = 179;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let arguments = Arguments::parse();
+    let ports = Ports { listen: Some((Ipv4Addr::UNSPECIFIED, BGP_PORT).into()), neighbor: BGP_PORT };
+    let options = Options { config: arguments.config, run: arguments.run, tap: Some(arguments.tap), ports };
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    Pvmd::new(options)?.run(stop).await
+}

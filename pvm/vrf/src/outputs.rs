@@ -36,6 +36,10 @@ impl Output {
         self.dirty = prefixes.collect();
     }
 
+    pub(crate) fn told(&self) -> usize {
+        self.told.len()
+    }
+
     /// Takes the next change: `present` makes the operation for a prefix that the reader should have, `absent` for
     /// one that it should no longer have.
     pub(crate) fn take<Op>(&mut self, present: impl Fn(Ipv4Net) -> Option<Op>, absent: impl Fn(Ipv4Net) -> Op) -> Option<Op> {

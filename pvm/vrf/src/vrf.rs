@@ -29,6 +29,8 @@ pub struct Counts {
     pub vpn: usize,
     /// Prefixes with a best route.
     pub best: usize,
+    /// Prefixes that FastForward has from the present snapshot on.
+    pub fib: usize,
     /// Routes of the CE refused since the start, by [`Rejected`].
     pub rejected: u64,
     /// VPN paths whose attributes did not decode, since the start.
@@ -346,6 +348,7 @@ impl Vrf {
             customer: self.customer.len(),
             vpn: self.vpn.routes.len(),
             best: self.best.len(),
+            fib: self.fib.told(),
             rejected: self.rejected.values().sum(),
             undecodable: self.vpn.undecodable,
             too_long: self.too_long,

@@ -1,6 +1,8 @@
 //! The RIB against a naive model: after any sequence of inputs, with readers that take as little as they like and
 //! start again when they like, each reader's table equals what a recomputation from scratch gives.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use edgeplex_bgp_wire::{AsPath, Attributes};
 use edgeplex_ff_fib_api::{FibOp, Target};
 use edgeplex_pvm_vrf::{CeOp, Customer, Source, StaticRoute, Vrf, VrfConfig};

@@ -1,0 +1,153 @@
+//! The connection to FastForward's control socket: requests go out as they come, each reply is counted back.
+//!
+//! The task reconnects for ever. Each connection has a number; a request made for a past one is dropped, because
+//! its snapshot ended with that connection.
+
+use edgeplex_ff_fib_api::{Reply, Request, Status, VERSION, encode_request};
+use edgeplex_types::wire::Deframer;
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::mpsc,
+    time::timeout,
+};
+use tracing::debug;
+
+/// Requests without a reply, at most.
+pub(crate) const IN_FLIGHT: usize = 8;
+/// A FastForward that says nothing for this long with requests open is taken for dead.
+const STALLED: Duration = Duration::from_secs(10);
+const RETRY: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
+
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Connected; this is what FastForward holds.
+    Up {
+        connection: u64,
+        status: Status,
+    },
+    Reply {
+        connection: u64,
+        reply: Reply,
+    },
+    Down {
+        connection: u64,
+        reason: String,
+    },
+}
+
+/// The state task's end.
+#[derive(Debug)]
+pub(crate) struct Link {
+    requests: mpsc::Sender<(u64, Request)>,
+    pub(crate) events: mpsc::Receiver<Event>,
+}
+
+impl Link {
+    /// Starts the task.
+    pub(crate) fn start(path: PathBuf) -> Self {
+        // A connection's requests are bounded by IN_FLIGHT; those of a past one may still lie before them.
+        let (requests, inbox) = mpsc::channel(4 * IN_FLIGHT);
+        let (outbox, events) = mpsc::channel(4 * IN_FLIGHT);
+        tokio::spawn(run(path, inbox, outbox));
+        Self { requests, events }
+    }
+
+    /// False if the queue is full; the caller keeps within [`IN_FLIGHT`], so it is not.
+    pub(crate) fn send(&self, connection: u64, request: Request) -> bool {
+        self.requests.try_send((connection, request)).is_ok()
+    }
+}
+
+async fn run(path: PathBuf, mut inbox: mpsc::Receiver<(u64, Request)>, outbox: mpsc::Sender<Event>) {
+    let mut pause = RETRY[0];
+    for connection in 1.. {
+        let ended = serve(&path, connection, &mut inbox, &outbox).await;
+        let Err((was_up, error)) = ended else { return };
+        if was_up {
+            pause = RETRY[0];
+            if outbox.send(Event::Down { connection, reason: error.to_string() }).await.is_err() {
+                return;
+            }
+        } else {
+            debug!(%error, "FastForward is not there yet");
+            pause = (pause * 2).min(RETRY[1]);
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// One connection. `Ok` when the state task is gone; otherwise whether it came up, and why it ended.
+async fn serve(
+    path: &Path,
+    connection: u64,
+    inbox: &mut mpsc::Receiver<(u64, Request)>,
+    outbox: &mpsc::Sender<Event>,
+) -> Result<(), (bool, anyhow::Error)> {
+    let down = |e: anyhow::Error| (false, e);
+    let mut stream = UnixStream::connect(path).await.map_err(|e| down(e.into()))?;
+    let mut frames = Deframer::default();
+    stream.write_all(&encode_request(&Request::Status).map_err(|e| down(e.into()))?).await.map_err(|e| down(e.into()))?;
+    let status = match timeout(STALLED, reply(&mut stream, &mut frames)).await {
+        Ok(Ok(Reply::Status(status))) => status,
+        Ok(Ok(other)) => return Err(down(anyhow::anyhow!("answered {other:?} to Status"))),
+        Ok(Err(e)) => return Err(down(e)),
+        Err(_) => return Err(down(anyhow::anyhow!("no answer to Status"))),
+    };
+    if outbox.send(Event::Up { connection, status }).await.is_err() {
+        return Ok(());
+    }
+    let (mut read, mut write) = stream.into_split();
+    let (asked, mut answered) = (AtomicU64::new(0), 0u64);
+    let writer = async {
+        while let Some((of, request)) = inbox.recv().await {
+            if of == connection {
+                asked.fetch_add(1, Ordering::Relaxed);
+                timeout(STALLED, write.write_all(&encode_request(&request)?)).await??;
+            }
+        }
+        anyhow::Ok(())
+    };
+    let reader = async {
+        // Whether a request was already open when the last wait ran out.
+        let mut late = false;
+        loop {
+            let reply = match timeout(STALLED / 2, reply(&mut read, &mut frames)).await {
+                Ok(reply) => reply?,
+                Err(_) if late => anyhow::bail!("FastForward stopped answering"),
+                Err(_) => {
+                    late = asked.load(Ordering::Relaxed) > answered;
+                    continue;
+                }
+            };
+            answered += 1;
+            late = false;
+            if outbox.send(Event::Reply { connection, reply }).await.is_err() {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    tokio::select! {
+        ended = writer => ended,
+        ended = reader => ended,
+    }
+    .map_err(|e| (true, e))
+}
+
+/// Cancel-safe: bytes go into `frames` as they are read.
+async fn reply(stream: &mut (impl AsyncReadExt + Unpin), frames: &mut Deframer) -> anyhow::Result<Reply> {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        if let Some(reply) = frames.next(VERSION)? {
+            return Ok(reply);
+        }
+        let n = stream.read(&mut buffer).await?;
+        anyhow::ensure!(n > 0, "FastForward closed the connection");
+        frames.push(&buffer[..n]);
+    }
+}

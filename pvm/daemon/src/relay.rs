@@ -1,0 +1,277 @@
+//! The PVM's half of a relay session (rules: `edgeplex-relay`), without its socket: messages and time go in, what to
+//! send and what happened come out.
+//!
+//! ```text
+//!   Calling ── Welcome ──► Up ── silence, refusal, a hole in the stream ──► Calling (another incarnation)
+//! ```
+
+use edgeplex_relay::CustomerOp;
+use edgeplex_relay::{DEAD_AFTER, KEEPALIVE, Refusal, Sync, ToCvm, ToPvm, VpnOp, WINDOW};
+use edgeplex_types::{AttachmentId, Epoch};
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// Pause between two Hellos, and after a refusal.
+const HELLO: Duration = Duration::from_millis(250);
+const REFUSED: Duration = Duration::from_secs(2);
+
+/// What came of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The session stands: tell the CVM everything anew.
+    Up,
+    /// A piece of the CVM's stream.
+    Vpn(Sync<VpnOp>),
+    /// The session is over; what the CVM said stays.
+    Down(&'static str),
+    Refused(Refusal),
+}
+
+#[derive(Debug)]
+enum State {
+    Calling { hello_at: Instant },
+    Up(Up),
+}
+
+#[derive(Debug)]
+struct Up {
+    epoch: Epoch,
+    heard: Instant,
+    said: Instant,
+    /// `Ops` messages we may send.
+    credits: u32,
+    /// `Ops` messages of the CVM worked off since our last grant.
+    worked: u32,
+    /// The snapshot's `End` is out.
+    ended: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    attachment: AttachmentId,
+    incarnation: u64,
+    epoch: Epoch,
+    state: State,
+}
+
+fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
+/// A number that grows from one life of this daemon to the next, for epochs that never repeat.
+pub(crate) fn clock_epoch() -> Epoch {
+    let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    Epoch(u64::try_from(micros).unwrap_or(u64::MAX))
+}
+
+impl Session {
+    pub(crate) fn new(attachment: AttachmentId, now: Instant) -> Self {
+        Self { attachment, incarnation: random(), epoch: clock_epoch(), state: State::Calling { hello_at: now } }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.state, State::Up(_))
+    }
+
+    /// Gives the session up and calls again `after` a pause.
+    fn restart(&mut self, now: Instant, after: Duration) {
+        self.incarnation = random();
+        self.state = State::Calling { hello_at: now + after };
+    }
+
+    /// The socket lost a message of ours: what follows would not fit, so start anew.
+    pub(crate) fn broken(&mut self, now: Instant) {
+        self.restart(now, HELLO);
+    }
+
+    pub(crate) fn receive(&mut self, now: Instant, message: ToPvm, send: &mut Vec<ToCvm>) -> Option<Event> {
+        let incarnation = self.incarnation;
+        let of = match &message {
+            ToPvm::Welcome { incarnation }
+            | ToPvm::Refused { incarnation, .. }
+            | ToPvm::Sync { incarnation, .. }
+            | ToPvm::Grant { incarnation, .. }
+            | ToPvm::Keepalive { incarnation } => *incarnation,
+        };
+        // Of a past session.
+        if of != incarnation {
+            return None;
+        }
+        if let State::Up(up) = &mut self.state {
+            up.heard = now;
+        }
+        match (message, &mut self.state) {
+            (ToPvm::Welcome { .. }, State::Calling { .. }) => {
+                self.epoch = Epoch(clock_epoch().0.max(self.epoch.0 + 1));
+                let epoch = self.epoch;
+                self.state = State::Up(Up { epoch, heard: now, said: now, credits: 0, worked: 0, ended: false });
+                send.push(ToCvm::Grant { incarnation, credits: WINDOW });
+                send.push(ToCvm::Sync { incarnation, sync: Sync::Begin { epoch } });
+                Some(Event::Up)
+            }
+            (ToPvm::Refused { reason, .. }, _) => {
+                // The CVM was started again and does not know us yet: no reason to wait.
+                let pause = if reason == Refusal::Unknown { Duration::ZERO } else { REFUSED };
+                self.restart(now, pause);
+                Some(Event::Refused(reason))
+            }
+            (ToPvm::Sync { sync, .. }, State::Up(up)) => {
+                if let Sync::Ops { .. } = sync {
+                    up.worked += 1;
+                    if up.worked >= WINDOW / 2 {
+                        send.push(ToCvm::Grant { incarnation, credits: std::mem::take(&mut up.worked) });
+                        up.said = now;
+                    }
+                }
+                Some(Event::Vpn(sync))
+            }
+            (ToPvm::Grant { credits, .. }, State::Up(up)) => {
+                up.credits = up.credits.saturating_add(credits);
+                None
+            }
+            (ToPvm::Welcome { .. } | ToPvm::Keepalive { .. } | ToPvm::Sync { .. } | ToPvm::Grant { .. }, _) => None,
+        }
+    }
+
+    /// Hellos and keepalives that are due, and whether the CVM fell silent.
+    pub(crate) fn tick(&mut self, now: Instant, send: &mut Vec<ToCvm>) -> Option<Event> {
+        let incarnation = self.incarnation;
+        match &mut self.state {
+            State::Calling { hello_at } => {
+                if now >= *hello_at {
+                    *hello_at = now + HELLO;
+                    send.push(ToCvm::Hello { attachment: self.attachment.clone(), incarnation });
+                }
+                None
+            }
+            State::Up(up) if now.saturating_duration_since(up.heard) >= DEAD_AFTER => {
+                self.restart(now, Duration::ZERO);
+                Some(Event::Down("the CVM fell silent"))
+            }
+            State::Up(up) => {
+                if now.saturating_duration_since(up.said) >= KEEPALIVE {
+                    up.said = now;
+                    send.push(ToCvm::Keepalive { incarnation });
+                }
+                None
+            }
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        match &self.state {
+            State::Calling { hello_at } => *hello_at,
+            State::Up(up) => (up.heard + DEAD_AFTER).min(up.said + KEEPALIVE),
+        }
+    }
+
+    /// Whether an `Ops` message may be sent.
+    pub(crate) fn may_send(&self) -> bool {
+        matches!(&self.state, State::Up(up) if up.credits > 0)
+    }
+
+    /// Wraps a batch of exports and spends a credit on it; only after [`Self::may_send`].
+    pub(crate) fn ops(&mut self, now: Instant, ops: Vec<CustomerOp>) -> Option<ToCvm> {
+        let State::Up(up) = &mut self.state else { return None };
+        up.credits = up.credits.checked_sub(1)?;
+        up.said = now;
+        Some(ToCvm::Sync { incarnation: self.incarnation, sync: Sync::Ops { epoch: up.epoch, ops } })
+    }
+
+    /// The end of the snapshot, once: when everything is sent and nothing more is to be waited for.
+    pub(crate) fn end(&mut self, now: Instant) -> Option<ToCvm> {
+        let State::Up(up) = &mut self.state else { return None };
+        if std::mem::replace(&mut up.ended, true) {
+            return None;
+        }
+        up.said = now;
+        Some(ToCvm::Sync { incarnation: self.incarnation, sync: Sync::End { epoch: up.epoch } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(s: &mut Session, now: Instant) -> u64 {
+        let mut out = vec![];
+        assert_eq!(s.tick(now, &mut out), None);
+        match &out[..] {
+            [ToCvm::Hello { incarnation, .. }] => *incarnation,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn up(s: &mut Session, now: Instant) -> u64 {
+        let incarnation = call(s, now);
+        let mut out = vec![];
+        assert_eq!(s.receive(now, ToPvm::Welcome { incarnation }, &mut out), Some(Event::Up));
+        assert!(matches!(out[..], [ToCvm::Grant { credits: WINDOW, .. }, ToCvm::Sync { sync: Sync::Begin { .. }, .. }]));
+        incarnation
+    }
+
+    fn session(now: Instant) -> Session {
+        Session::new("acme/denver-1".parse().unwrap(), now)
+    }
+
+    #[test]
+    fn each_ops_spends_a_credit_and_the_end_is_said_once() {
+        let now = Instant::now();
+        let mut s = session(now);
+        assert!(!s.may_send() && s.end(now).is_none());
+        let incarnation = up(&mut s, now);
+        assert!(!s.may_send() && s.ops(now, vec![]).is_none());
+        assert_eq!(s.receive(now, ToPvm::Grant { incarnation, credits: 1 }, &mut vec![]), None);
+        assert!(s.may_send() && s.ops(now, vec![]).is_some() && !s.may_send());
+        assert!(s.end(now).is_some() && s.end(now).is_none());
+    }
+
+    #[test]
+    fn the_cvm_gets_new_credits_as_its_messages_are_worked_off() {
+        let now = Instant::now();
+        let mut s = session(now);
+        let incarnation = up(&mut s, now);
+        let mut out = vec![];
+        for _ in 0..WINDOW {
+            let sync = Sync::Ops { epoch: Epoch(1), ops: vec![] };
+            assert!(matches!(s.receive(now, ToPvm::Sync { incarnation, sync }, &mut out), Some(Event::Vpn(_))));
+        }
+        let granted: u32 = out.iter().map(|m| if let ToCvm::Grant { credits, .. } = m { *credits } else { 0 }).sum();
+        assert_eq!(granted, WINDOW);
+    }
+
+    #[test]
+    fn messages_of_another_incarnation_change_nothing() {
+        let now = Instant::now();
+        let mut s = session(now);
+        let incarnation = call(&mut s, now);
+        let past = incarnation.wrapping_add(1);
+        assert_eq!(s.receive(now, ToPvm::Welcome { incarnation: past }, &mut vec![]), None);
+        assert!(!s.is_up());
+        assert_eq!(s.receive(now, ToPvm::Refused { incarnation: past, reason: Refusal::Unknown }, &mut vec![]), None);
+        // Before the Welcome nothing of the stream counts.
+        let sync = Sync::Begin { epoch: Epoch(1) };
+        assert_eq!(s.receive(now, ToPvm::Sync { incarnation, sync }, &mut vec![]), None);
+    }
+
+    #[test]
+    fn silence_and_refusal_start_a_new_incarnation_with_a_new_epoch() {
+        let now = Instant::now();
+        let mut s = session(now);
+        let first = up(&mut s, now);
+        let epoch = s.epoch;
+        let mut out = vec![];
+        assert_eq!(s.tick(now + KEEPALIVE, &mut out), None);
+        assert_eq!(out, [ToCvm::Keepalive { incarnation: first }]);
+        let later = now + DEAD_AFTER;
+        assert!(s.deadline() <= later);
+        assert!(matches!(s.tick(later, &mut vec![]), Some(Event::Down(_))));
+        let second = up(&mut s, later);
+        assert!(second != first && s.epoch > epoch);
+        let refusal = ToPvm::Refused { incarnation: second, reason: Refusal::Unknown };
+        assert_eq!(s.receive(later, refusal, &mut vec![]), Some(Event::Refused(Refusal::Unknown)));
+        assert_ne!(call(&mut s, later), second);
+    }
+}
