@@ -1,0 +1,121 @@
+//! One attachment: its VRF, its customer's routes, and what is advertised of them.
+
+use crate::{
+    config::AttachmentConfig,
+    customer::{self, ExportError, MAX_ATTRIBUTE_BYTES, MAX_ROUTES},
+    feed::Vrf,
+};
+use edgeplex_bgp_wire::Attributes;
+use edgeplex_relay::EpochMap;
+use edgeplex_types::{Epoch, Label};
+use ipnet::Ipv4Net;
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+/// A customer route as the PVM sent it, sanitized.
+#[derive(Debug, Clone)]
+pub(crate) struct CustomerRoute {
+    pub(crate) attributes: Arc<Attributes>,
+    /// Length as received, for the account.
+    bytes: usize,
+}
+
+impl PartialEq for CustomerRoute {
+    fn eq(&self, other: &Self) -> bool {
+        self.attributes == other.attributes
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Attachment {
+    pub(crate) config: AttachmentConfig,
+    pub(crate) label: Option<Label>,
+    pub(crate) vrf: Vrf,
+    pub(crate) routes: EpochMap<Ipv4Net, CustomerRoute>,
+    /// What is advertised, with route targets. Empty without a label.
+    pub(crate) exported: BTreeMap<Ipv4Net, Arc<Attributes>>,
+    /// Counts the snapshots received.
+    pub(crate) epoch: Epoch,
+    /// A snapshot has been received whole.
+    pub(crate) synced: bool,
+    /// Since when routes are kept that the PVM has not renewed.
+    pub(crate) stale_since: Option<Instant>,
+    bytes: usize,
+    /// Routes of one UPDATE of the customer come one after the other: they share one set of attributes here as well.
+    recent: Option<(Vec<u8>, Arc<Attributes>)>,
+    recent_export: Option<(Arc<Attributes>, Arc<Attributes>)>,
+}
+
+impl Attachment {
+    pub(crate) fn new(config: AttachmentConfig) -> Self {
+        Self {
+            config,
+            label: None,
+            vrf: Vrf::new(),
+            routes: EpochMap::default(),
+            exported: BTreeMap::new(),
+            epoch: Epoch::default(),
+            synced: false,
+            stale_since: None,
+            bytes: 0,
+            recent: None,
+            recent_export: None,
+        }
+    }
+
+    /// Takes a customer route; true if it is new or different.
+    pub(crate) fn insert(&mut self, asn: u32, prefix: Ipv4Net, encoded: Vec<u8>) -> Result<bool, ExportError> {
+        let attributes = match &self.recent {
+            Some((bytes, shared)) if *bytes == encoded => shared.clone(),
+            _ => Arc::new(customer::sanitize(asn, &encoded)?),
+        };
+        let length = encoded.len();
+        self.recent = Some((encoded, attributes.clone()));
+        let old = self.routes.get(&prefix).map(|r| r.bytes);
+        let bytes = self.bytes - old.unwrap_or(0) + length;
+        if bytes > MAX_ATTRIBUTE_BYTES || (old.is_none() && self.routes.len() >= MAX_ROUTES) {
+            return Err(ExportError::Full);
+        }
+        let kept = CustomerRoute { attributes, bytes: length };
+        let changed = self.routes.insert(self.epoch, prefix, kept);
+        // An equal value is not stored anew, so the account stays at the length that is.
+        let stored = self.routes.get(&prefix).map_or(0, |r| r.bytes);
+        self.bytes = bytes - length + stored;
+        Ok(changed)
+    }
+
+    pub(crate) fn remove(&mut self, prefix: &Ipv4Net) -> bool {
+        match self.routes.remove(prefix) {
+            Some(route) => {
+                self.bytes -= route.bytes;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Drops what the current snapshot has not renewed.
+    pub(crate) fn sweep(&mut self) -> Vec<Ipv4Net> {
+        self.stale_since = None;
+        let gone = self.routes.sweep(self.epoch);
+        self.bytes -= gone.iter().map(|(_, r)| r.bytes).sum::<usize>();
+        gone.into_iter().map(|(prefix, _)| prefix).collect()
+    }
+
+    /// The attributes with which a customer route is advertised.
+    pub(crate) fn export(&mut self, customer: &Arc<Attributes>) -> Result<Arc<Attributes>, ExportError> {
+        if let Some((of, exported)) = &self.recent_export
+            && Arc::ptr_eq(of, customer)
+        {
+            return Ok(exported.clone());
+        }
+        let exported = Arc::new(customer::export(customer, &self.config.export)?);
+        self.recent_export = Some((customer.clone(), exported.clone()));
+        Ok(exported)
+    }
+
+    /// Takes a new configuration; what was exported under the old one is to be exported again.
+    pub(crate) fn reconfigure(&mut self, config: AttachmentConfig) {
+        self.config = config;
+        self.recent_export = None;
+    }
+}

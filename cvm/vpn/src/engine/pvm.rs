@@ -1,0 +1,221 @@
+//! Messages of the PVMs, and the turn-taking of what is sent to them.
+
+use super::*;
+
+/// A new session costs a look at the whole VRF: a Hello sooner than this after the last is not heard, and said again.
+const HELLO_PAUSE: Duration = Duration::from_millis(50);
+
+impl<P: Clone + Eq> Vpn<P> {
+    /// A message of an attachment's PVM; the caller vouches for the attachment.
+    pub fn message(&mut self, now: Instant, peer: P, attachment: &AttachmentId, message: ToCvm) {
+        let Some(slot) = self.slots.get(attachment).copied() else {
+            // Its key is still in the table for a moment.
+            self.replies.push_back((peer, ToPvm::Refused { incarnation: incarnation(&message), reason: Refusal::NotYours }));
+            return;
+        };
+        if let ToCvm::Hello { incarnation, .. } = message {
+            self.hello(now, slot, peer, incarnation);
+            return;
+        }
+        let incarnation = incarnation(&message);
+        let Some(session) = self.sessions.get_mut(&slot).filter(|s| s.peer == peer && s.incarnation == incarnation) else {
+            self.replies.push_back((peer, ToPvm::Refused { incarnation, reason: Refusal::Unknown }));
+            return;
+        };
+        session.last_heard = now;
+        match message {
+            ToCvm::Hello { .. } | ToCvm::Keepalive { .. } => {}
+            ToCvm::Grant { credits, .. } => {
+                session.feed.grant(credits);
+                self.ready.insert(slot);
+            }
+            ToCvm::Sync { sync, .. } => self.sync(now, slot, sync),
+        }
+    }
+
+    fn hello(&mut self, now: Instant, slot: Slot, peer: P, incarnation: u64) {
+        let Some(attachment) = self.attachments.get_mut(&slot) else { return };
+        if let Some(session) = self.sessions.get(&slot) {
+            if session.peer == peer && session.incarnation == incarnation {
+                // Said again before it heard the answer to the first: that session stands, with its credits.
+                self.replies.push_back((peer, ToPvm::Welcome { incarnation }));
+                return;
+            }
+            if now < session.since + HELLO_PAUSE {
+                return;
+            }
+        }
+        self.epoch.0 += 1;
+        let feed = Feed::new(self.epoch, &attachment.vrf);
+        if !attachment.routes.is_empty() {
+            attachment.stale_since.get_or_insert(now);
+        }
+        self.sessions.insert(slot, PvmSession::new(now, peer.clone(), incarnation, feed));
+        self.replies.push_back((peer.clone(), ToPvm::Welcome { incarnation }));
+        self.replies.push_back((peer, ToPvm::Grant { incarnation, credits: WINDOW }));
+        self.ready.insert(slot);
+    }
+
+    fn sync(&mut self, now: Instant, slot: Slot, sync: Sync<CustomerOp>) {
+        let (Some(session), Some(attachment)) = (self.sessions.get_mut(&slot), self.attachments.get_mut(&slot)) else { return };
+        match sync {
+            Sync::Begin { epoch } => {
+                session.receiving = Some(epoch);
+                // The PVM's own numbers are not relied on: it might use one twice.
+                attachment.epoch.0 += 1;
+            }
+            Sync::End { epoch } if session.receiving == Some(epoch) => {
+                attachment.synced = true;
+                let gone = attachment.sweep();
+                gone.into_iter().for_each(|prefix| self.export(slot, prefix));
+            }
+            Sync::Ops { epoch, ops } if session.receiving == Some(epoch) => {
+                if !session.spend() {
+                    self.refuse(now, slot, Refusal::Limit, "sends more than it was granted".into());
+                    return;
+                }
+                let mut refused = None;
+                let mut count = 0u32;
+                for op in ops {
+                    match self.customer_op(slot, op) {
+                        Ok(()) => {}
+                        Err(ExportError::Full) => {
+                            self.refuse(now, slot, Refusal::Limit, ExportError::Full.to_string());
+                            return;
+                        }
+                        Err(error) => {
+                            count += 1;
+                            refused.get_or_insert(error);
+                        }
+                    }
+                }
+                if let (Some(error), Some(attachment)) = (refused, self.attachments.get(&slot)) {
+                    self.actions.push_back(Action::Refused(attachment.config.id.clone(), format!("{count} routes, first: {error}")));
+                }
+                let Some(session) = self.sessions.get_mut(&slot) else { return };
+                let (peer, incarnation) = (session.peer.clone(), session.incarnation);
+                if let Some(credits) = session.to_grant() {
+                    self.replies.push_back((peer, ToPvm::Grant { incarnation, credits }));
+                }
+            }
+            Sync::End { .. } | Sync::Ops { .. } => self.refuse(now, slot, Refusal::Unknown, "speaks of an epoch it has not begun".into()),
+        }
+    }
+
+    fn customer_op(&mut self, slot: Slot, op: CustomerOp) -> Result<(), ExportError> {
+        let Some(attachment) = self.attachments.get_mut(&slot) else { return Ok(()) };
+        let v4 = |prefix| match prefix {
+            IpNet::V4(p) => Ok(p.trunc()),
+            IpNet::V6(_) => Err(ExportError::Family(prefix)),
+        };
+        let (prefix, changed) = match op {
+            CustomerOp::Route { prefix, attributes } => {
+                let prefix = v4(prefix)?;
+                match attachment.insert(self.config.asn, prefix, attributes) {
+                    Ok(changed) => (prefix, changed),
+                    Err(error) => {
+                        // What was said of the prefix before no longer holds (as RFC 7606 treats it: withdrawn).
+                        if attachment.remove(&prefix) {
+                            self.export(slot, prefix);
+                        }
+                        return Err(error);
+                    }
+                }
+            }
+            CustomerOp::Withdraw { prefix } => {
+                let prefix = v4(prefix)?;
+                (prefix, attachment.remove(&prefix))
+            }
+        };
+        if changed {
+            self.export(slot, prefix);
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, now: Instant, slot: Slot, reason: Refusal, why: String) {
+        let Some(session) = self.end_session(now, slot) else { return };
+        self.replies.push_back((session.peer, ToPvm::Refused { incarnation: session.incarnation, reason }));
+        if let Some(attachment) = self.attachments.get(&slot) {
+            self.actions.push_back(Action::Refused(attachment.config.id.clone(), why));
+        }
+    }
+
+    fn end_session(&mut self, now: Instant, slot: Slot) -> Option<PvmSession<P>> {
+        self.ready.remove(&slot);
+        if let Some(attachment) = self.attachments.get_mut(&slot) {
+            attachment.stale_since.get_or_insert(now);
+        }
+        self.sessions.remove(&slot)
+    }
+
+    /// A message could not be delivered: the stream has a hole, so the session ends. The PVM finds out by its next
+    /// message or by silence, and says Hello again.
+    pub fn undeliverable(&mut self, now: Instant, peer: &P) {
+        let slot = self.sessions.iter().find(|(_, s)| s.peer == *peer).map(|(slot, _)| *slot);
+        if let Some(slot) = slot {
+            self.end_session(now, slot);
+        }
+    }
+
+    pub(super) fn tick_pvms(&mut self, now: Instant) {
+        let mut silent = vec![];
+        for (slot, session) in &mut self.sessions {
+            if now >= session.last_heard + DEAD_AFTER {
+                silent.push(*slot);
+            } else if session.keepalive_due(now) {
+                self.replies.push_back((session.peer.clone(), ToPvm::Keepalive { incarnation: session.incarnation }));
+            }
+        }
+        silent.into_iter().for_each(|slot| {
+            self.end_session(now, slot);
+        });
+        let stale = self.config.stale;
+        let expired: Vec<Slot> = self
+            .attachments
+            .iter()
+            .filter(|(_, a)| a.stale_since.is_some_and(|since| now >= since + stale))
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in expired {
+            let Some(attachment) = self.attachments.get_mut(&slot) else { continue };
+            if !self.sessions.contains_key(&slot) {
+                attachment.epoch.0 += 1;
+            }
+            let gone = attachment.sweep();
+            gone.into_iter().for_each(|prefix| self.export(slot, prefix));
+        }
+    }
+
+    /// The next message to send, PVMs taking turns.
+    pub fn next_message(&mut self) -> Option<(P, ToPvm)> {
+        if let Some(reply) = self.replies.pop_front() {
+            return Some(reply);
+        }
+        let busy = !self.undecided.is_empty();
+        while let Some(slot) = self.ready.range(self.turn..).next().or_else(|| self.ready.first()).copied() {
+            self.turn = slot.wrapping_add(1);
+            let complete = self.converged && !busy && !self.scans.iter().any(|s| s.slot == slot);
+            let (Some(session), Some(attachment)) = (self.sessions.get_mut(&slot), self.attachments.get(&slot)) else {
+                self.ready.remove(&slot);
+                continue;
+            };
+            match session.feed.next(&self.core, &attachment.vrf, attachment.label, complete) {
+                Some(sync) => return Some((session.peer.clone(), ToPvm::Sync { incarnation: session.incarnation, sync })),
+                None => {
+                    self.ready.remove(&slot);
+                }
+            }
+        }
+        None
+    }
+}
+
+fn incarnation(message: &ToCvm) -> u64 {
+    match message {
+        ToCvm::Hello { incarnation, .. }
+        | ToCvm::Sync { incarnation, .. }
+        | ToCvm::Grant { incarnation, .. }
+        | ToCvm::Keepalive { incarnation } => *incarnation,
+    }
+}
