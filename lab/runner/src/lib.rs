@@ -1,11 +1,16 @@
 //! The lab: brings containerlab topologies up in network namespaces without Docker, and proves on them what EdgePlex
 //! promises. See ../DESIGN.md.
 
+pub mod demo;
 pub mod lab;
 pub mod launch;
+pub mod leftovers;
 pub mod net;
 pub mod node;
 pub mod process;
+pub mod scenarios;
 pub mod state;
+pub mod suite;
+pub mod tools;
 pub mod topology;
 pub mod wait;

@@ -34,14 +34,14 @@ fn prepare_ends(topology: &Topology, node: &Node) -> Result<()> {
     let mut script = String::new();
     let bridge = topology.nodes[&node.name].kind == Kind::Bridge;
     if bridge {
-        writeln!(script, "ip link add {0} type bridge mcast_snooping 0 && ip link set {0} up", node.name)?;
+        writeln!(script, "ip link add name {0} type bridge mcast_snooping 0 && ip link set dev {0} up", node.name)?;
     }
     for (interface, _) in topology.interfaces(&node.name) {
         writeln!(script, "ethtool -K {interface} tx off rx off sg off tso off gso off gro off >/dev/null")?;
         if bridge {
-            writeln!(script, "ip link set {interface} master {}", node.name)?;
+            writeln!(script, "ip link set dev {interface} master {}", node.name)?;
         }
-        writeln!(script, "ip link set {interface} up")?;
+        writeln!(script, "ip link set dev {interface} up")?;
     }
     for (key, value) in &topology.nodes[&node.name].sysctls {
         // A kernel without the knob needs no setting of it.

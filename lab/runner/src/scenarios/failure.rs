@@ -1,0 +1,95 @@
+//! Processes die; packets do not.
+
+use super::{
+    Evidence,
+    site::{CITIES, CONVERGE, CUSTOMERS, Ctx, extra_prefix, other, stop_all},
+};
+use crate::{launch, process::Process, wait};
+use anyhow::{Context, Result, ensure};
+use std::time::{Duration, Instant};
+
+fn all_streams(ctx: &Ctx<'_>) -> Result<Vec<super::site::Stream>> {
+    Ok(CUSTOMERS.iter().map(|c| ctx.streams(c)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+pub(super) fn pvmd(ctx: &Ctx<'_>) -> Result<Evidence> {
+    let (customer, city) = ("acme", CITIES[0]);
+    let streams = all_streams(ctx)?;
+    let old = ctx.pid_in_pvm(customer, city, "pvmd")?;
+    let forwarder = ctx.pid_in_pvm(customer, city, "fastforward")?;
+    let started = Instant::now();
+    Process::find(old).context("pvmd")?.kill();
+    wait::until_true("pvmd is started again", CONVERGE, || Ok(ctx.pid_in_pvm(customer, city, "pvmd").is_ok_and(|p| p != old)))?;
+    let restarted = started.elapsed().as_secs_f64();
+    // The new pvmd has learnt everything again: its session is up, and it knows both its own and the VPN's routes.
+    wait::until_true("the new pvmd has its session and its routes", CONVERGE, || {
+        let established = ctx.bgp_resets(customer, city).is_ok_and(|(state, _)| state.eq_ignore_ascii_case("established"));
+        Ok(established && ctx.ce_established(customer, city)?)
+    })?;
+    let whole = started.elapsed().as_secs_f64();
+    // And a route that the CE changes now goes all the way, so the machinery is alive, not merely the FIB.
+    let ce = ctx.ce(customer, city)?;
+    let (far, prefix) = (other(city), extra_prefix(city));
+    let present =
+        |want: bool| wait::until_true("a change of the CE goes through", CONVERGE, || Ok(ctx.ce_has(customer, far, &prefix)? == want));
+    present(true)?;
+    ce.run(&["birdc", "disable", "extra"])?;
+    let gone = present(false);
+    ce.run(&["birdc", "enable", "extra"])?;
+    gone?;
+    present(true)?;
+    let (sent, gap) = stop_all(streams)?;
+    ensure!(ctx.pid_in_pvm(customer, city, "fastforward")? == forwarder, "FastForward was restarted too");
+    Ok(Evidence::new(format!(
+        "0 of {sent} lost by acme and beta; pvmd back in {restarted:.2} s, session in {whole:.1} s, longest gap {gap:.0} ms"
+    ))
+    .figure("sent", sent)
+    .figure("lost", 0)
+    .figure("pvmd_back_s", restarted)
+    .figure("session_back_s", whole))
+}
+
+pub(super) fn edgeplexd(ctx: &Ctx<'_>) -> Result<Evidence> {
+    let city = CITIES[0];
+    let node = ctx.pe(city)?;
+    let before = (ctx.flows(city)?, ctx.vm_processes(city)?);
+    let streams = all_streams(ctx)?;
+    let old = node.processes("edgeplexd");
+    ensure!(old.len() == 1, "{city} runs {} edgeplexd", old.len());
+    for pid in &old {
+        Process::find(*pid).context("edgeplexd")?.kill();
+    }
+    wait::until_true("edgeplexd ends", Duration::from_secs(5), || Ok(node.processes("edgeplexd").is_empty()))?;
+    // While it is gone: traffic, rules and VMs as before.
+    for customer in CUSTOMERS {
+        let report = ctx.udp(customer, city, 100, 100, 64)?;
+        ensure!(report.lost == 0, "{customer} lost {} while edgeplexd was down", report.lost);
+    }
+    ensure!(before == (ctx.flows(city)?, ctx.vm_processes(city)?), "rules or VMs changed when edgeplexd died");
+    let started = Instant::now();
+    launch::edgeplexd(node)?;
+    wait::until("edgeplexd has reconciled", CONVERGE, || {
+        let out = ctx.edgeplex(city, &["diff"])?;
+        let said = [out.stdout, out.stderr].concat();
+        Ok(if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&said).trim().to_owned()) })
+    })?;
+    let seconds = started.elapsed().as_secs_f64();
+    let after = (ctx.flows(city)?, ctx.vm_processes(city)?);
+    ensure!(before.0 == after.0, "the switch rules changed: {:?}", difference(&before.0, &after.0));
+    ensure!(before.1 == after.1, "the VMs changed: {:?}", difference(&before.1, &after.1));
+    let (sent, _) = stop_all(streams)?;
+    Ok(Evidence::new(format!(
+        "0 of {sent} lost; {} rules and {} VM processes unchanged, back in {seconds:.1} s",
+        after.0.len(),
+        after.1.len()
+    ))
+    .figure("sent", sent)
+    .figure("lost", 0)
+    .figure("rules", after.0.len())
+    .figure("vm_processes", after.1.len()))
+}
+
+fn difference<T: PartialEq + Clone>(a: &[T], b: &[T]) -> (Vec<T>, Vec<T>) {
+    let only = |x: &[T], y: &[T]| x.iter().filter(|v| !y.contains(v)).cloned().collect();
+    (only(a, b), only(b, a))
+}

@@ -1,0 +1,330 @@
+//! The two-cities lab as the scenarios see it: who is where, the servers on the LAN hosts, and how to ask anything.
+
+use crate::{
+    lab::Lab,
+    node::Node,
+    tools::{PORT, udp},
+    wait,
+};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::PathBuf,
+    process::{Child, Output},
+    time::Duration,
+};
+
+pub const CUSTOMERS: [&str; 2] = ["acme", "beta"];
+pub const CITIES: [&str; 2] = ["denver", "boston"];
+/// Forwarding that should work does so within this time after a change.
+pub(super) const CONVERGE: Duration = Duration::from_secs(60);
+
+/// City number: 1 Denver, 2 Boston, as in every address of the plan.
+pub(super) fn number(city: &str) -> u8 {
+    if city == CITIES[0] { 1 } else { 2 }
+}
+
+pub(super) fn other(city: &str) -> &'static str {
+    if city == CITIES[0] { CITIES[1] } else { CITIES[0] }
+}
+
+pub(super) fn other_customer(customer: &str) -> &'static str {
+    if customer == CUSTOMERS[0] { CUSTOMERS[1] } else { CUSTOMERS[0] }
+}
+
+/// The host behind the CE of a city; the same for every customer.
+pub(super) fn host_address(city: &str) -> String {
+    format!("172.16.{}.10", number(city))
+}
+
+/// The prefix that a CE announces beside its LAN, for the scenarios to take away.
+pub(super) fn extra_prefix(city: &str) -> String {
+    format!("172.16.5{}.0/24", number(city))
+}
+
+pub(super) fn pe_address(city: &str) -> String {
+    format!("192.168.{}.1", number(city))
+}
+
+pub(super) fn ce_address(city: &str) -> String {
+    format!("192.168.{}.2", number(city))
+}
+
+#[derive(Debug)]
+pub struct Ctx<'a> {
+    pub lab: &'a Lab,
+    /// Where captures are kept.
+    pub out: PathBuf,
+    servers: Vec<Child>,
+}
+
+impl<'a> Ctx<'a> {
+    /// Starts a server on every LAN host.
+    pub fn new(lab: &'a Lab, out: PathBuf) -> Result<Self> {
+        std::fs::create_dir_all(&out)?;
+        let mut ctx = Self { lab, out, servers: vec![] };
+        for customer in CUSTOMERS {
+            for city in CITIES {
+                let mut server = ctx.host(customer, city)?.tool(&["serve", &format!("{customer}-{city}")])?;
+                let mut line = String::new();
+                if let Some(out) = server.stdout.take() {
+                    BufReader::new(out).read_line(&mut line)?;
+                }
+                ctx.servers.push(server);
+                ensure!(line.trim() == "serving", "the server of {customer} in {city} did not start");
+            }
+        }
+        Ok(ctx)
+    }
+
+    pub fn host(&self, customer: &str, city: &str) -> Result<&Node> {
+        self.lab.node(&format!("{customer}-{city}-host"))
+    }
+
+    pub fn ce(&self, customer: &str, city: &str) -> Result<&Node> {
+        self.lab.node(&format!("{customer}-{city}"))
+    }
+
+    pub fn pe(&self, city: &str) -> Result<&Node> {
+        self.lab.node(city)
+    }
+
+    /// Where the topology's provisioning files lie.
+    pub fn yaml(&self, city: &str, file: &str) -> String {
+        self.lab.topology.directory.join("two-cities").join(city).join(file).to_string_lossy().into_owned()
+    }
+
+    /// `edgeplex …` on a PE, whatever it answers.
+    pub fn edgeplex(&self, city: &str, arguments: &[&str]) -> Result<Output> {
+        self.pe(city)?.output(&[&["edgeplex"], arguments].concat())
+    }
+
+    /// `edgeplex … -o json` on a PE, which must succeed.
+    pub fn edgeplex_json(&self, city: &str, arguments: &[&str]) -> Result<Value> {
+        let text = self.pe(city)?.run(&[&["edgeplex"], arguments, &["-o", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("edgeplex {}: not JSON", arguments.join(" ")))
+    }
+
+    pub fn apply(&self, city: &str, file: &str) -> Result<()> {
+        let yaml = self.yaml(city, file);
+        self.pe(city)?.run(&["edgeplex", "apply", "-f", &yaml]).map(drop)
+    }
+
+    /// The label of a customer's attachment on a PE, as `edgeplex show labels` says.
+    pub fn label(&self, customer: &str, city: &str) -> Result<u64> {
+        let rows = self.edgeplex_json(city, &["show", "labels", "-c", customer])?;
+        let id = format!("{customer}/{city}-1");
+        find_object(&rows, &|o| {
+            o.get("attachment").and_then(Value::as_str) == Some(&id) && o.get("state").and_then(Value::as_str) != Some("quarantine")
+        })
+        .and_then(|o| o.get("label")?.as_u64())
+        .with_context(|| format!("edgeplex show labels on {city} has no label of {id}: {rows}"))
+    }
+
+    /// A few datagrams from a customer's host to its other city.
+    pub fn udp(&self, customer: &str, from: &str, pps: u32, count: u64, size: usize) -> Result<udp::Report> {
+        self.udp_from_port(customer, from, pps, count, size, 0)
+    }
+
+    pub fn udp_from_port(&self, customer: &str, from: &str, pps: u32, count: u64, size: usize, source_port: u16) -> Result<udp::Report> {
+        let arguments = udp_arguments(from, pps, size, source_port);
+        let count = count.to_string();
+        let mut words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        words.extend(["--count", &count]);
+        result(self.host(customer, from)?.tool(&words)?)
+    }
+
+    /// A stream of datagrams at 100 per second, until it is [`Stream::stop`]ped.
+    pub fn stream(&self, customer: &str, from: &str) -> Result<Stream> {
+        let arguments = udp_arguments(from, 100, 64, 0);
+        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Ok(Stream { what: format!("{customer} from {from}"), child: Some(self.host(customer, from)?.tool(&words)?) })
+    }
+
+    /// Streams of a customer in both directions.
+    pub fn streams(&self, customer: &str) -> Result<Vec<Stream>> {
+        CITIES.iter().map(|city| self.stream(customer, city)).collect()
+    }
+
+    /// Waits until a customer's hosts reach each other both ways.
+    pub fn wait_for_traffic(&self, customer: &str) -> Result<()> {
+        for city in CITIES {
+            wait::until(&format!("{customer} from {city} to {}", other(city)), CONVERGE, || {
+                let report = self.udp(customer, city, 50, 3, 64)?;
+                Ok(if report.lost == 0 { Ok(()) } else { Err(format!("{} of {} datagrams answered", report.received, report.sent)) })
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the CE's own daemon says that its session with the PE is established.
+    pub fn ce_established(&self, customer: &str, city: &str) -> Result<bool> {
+        let ce = self.ce(customer, city)?;
+        if customer == "acme" {
+            return Ok(ce
+                .output(&["birdc", "show", "protocols", "edgeplex"])
+                .is_ok_and(|o| String::from_utf8_lossy(&o.stdout).contains("Established")));
+        }
+        let out = ce.output(&["vtysh", "-c", &format!("show bgp neighbors {} json", pe_address(city))])?;
+        Ok(String::from_utf8_lossy(&out.stdout).replace(' ', "").contains("\"bgpState\":\"Established\""))
+    }
+
+    /// Whether the CE's own daemon has the prefix from the PE.
+    pub fn ce_has(&self, customer: &str, city: &str, prefix: &str) -> Result<bool> {
+        let ce = self.ce(customer, city)?;
+        let out = if customer == "acme" {
+            ce.output(&["birdc", "show", "route", prefix])?
+        } else {
+            ce.output(&["vtysh", "-c", &format!("show bgp ipv4 unicast {prefix}")])?
+        };
+        let said = String::from_utf8_lossy(&out.stdout);
+        Ok(said.contains(prefix) && !said.contains("not in table") && !said.contains("not found"))
+    }
+
+    pub fn wait_established(&self, customer: &str, city: &str) -> Result<()> {
+        wait::until_true(&format!("session of {customer}'s CE in {city}"), CONVERGE, || self.ce_established(customer, city))
+    }
+
+    /// The pid of a program inside the VM of an attachment, as the host counts.
+    pub fn pid_in_pvm(&self, customer: &str, city: &str, program: &str) -> Result<i32> {
+        let attachment = format!("\"{customer}/{city}-1\"");
+        let node = self.pe(city)?;
+        let found = node
+            .processes(program)
+            .into_iter()
+            .find(|pid| crate::process::file_of(*pid, "/etc/edgeplex/config.json").is_some_and(|c| c.contains(&attachment)));
+        found.with_context(|| format!("no {program} of {customer} runs on {city}"))
+    }
+
+    /// Every VM process of a PE: command name and pid.
+    pub fn vm_processes(&self, city: &str) -> Result<Vec<(String, i32)>> {
+        let node = self.pe(city)?;
+        let mut found = vec![];
+        for program in ["edgeplex-init", "cvmd", "pvmd", "fastforward"] {
+            found.extend(node.processes(program).into_iter().map(|pid| (program.to_owned(), pid)));
+        }
+        found.sort();
+        ensure!(!found.is_empty(), "{city} has no VM processes");
+        Ok(found)
+    }
+
+    /// The rules of the fabric, without counters.
+    pub fn flows(&self, city: &str) -> Result<Vec<String>> {
+        let text = self.pe(city)?.run(&["ovs-ofctl", "-O", "OpenFlow13", "--no-stats", "dump-flows", "fabric"])?;
+        let mut rules: Vec<String> =
+            text.lines().filter(|l| l.contains("priority") || l.contains("actions")).map(|l| l.trim().to_owned()).collect();
+        rules.sort();
+        Ok(rules)
+    }
+
+    /// Per-neighbour BGP counters of a customer as its PE sees them: (state, resets).
+    pub fn bgp_resets(&self, customer: &str, city: &str) -> Result<(String, u64)> {
+        let rows = self.edgeplex_json(city, &["show", "bgp", "-c", customer])?;
+        let address = ce_address(city);
+        let row = find_object(&rows, &|o| o.get("address").and_then(Value::as_str) == Some(&address));
+        let row = row.with_context(|| format!("edgeplex show bgp has no neighbour {address}: {rows}"))?;
+        let text = |k: &str| row.get(k).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok((text("state"), row.get("resets").and_then(Value::as_u64).unwrap_or_default()))
+    }
+}
+
+impl Drop for Ctx<'_> {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            // nsenter waits for the server in the node: end that one first.
+            stop(server);
+        }
+    }
+}
+
+/// Ends a process started through nsenter, and its children.
+pub(super) fn stop(child: &mut Child) {
+    let Ok(pid) = i32::try_from(child.id()) else { return };
+    for p in crate::process::tree(pid).into_iter().rev().filter_map(crate::process::Process::find) {
+        p.kill();
+    }
+    let _ = child.wait();
+}
+
+fn udp_arguments(from: &str, pps: u32, size: usize, source_port: u16) -> Vec<String> {
+    let to = format!("{}:{PORT}", host_address(other(from)));
+    ["udp-ping", "--to", &to, "--pps", &pps.to_string(), "--size", &size.to_string(), "--source-port", &source_port.to_string()]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+/// Waits for one of our tools and reads its result.
+pub(super) fn result<T: serde::de::DeserializeOwned>(mut child: Child) -> Result<T> {
+    let (mut said, mut complaint) = (String::new(), String::new());
+    if let Some(mut out) = child.stdout.take() {
+        out.read_to_string(&mut said)?;
+    }
+    if let Some(mut err) = child.stderr.take() {
+        err.read_to_string(&mut complaint)?;
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{}", complaint.trim());
+    }
+    serde_json::from_str(&said).with_context(|| format!("not understood: {said}"))
+}
+
+/// A running stream; ends with its owner.
+#[derive(Debug)]
+pub struct Stream {
+    what: String,
+    child: Option<Child>,
+}
+
+impl Stream {
+    pub fn stop(mut self) -> Result<udp::Report> {
+        let mut child = self.child.take().context("already stopped")?;
+        drop(child.stdin.take());
+        result(child).with_context(|| format!("stream of {}", self.what))
+    }
+
+    /// Stops it and insists that every datagram was answered, by the customer's own host.
+    pub fn stop_without_loss(self) -> Result<udp::Report> {
+        let what = self.what.clone();
+        let report = self.stop()?;
+        ensure!(
+            report.lost == 0,
+            "{what}: {} of {} datagrams lost (first: {:?}, longest gap {:.0} ms)",
+            report.lost,
+            report.sent,
+            report.lost_numbers,
+            report.longest_gap_ms
+        );
+        Ok(report)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            stop(child);
+        }
+    }
+}
+
+/// Stops all without loss; gives the datagrams sent and the longest gap, milliseconds.
+pub(super) fn stop_all(streams: Vec<Stream>) -> Result<(u64, f64)> {
+    let reports = streams.into_iter().map(Stream::stop_without_loss).collect::<Vec<_>>();
+    let reports = reports.into_iter().collect::<Result<Vec<_>>>()?;
+    let gap = reports.iter().map(|r| r.longest_gap_ms).fold(0.0, f64::max);
+    Ok((reports.iter().map(|r| r.sent).sum(), gap))
+}
+
+/// The first object anywhere in the value that satisfies the condition.
+pub(super) fn find_object<'v>(
+    value: &'v Value,
+    wanted: &impl Fn(&serde_json::Map<String, Value>) -> bool,
+) -> Option<&'v serde_json::Map<String, Value>> {
+    match value {
+        Value::Object(o) if wanted(o) => Some(o),
+        Value::Object(o) => o.values().find_map(|v| find_object(v, wanted)),
+        Value::Array(a) => a.iter().find_map(|v| find_object(v, wanted)),
+        _ => None,
+    }
+}

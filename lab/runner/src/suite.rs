@@ -1,0 +1,145 @@
+//! `lab/test`: every test of the project, one after the other, each with a log of its own; the last line counts.
+
+use crate::{
+    demo::{self, Ledger, Options},
+    lab::{Lab, down},
+    leftovers,
+    scenarios::{ALL, Ctx},
+    state::LabDir,
+};
+use anyhow::{Context, Result, ensure};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+/// The project's folder: said by the wrapper scripts, else where this was built.
+pub fn root() -> PathBuf {
+    env::var_os("EDGEPLEX_ROOT").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), PathBuf::from)
+}
+
+/// Name, program and arguments. Cargo's release profile is the one the lab runs, so artifacts are shared.
+const STEPS: &[(&str, &[&str])] = &[
+    ("format", &["cargo", "fmt", "--all", "--check"]),
+    ("clippy", &["cargo", "clippy", "--locked", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    ("tests", &["cargo", "test", "--locked", "--release", "--workspace", "--no-fail-fast"]),
+    ("tests as root", &["cargo", "test", "--locked", "--release", "--workspace", "--no-fail-fast", "--", "--ignored", "--test-threads=1"]),
+    ("fuzz", &["lab/fuzz/run", "5"]),
+];
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    passed: u64,
+    failed: u64,
+}
+
+/// Runs all; true if nothing failed.
+pub fn run(only: Option<&str>) -> Result<bool> {
+    let root = root();
+    let out = root.join("lab/out/test");
+    fs::create_dir_all(&out)?;
+    let wanted = |name: &str| only.is_none_or(|o| name.contains(o));
+    let mut total = Count::default();
+    let mut add = |name: &str, started: Instant, count: Count| {
+        let sign = if count.failed == 0 { "ok" } else { "FAILED" };
+        println!("{name}: {sign}, {} passed, {} failed ({:.0} s)", count.passed, count.failed, started.elapsed().as_secs_f64());
+        total.passed += count.passed;
+        total.failed += count.failed;
+    };
+    for (name, line) in STEPS.iter().filter(|s| wanted(s.0)) {
+        let started = Instant::now();
+        eprintln!("{name} …");
+        let count = step(&root, name, line, &out.join(format!("{}.log", name.replace(' ', "-"))))?;
+        add(name, started, count);
+    }
+    if wanted("lab") {
+        let started = Instant::now();
+        add("lab", started, labs(&root, &out));
+    }
+    println!("{} passed, {} failed", total.passed, total.failed);
+    Ok(total.failed == 0)
+}
+
+fn step(root: &Path, name: &str, line: &[&str], log: &Path) -> Result<Count> {
+    let (program, arguments) = line.split_first().context("empty step")?;
+    let program = if program.contains('/') { root.join(program) } else { PathBuf::from(program) };
+    let file = fs::File::create(log)?;
+    let status =
+        Command::new(program).args(arguments).current_dir(root).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).status()?;
+    let text = fs::read_to_string(log)?;
+    let mut count = counts(&text);
+    if count.passed + count.failed == 0 {
+        // A step that counts nothing itself is one test.
+        count = if status.success() { Count { passed: 1, failed: 0 } } else { Count { passed: 0, failed: 1 } };
+    } else if !status.success() && count.failed == 0 {
+        count.failed = 1;
+    }
+    if !status.success() {
+        let tail: Vec<&str> = text.lines().rev().take(40).collect();
+        println!("--- {name}, the end of {}:", log.display());
+        for line in tail.iter().rev() {
+            println!("    {line}");
+        }
+    }
+    Ok(count)
+}
+
+/// Sums the `N passed; N failed` of cargo and the `N passed, N failed` of our own scripts.
+fn counts(text: &str) -> Count {
+    let mut total = Count::default();
+    for line in text.lines() {
+        let line = line.strip_prefix("test result: ").unwrap_or(line);
+        let words: Vec<&str> = line.split([' ', ';', ',', '.']).filter(|w| !w.is_empty()).collect();
+        let before = |word: &str| words.iter().position(|w| *w == word).and_then(|i| words.get(i.checked_sub(1)?)?.parse::<u64>().ok());
+        if let (Some(passed), Some(failed)) = (before("passed"), before("failed")) {
+            total.passed += passed;
+            total.failed += failed;
+        }
+    }
+    total
+}
+
+/// The scenarios on one lab, while a second lab of the same topology runs beside it; then nothing may be left.
+fn labs(root: &Path, out: &Path) -> Count {
+    let topology = root.join("lab/topologies/two-cities.clab.yml");
+    let mut ledger = Ledger::new(ALL.len() + 6);
+    let beside = ledger.step("a second lab of the same file", || {
+        let lab = Lab::up(&topology, Some("test-b"))?;
+        Ok((lab, Default::default()))
+    });
+    let options = Options { topology, name: None, keep: false, json: None, out: out.join("lab"), only: None };
+    demo::prove(&mut ledger, &options, "test-a");
+    if let Some(lab) = beside {
+        ledger.step("the second lab converges beside the first", || {
+            let ctx = Ctx::new(&lab, out.join("lab-b"))?;
+            demo::provision(&ctx)?;
+            demo::converge(&ctx)?;
+            Ok(((), Default::default()))
+        });
+    }
+    ledger.step("nothing is left behind", || {
+        for name in ["test-a", "test-b"] {
+            down(&LabDir::of(name)?)?;
+            let found = leftovers::of(name);
+            ensure!(found.is_empty(), "left behind: {}", found.join(", "));
+        }
+        Ok(((), Default::default()))
+    });
+    println!("{}", ledger.table());
+    let failed = ledger.failed() as u64;
+    Count { passed: ledger.proofs.len() as u64 - failed, failed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_from_cargo_and_from_our_own_scripts() {
+        let text = "running 3 tests\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured\nfuzz x: ok\n4 passed, 1 failed\ntest result: FAILED. 1 passed; 2 failed;";
+        let c = counts(text);
+        assert_eq!((c.passed, c.failed), (8, 3));
+    }
+}
