@@ -1,1 +1,147 @@
-fn main() {}
+//! `edgeplex-init`: makes the inside of a VM, and is PID 1 of it.
+//!
+//! Started twice: by the runtime, on the host (stage 1), and by itself as the first process of the new PID namespace
+//! (stage 2). See `edgeplex_recipes::boot` for the conversation with the runtime. Stage 2 builds the root while it
+//! is still root of the host, and only then moves into a user namespace: so the VM's root need not be able to read
+//! any of the host's directories, and its mounts belong to the host, beyond the VM's power to undo.
+
+mod caps;
+mod log;
+mod root;
+mod supervise;
+
+use anyhow::{Context, bail};
+use edgeplex_recipes::boot::{self, BootSpec, GO, Report};
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::{
+        prctl,
+        stat::{Mode, umask},
+    },
+    unistd::{Gid, Uid, dup2_stdin, dup2_stdout, setgroups, sethostname, setresgid, setresuid, setsid},
+};
+use std::{
+    fs,
+    io::{self, Read, Write},
+    process::{Command, ExitCode, Stdio},
+};
+
+const STAGE_2: &str = "--stage-2";
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    let result = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => stage_1(),
+        [STAGE_2] => stage_2(),
+        _ => {
+            eprintln!("edgeplex-init is started by the runtime, without arguments");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("edgeplex-init: {e:#}");
+            let _ = report(&Report::Failed(format!("{e:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(r: &Report) -> io::Result<()> {
+    let mut line = serde_json::to_string(r)?;
+    line.push('\n');
+    let mut out = io::stdout().lock();
+    out.write_all(line.as_bytes())?;
+    out.flush()
+}
+
+/// Leaves the runtime's session, so that the VM outlives the runtime, and starts stage 2.
+fn stage_1() -> anyhow::Result<()> {
+    setsid().context("new session")?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID).context("new mount and PID namespaces (are you root?)")?;
+    let child = Command::new("/proc/self/exe").arg(STAGE_2).spawn().context("stage 2")?;
+    report(&Report::Pid(child.id()))?;
+    Ok(())
+}
+
+/// An unbuffered line of standard input.
+fn input_line() -> io::Result<Vec<u8>> {
+    struct Stdin;
+    impl Read for Stdin {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            Ok(nix::unistd::read(io::stdin(), buf)?)
+        }
+    }
+    boot::read_line(&mut Stdin)
+}
+
+fn stage_2() -> anyhow::Result<()> {
+    // Before anything can arrive: signals wait from here on until the supervisor reads them.
+    let signals = supervise::block_signals()?;
+    let spec: BootSpec = serde_json::from_slice(&input_line().context("specification")?).context("specification")?;
+    if spec.version != boot::VERSION {
+        bail!("specification of version {}: this edgeplex-init knows {}", spec.version, boot::VERSION);
+    }
+    let logs = log::open_all(&spec)?;
+    root::build(&spec)?;
+
+    let rest = CloneFlags::CLONE_NEWUSER
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP;
+    unshare(rest).context("new user, network, IPC, UTS and cgroup namespaces")?;
+    report(&Report::Ready)?;
+    if input_line().context("waiting for the runtime")? != GO.as_bytes() {
+        bail!("the runtime did not say {GO}");
+    }
+
+    // The maps are written: 0 is now the VM's own root, and the host's is out of reach.
+    setgroups(&[]).context("groups")?;
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setresgid(gid, gid, gid).context("group 0")?;
+    setresuid(uid, uid, uid).context("user 0")?;
+    sethostname(&spec.hostname).context("host name")?;
+    for nic in &spec.raw_nics {
+        keep_kernel_off(nic)?;
+    }
+    umask(Mode::from_bits_truncate(spec.umask));
+    caps::limit()?;
+    prctl::set_no_new_privs().context("no new privileges")?;
+
+    let mut supervisor = supervise::Supervisor::new(&spec, logs, signals);
+    supervisor.start_all();
+    report(&Report::Running)?;
+    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null").context("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    supervisor.run()
+}
+
+/// The forwarder reads and writes the frames of this interface. The kernel sees them too: left alone it would answer
+/// ARP for the addresses of the TAP, and take in packets a second time. Strict reverse-path filtering drops those,
+/// for the way back to any source is the TAP.
+fn keep_kernel_off(nic: &str) -> anyhow::Result<()> {
+    for (key, value) in [("rp_filter", "1"), ("arp_ignore", "8")] {
+        let path = format!("/proc/sys/net/ipv4/conf/{nic}/{key}");
+        fs::write(&path, value).context(path)?;
+    }
+    Ok(())
+}
+
+/// How a process of the VM is started; here so that tests can use it too.
+fn command(argv: &[String], output: Option<(fs::File, fs::File)>) -> Option<Command> {
+    let (program, args) = argv.split_first()?;
+    let path = if program.contains('/') { program.clone() } else { format!("{}/{program}", edgeplex_recipes::BIN_DIR) };
+    let mut c = Command::new(path);
+    c.args(args).stdin(Stdio::null()).env_clear();
+    c.env("PATH", format!("{}:/usr/bin:/usr/sbin:/bin:/sbin", edgeplex_recipes::BIN_DIR));
+    if let Ok(level) = std::env::var("RUST_LOG") {
+        c.env("RUST_LOG", level);
+    }
+    if let Some((out, err)) = output {
+        c.stdout(out).stderr(err);
+    }
+    Some(c)
+}

@@ -1,7 +1,126 @@
-//! What goes into the root of a VM, named by content
+//! What goes into the root of a VM, named by content.
+//!
+//! A [`Recipe`] is data: which parts of the host a VM sees, and which of our programs. Together with the programs'
+//! contents it makes a [`Template`], whose name is the SHA-256 over all of that; two VMs of the same template run
+//! the same thing. [`boot`] is what the runtime says to `edgeplex-init` when it makes a VM of one.
+
+pub mod boot;
+mod template;
+
+pub use template::{BinaryStamp, Manifest, Template, Templates};
+
+use serde::{Deserialize, Serialize};
+
+/// Version of recipes and manifests as they are written.
+pub const VERSION: u8 = 1;
+/// Where our programs stand in a VM.
+pub const BIN_DIR: &str = "/opt/edgeplex";
+
+/// One thing in a VM's root; paths are absolute and inside the VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Entry {
+    /// The host's directory or file of that path, read-only; its symlink, if it is one; nothing, if it is not there.
+    Host {
+        path: String,
+    },
+    Tmpfs {
+        path: String,
+        size_kb: u32,
+        mode: u32,
+    },
+    /// The host's device node.
+    Device {
+        path: String,
+    },
+    /// A procfs of the VM's own processes.
+    Proc {
+        path: String,
+    },
+    /// A directory that is this VM's own.
+    Vm {
+        what: VmDir,
+        path: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VmDir {
+    /// Configuration: read-only.
+    Config,
+    /// Sockets that the host connects to: writable.
+    Run,
+    /// The relay's socket, shared by the VMs of a PE.
+    Relay,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    pub version: u8,
+    pub name: String,
+    /// In the order in which they are mounted.
+    pub root: Vec<Entry>,
+    /// Our programs, to be found in [`BIN_DIR`].
+    pub binaries: Vec<String>,
+    pub relay_writable: bool,
+    /// File mode creation mask of the VM's processes.
+    pub umask: u32,
+    /// The vNICs belong to the forwarder; the VM's kernel is kept from speaking on them.
+    pub raw_nics: bool,
+}
+
+impl Recipe {
+    /// The control VM.
+    pub fn cvm() -> Self {
+        // PVMs, whose root is another user of the host, must be able to connect to the CVM's relay socket; CURVE
+        // decides who may speak there. Hence no umask.
+        Self::common("cvm", &["cvmd"], true, 0, false)
+    }
+
+    /// A port VM.
+    pub fn pvm() -> Self {
+        Self::common("pvm", &["fastforward", "pvmd"], false, 0o077, true)
+    }
+
+    fn common(name: &str, binaries: &[&str], relay_writable: bool, umask: u32, raw_nics: bool) -> Self {
+        // Compiled in and read by a test: it parses.
+        let root = serde_json::from_str(include_str!("../data/common.json")).unwrap_or_default();
+        let binaries = binaries.iter().map(|b| (*b).to_owned()).collect();
+        Self { version: VERSION, name: name.into(), root, binaries, relay_writable, umask, raw_nics }
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
     #[error("{path}: {error}")]
     Io { path: String, error: std::io::Error },
+    #[error("{path}: {error}")]
+    Manifest { path: String, error: serde_json::Error },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recipes_have_what_a_vm_cannot_do_without() {
+        for recipe in [Recipe::cvm(), Recipe::pvm()] {
+            let has = |what| recipe.root.iter().any(|e| matches!(e, Entry::Vm { what: w, .. } if *w == what));
+            assert!(has(VmDir::Config) && has(VmDir::Run) && has(VmDir::Relay));
+            assert!(recipe.root.contains(&Entry::Host { path: "/usr".into() }));
+            assert!(recipe.root.contains(&Entry::Proc { path: "/proc".into() }));
+            for e in &recipe.root {
+                let (Entry::Host { path }
+                | Entry::Tmpfs { path, .. }
+                | Entry::Device { path }
+                | Entry::Proc { path }
+                | Entry::Vm { path, .. }) = e;
+                assert!(path.starts_with('/') && !path.contains(".."), "{path}");
+            }
+            let text = serde_json::to_string(&recipe).unwrap();
+            assert_eq!(serde_json::from_str::<Recipe>(&text).unwrap(), recipe);
+        }
+    }
 }
