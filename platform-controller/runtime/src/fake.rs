@@ -1,7 +1,12 @@
 //! A runtime that only remembers.
 
 use crate::{Answer, Runtime, RuntimeError, VmId, VmInfo, VmSpec, VmState};
-use std::{collections::BTreeMap, future::ready, path::PathBuf, sync::{Mutex, PoisonError}};
+use std::{
+    collections::BTreeMap,
+    future::ready,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
 /// Holds VMs in memory; its directories are below the one it is given.
 #[derive(Debug, Default)]

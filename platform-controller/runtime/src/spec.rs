@@ -4,7 +4,13 @@ use crate::RuntimeError;
 use edgeplex_types::MacAddr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeSet, fmt, path::{Path, PathBuf}, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 /// Name of a VM, `cvm` or `pvm-<customer>-<attachment>`: 1 to 80 lower-case letters, digits and hyphens. It names a
 /// directory and a cgroup.
@@ -30,7 +36,11 @@ impl FromStr for VmId {
         let ok = (1..=80).contains(&s.len())
             && s.starts_with(|c: char| c.is_ascii_lowercase())
             && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if ok { Ok(Self(s.to_owned())) } else { Err(RuntimeError::Invalid(format!("VM id `{s}`: must be lower-case letters, digits and hyphens"))) }
+        if ok {
+            Ok(Self(s.to_owned()))
+        } else {
+            Err(RuntimeError::Invalid(format!("VM id `{s}`: must be lower-case letters, digits and hyphens")))
+        }
     }
 }
 
@@ -101,7 +111,8 @@ impl VmSpec {
         let bad = |what: String| Err(RuntimeError::Invalid(what));
         let mut seen = BTreeSet::new();
         for n in self.nics.iter().flat_map(|n| [&n.name, &n.host_name]) {
-            if n.is_empty() || n.len() > 15 || n.starts_with('.') || n.bytes().any(|b| !(b.is_ascii_alphanumeric() || b"-_.".contains(&b))) {
+            if n.is_empty() || n.len() > 15 || n.starts_with('.') || n.bytes().any(|b| !(b.is_ascii_alphanumeric() || b"-_.".contains(&b)))
+            {
                 return bad(format!("interface name `{n}`: must be 1 to 15 letters, digits, hyphens"));
             }
             if !seen.insert(n) {

@@ -1,7 +1,44 @@
 //! VMs made of namespaces and a cgroup.
+//!
+//! ```text
+//!  <dir>/vms/<id>/  state.json   what a later daemon needs to find the VM again
+//!                   etc/         config.json, seen in the VM as /etc/edgeplex
+//!                   run/         sockets of its daemons, /run/edgeplex in the VM
+//!                   log/         one file a process, not seen in the VM
+//!                   root/        empty; its root is mounted over it, in its own namespace
+//!  <dir>/templates/              manifests
+//!  <dir>/old-logs/<id>/          logs of a VM that was stopped
+//! ```
+//! A VM is not a child that dies with the daemon: it has its own session, and the host's init adopts it.
 
-use crate::{Answer, Runtime, RuntimeError, VmId, VmInfo, VmSpec};
-use std::path::PathBuf;
+mod boot;
+mod cgroup;
+mod ifreq;
+mod nics;
+mod proc;
+mod state;
+
+use crate::{Answer, Runtime, RuntimeError, VmId, VmInfo, VmSpec, VmState};
+use cgroup::{Cgroups, wait_until};
+use edgeplex_recipes::Templates;
+use nix::sys::signal::Signal;
+use sha2::{Digest, Sha256};
+use state::State;
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// First user id that a VM may have on the host, and how many each VM has.
+const FIRST_UID: u32 = 100_000;
+const UIDS: u32 = 1 << 16;
+/// VMs before user ids would pass 2^31, which some tools take for negative.
+const UID_SLOTS: u32 = 32_000;
+/// What init may take to end the VM's processes (it gives them 2 s), and what the kernel may take after SIGKILL.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where a [`Sandbox`] keeps its VMs and finds its programs.
 #[derive(Debug, Clone)]
@@ -16,41 +53,245 @@ pub struct SandboxConfig {
 #[derive(Debug)]
 pub struct Sandbox {
     config: SandboxConfig,
+    templates: Templates,
+    cgroups: Cgroups,
+    /// The first user id of each VM that exists or is being made.
+    uids: Mutex<BTreeMap<VmId, u32>>,
+}
+
+fn failed(id: &VmId, what: impl Into<String>) -> impl FnOnce(io::Error) -> RuntimeError {
+    let (id, what) = (id.clone(), what.into());
+    move |error| RuntimeError::Io { id, what, error }
+}
+
+/// Runs what blocks where it may block.
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(f).await.map_err(io::Error::other)?
 }
 
 impl Sandbox {
     /// Opens the runtime over `config.dir`, making the directory if need be, and finds the VMs of an earlier daemon.
     pub async fn open(config: SandboxConfig) -> Result<Self, RuntimeError> {
-        Ok(Self { config })
+        let bad = |what: String| move |e: io::Error| RuntimeError::Invalid(format!("{what}: {e}"));
+        let vms = config.dir.join("vms");
+        let name = config.dir.display().to_string();
+        fs::create_dir_all(&vms).map_err(bad(name.clone()))?;
+        // Mounted into VMs by its path: it must stay the same from wherever the daemon is started again.
+        let dir = config.dir.canonicalize().map_err(bad(name.clone()))?;
+        let bin_dir = config.bin_dir.canonicalize().map_err(bad(config.bin_dir.display().to_string()))?;
+        let config = SandboxConfig { dir, bin_dir };
+        let templates = Templates::open(&config.dir.join("templates"), &config.bin_dir)?;
+        let group = format!("edgeplex-{}", crate::spec::hex(&Sha256::digest(config.dir.as_os_str().as_encoded_bytes()), 12));
+        let s = Self { config, templates, cgroups: Cgroups::open(&group), uids: Mutex::default() };
+        for id in s.ids().map_err(bad(name))? {
+            match State::read(&s.vm_dir(&id)) {
+                Ok(Some(state)) => drop(s.uids().insert(id, state.uid_base)),
+                // Its making was cut short: without `go` its init has ended by itself. Its files are in the way.
+                Ok(None) => s.clear(&id).await?,
+                Err(e) => tracing::warn!("VM {id}: {e}"),
+            }
+        }
+        for id in s.cgroups.list() {
+            if !s.uids().keys().any(|k| k.as_str() == id) {
+                s.cgroups.kill(&id);
+                let groups = s.cgroups.clone();
+                let _ = blocking(move || groups.remove(&id)).await;
+            }
+        }
+        Ok(s)
+    }
+
+    /// The template from which VMs of that kind are made now.
+    pub fn template(&self, kind: crate::VmKind) -> Result<edgeplex_recipes::Template, RuntimeError> {
+        Ok(self.templates.resolve(boot::recipe(kind))?)
+    }
+
+    fn uids(&self) -> MutexGuard<'_, BTreeMap<VmId, u32>> {
+        self.uids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn vm_dir(&self, id: &VmId) -> PathBuf {
+        self.config.dir.join("vms").join(id.as_str())
+    }
+
+    fn ids(&self) -> io::Result<Vec<VmId>> {
+        let mut ids: Vec<VmId> =
+            fs::read_dir(self.config.dir.join("vms"))?.flatten().filter_map(|e| e.file_name().into_string().ok()?.parse().ok()).collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Reserves user ids for a VM: by the hash of its name, so that it gets the same ones again, or the next free.
+    fn claim(&self, id: &VmId) -> Result<u32, RuntimeError> {
+        let mut uids = self.uids();
+        if uids.contains_key(id) {
+            return Err(RuntimeError::Exists(id.clone()));
+        }
+        let mut h = Sha256::new_with_prefix(self.config.dir.as_os_str().as_encoded_bytes());
+        h.update(id.as_str());
+        let hash = h.finalize();
+        let start = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) % UID_SLOTS;
+        let base = (0..UID_SLOTS)
+            .map(|n| FIRST_UID + (start + n) % UID_SLOTS * UIDS)
+            .find(|base| !uids.values().any(|u| u == base))
+            .ok_or_else(|| RuntimeError::Failed { id: id.clone(), what: "no user ids are left".into() })?;
+        uids.insert(id.clone(), base);
+        Ok(base)
+    }
+
+    fn state(&self, id: &VmId) -> Result<Option<State>, RuntimeError> {
+        State::read(&self.vm_dir(id)).map_err(failed(id, "state"))
+    }
+
+    fn info(&self, s: State) -> VmInfo {
+        let state = match s.init.is_alive() {
+            false => VmState::Dead,
+            true if self.cgroups.is_frozen(s.id.as_str()) => VmState::Frozen,
+            true => VmState::Running,
+        };
+        let State { id, kind, init, spec_hash, template, timings, .. } = s;
+        VmInfo { id, kind, pid: init.pid, state, spec_hash, template, timings }
+    }
+
+    async fn start_vm(&self, spec: &VmSpec) -> Result<VmInfo, RuntimeError> {
+        spec.check()?;
+        if let Some(old) = self.state(&spec.id)? {
+            if old.init.is_alive() {
+                return Err(RuntimeError::Exists(spec.id.clone()));
+            }
+            self.stop_vm(&spec.id).await?;
+        }
+        let uid_base = self.claim(&spec.id)?;
+        let mut attempt = boot::Attempt::default();
+        match self.boot(spec, uid_base, &mut attempt).await {
+            Ok(state) => Ok(self.info(state)),
+            Err(e) => {
+                // The reason counts, not what else goes wrong on the way back.
+                if let Some(init) = attempt.init {
+                    let _ = init.signal(Signal::SIGKILL);
+                }
+                let hosts: Vec<_> = spec.nics.iter().map(|n| n.host_name.clone()).collect();
+                if attempt.nics {
+                    let _ = nics::remove(&hosts).await;
+                }
+                if let Err(more) = self.clear(&spec.id).await {
+                    tracing::warn!("after a failed start: {more}");
+                }
+                Err(e)
+            }
+        }
+    }
+
+    async fn stop_vm(&self, id: &VmId) -> Result<(), RuntimeError> {
+        let Some(state) = self.state(id)? else { return Ok(()) };
+        let (cgroups, init, name) = (self.cgroups.clone(), state.init, id.as_str().to_owned());
+        let end = move || {
+            if cgroups.is_frozen(&name) {
+                cgroups.freeze(&name, false)?;
+            }
+            init.signal(Signal::SIGTERM)?;
+            if wait_until(PATIENCE, || Ok(!init.is_alive())).is_err() {
+                // The kernel ends a PID namespace together with its PID 1.
+                init.signal(Signal::SIGKILL)?;
+                cgroups.kill(&name);
+                wait_until(PATIENCE, || Ok(!init.is_alive()))?;
+            }
+            Ok(())
+        };
+        blocking(end).await.map_err(failed(id, "its processes do not end"))?;
+        nics::remove(&state.host_nics).await.map_err(failed(id, "vNICs"))?;
+        self.clear(id).await
+    }
+
+    /// Removes what the VM had on the host apart from processes and interfaces. Its logs are kept aside.
+    async fn clear(&self, id: &VmId) -> Result<(), RuntimeError> {
+        let (cgroups, name) = (self.cgroups.clone(), id.as_str().to_owned());
+        let removed = blocking(move || {
+            cgroups.kill(&name);
+            cgroups.remove(&name)
+        });
+        removed.await.map_err(failed(id, "cgroup"))?;
+        let (dir, old) = (self.vm_dir(id), self.config.dir.join("old-logs"));
+        let kept = old.join(id.as_str());
+        let files = blocking(move || {
+            if dir.join("log").exists() {
+                fs::create_dir_all(&old)?;
+                remove_all(&kept)?;
+                fs::rename(dir.join("log"), &kept)?;
+            }
+            remove_all(&dir)
+        });
+        files.await.map_err(failed(id, "files"))?;
+        self.uids().remove(id);
+        Ok(())
+    }
+
+    fn require(&self, id: &VmId) -> Result<State, RuntimeError> {
+        self.state(id)?.filter(|s| s.init.is_alive()).ok_or_else(|| RuntimeError::Unknown(id.clone()))
+    }
+
+    async fn set_frozen(&self, id: &VmId, frozen: bool) -> Result<(), RuntimeError> {
+        self.require(id)?;
+        let (cgroups, name) = (self.cgroups.clone(), id.as_str().to_owned());
+        blocking(move || cgroups.freeze(&name, frozen)).await.map_err(failed(id, if frozen { "freeze" } else { "thaw" }))
+    }
+
+    fn list_vms(&self) -> Result<Vec<VmInfo>, RuntimeError> {
+        let ids = self.ids().map_err(|e| RuntimeError::Invalid(format!("{}: {e}", self.config.dir.display())))?;
+        ids.iter().filter_map(|id| self.state(id).transpose()).map(|s| Ok(self.info(s?))).collect()
+    }
+
+    /// Takes away the host-wide groups of this runtime, if no VM is left. For a platform that is being removed.
+    pub fn close(self) {
+        self.cgroups.close();
+    }
+}
+
+/// Removes a tree that may not be there. Symlinks in it, which a VM may have made, are removed, not followed.
+fn remove_all(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 
 impl Runtime for Sandbox {
-    fn start<'a>(&'a self, _spec: &'a VmSpec) -> Answer<'a, VmInfo> {
-        unimplemented!("in minutes")
+    fn start<'a>(&'a self, spec: &'a VmSpec) -> Answer<'a, VmInfo> {
+        Box::pin(self.start_vm(spec))
     }
-    fn freeze<'a>(&'a self, _id: &'a VmId) -> Answer<'a, ()> {
-        unimplemented!("in minutes")
+
+    fn freeze<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()> {
+        Box::pin(self.set_frozen(id, true))
     }
-    fn thaw<'a>(&'a self, _id: &'a VmId) -> Answer<'a, ()> {
-        unimplemented!("in minutes")
+
+    fn thaw<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()> {
+        Box::pin(self.set_frozen(id, false))
     }
-    fn stop<'a>(&'a self, _id: &'a VmId) -> Answer<'a, ()> {
-        unimplemented!("in minutes")
+
+    fn stop<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()> {
+        Box::pin(self.stop_vm(id))
     }
-    fn inspect<'a>(&'a self, _id: &'a VmId) -> Answer<'a, Option<VmInfo>> {
-        unimplemented!("in minutes")
+
+    fn inspect<'a>(&'a self, id: &'a VmId) -> Answer<'a, Option<VmInfo>> {
+        Box::pin(async move { Ok(self.state(id)?.map(|s| self.info(s))) })
     }
+
     fn list(&self) -> Answer<'_, Vec<VmInfo>> {
-        unimplemented!("in minutes")
+        Box::pin(async move { self.list_vms() })
     }
-    fn rewrite_config<'a>(&'a self, _id: &'a VmId, _config: &'a [u8]) -> Answer<'a, ()> {
-        unimplemented!("in minutes")
+
+    fn rewrite_config<'a>(&'a self, id: &'a VmId, config: &'a [u8]) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let state = self.require(id)?;
+            boot::write_config(&self.vm_dir(id), config, state.uid_base).map_err(failed(id, "configuration"))
+        })
     }
+
     fn vm_run_dir(&self, id: &VmId) -> PathBuf {
-        self.config.dir.join("vms").join(id.as_str()).join("run")
+        self.vm_dir(id).join("run")
     }
+
     fn vm_log_dir(&self, id: &VmId) -> PathBuf {
-        self.config.dir.join("vms").join(id.as_str()).join("log")
+        self.vm_dir(id).join("log")
     }
 }
