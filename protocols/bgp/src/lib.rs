@@ -1,7 +1,7 @@
 //! Sans-IO BGP engine: session FSM, adj-RIB-out, decision process (RFC 4271, 4456, 4724, 7606).
 //!
 //! ```text
-//!   bytes, connections, time ─► Peer::handle ─► Actions: connect, send, close; Up, Down, Update, EndOfRib
+//!   connections, bytes, time ─► Peer::handle ─► Actions: connect, send, close; Up, Down, Update, EndOfRib
 //!   desired routes ─► AdjRibOut ─► packed UPDATEs, as fast as the connection takes them
 //!   candidates ─► decision::best
 //! ```
@@ -9,6 +9,15 @@
 
 mod config;
 pub mod decision;
+mod events;
+mod fsm;
+mod inbound;
+mod rib_out;
+mod session;
 
 pub use config::{Backoff, GracefulRestart, PeerConfig};
 pub use decision::{Candidate, best, better};
+pub use events::{Action, ConnId, Event, Time};
+pub use fsm::{Counters, Peer, State};
+pub use rib_out::AdjRibOut;
+pub use session::{Local, SendContext};

@@ -1,11 +1,35 @@
 //! BGP over TCP: drives the sans-IO engine of `edgeplex-bgp` with sockets, timers and one task a neighbour.
+//!
+//! ```text
+//!   daemon ── Speaker: advertise, withdraw… ──► task of a neighbour ── TCP ──► neighbour
+//!          ◄── Event (bounded: not taken, the neighbour is not read) ──┘ ▲
+//!                                         listener ── accepted stream ───┘
+//! ```
 
-use edgeplex_bgp::PeerConfig;
-use edgeplex_bgp_wire::{Attributes, Family, Nlri, NlriKey};
+mod connection;
+mod listener;
+mod sockopt;
+mod task;
+
+use edgeplex_bgp::{Local, PeerConfig};
+use edgeplex_bgp_wire::{Attributes, Cease, Family, Nlri, NlriKey, Notification};
 use edgeplex_mgmt::show::BgpNeighbor;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use task::{Command, Status, Wiring};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Events that may wait for the daemon, over all neighbours.
+const EVENTS: usize = 64;
+/// Accepted connections that may wait for a neighbour's task.
+const ACCEPTED: usize = 4;
+/// How long a shutdown may take.
+const SHUTDOWN: Duration = Duration::from_secs(2);
 
 /// What all sessions of a speaker share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,61 +73,186 @@ pub enum Event {
     },
 }
 
-/// All sessions of one daemon. Cloning gives another handle to the same speaker.
+/// Where accepted connections go, by the address they come from.
+#[derive(Debug, Default)]
+struct Doors {
+    open: Mutex<HashMap<IpAddr, mpsc::Sender<TcpStream>>>,
+    refused: AtomicU64,
+}
+
+impl Doors {
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, mpsc::Sender<TcpStream>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False, and the stream closed, if nobody awaits it.
+    fn hand_over(&self, from: IpAddr, stream: TcpStream) -> bool {
+        self.lock().get(&from).is_some_and(|door| door.try_send(stream).is_ok())
+    }
+}
+
+#[derive(Debug)]
+struct Neighbor {
+    commands: mpsc::UnboundedSender<Command>,
+    status: Arc<Mutex<Status>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    local: Local,
+    neighbors: Mutex<BTreeMap<IpAddr, Neighbor>>,
+    doors: Arc<Doors>,
+    events: mpsc::Sender<Event>,
+    keys: mpsc::UnboundedSender<listener::Key>,
+    listener: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// All sessions of one daemon. Cloning gives another handle to the same speaker; with the last one everything ends.
 #[derive(Debug, Clone)]
-pub struct Speaker {}
+pub struct Speaker {
+    shared: Arc<Shared>,
+}
 
 impl Speaker {
     /// Must be called within a tokio runtime.
     pub fn start(config: SpeakerConfig) -> (Self, mpsc::Receiver<Event>) {
-        todo!("{config:?}")
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let (keys, listener_keys) = mpsc::unbounded_channel();
+        let doors = Arc::new(Doors::default());
+        let listener = config.listen.map(|address| tokio::spawn(listener::run(address, Arc::clone(&doors), listener_keys)));
+        let shared = Shared {
+            local: Local { asn: config.local_as, router_id: config.router_id },
+            neighbors: Mutex::default(),
+            doors,
+            events,
+            keys,
+            listener: Mutex::new(listener),
+        };
+        (Self { shared: Arc::new(shared) }, receiver)
+    }
+
+    fn neighbors_locked(&self) -> MutexGuard<'_, BTreeMap<IpAddr, Neighbor>> {
+        self.shared.neighbors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, peer: IpAddr, command: Command) {
+        if let Some(neighbor) = self.neighbors_locked().get(&peer) {
+            // A task that has ended no longer needs to know.
+            let _ = neighbor.commands.send(command);
+        }
+    }
+
+    fn set_key(&self, peer: IpAddr, password: Option<String>) {
+        // Fails only without a listener, where no key is needed.
+        let _ = self.shared.keys.send(listener::Key { peer, password });
     }
 
     /// Adds a neighbour, or moves it to another configuration; nothing happens if it is the same. Desired routes stay.
+    /// A change of `max_prefix` alone does not disturb the session.
     pub fn set_peer(&self, config: PeerConfig) {
-        todo!("{config:?}")
+        let address = config.address;
+        self.set_key(address, config.password.clone());
+        let mut neighbors = self.neighbors_locked();
+        if let Some(neighbor) = neighbors.get(&address) {
+            let _ = neighbor.commands.send(Command::Configure(config));
+            return;
+        }
+        let (commands, command_receiver) = mpsc::unbounded_channel();
+        let (door, accepted) = mpsc::channel(ACCEPTED);
+        let neighbor = BgpNeighbor {
+            address,
+            remote_as: config.remote_as,
+            state: edgeplex_bgp::State::Idle.name().to_owned(),
+            established_s: None,
+            prefixes_received: 0,
+            prefixes_sent: 0,
+            messages_received: 0,
+            messages_sent: 0,
+            resets: 0,
+            last_error: None,
+            treated_as_withdraw: 0,
+            attributes_discarded: 0,
+        };
+        let status = Arc::new(Mutex::new(Status { neighbor, established_at: None }));
+        let wiring = Wiring { commands: command_receiver, accepted, events: self.shared.events.clone(), status: Arc::clone(&status) };
+        self.shared.doors.lock().insert(address, door);
+        let task = tokio::spawn(task::run(config, self.shared.local, wiring));
+        neighbors.insert(address, Neighbor { commands, status, task });
     }
 
-    /// Ends the session with Cease/3 and forgets the neighbour. No event follows.
+    /// Ends the session with Cease/3 and forgets the neighbour. No `Down` follows.
     pub fn remove_peer(&self, peer: IpAddr) {
-        todo!("{peer}")
+        self.tell(peer, Command::Stop(Some(Notification::cease(Cease::PeerDeconfigured))));
+        self.shared.doors.lock().remove(&peer);
+        self.set_key(peer, None);
+        self.neighbors_locked().remove(&peer);
     }
 
     /// Sets the desired route of a neighbour; it is kept across its sessions. The attributes are those of our RIB: what
     /// the session's kind requires is done on sending: towards eBGP the local AS stands in front (added unless it is
-    /// already there) and LOCAL_PREF and reflection attributes are left out; towards iBGP LOCAL_PREF is filled in.
+    /// already there), LOCAL_PREF and reflection attributes are left out, and so is a MED learnt from another AS;
+    /// towards iBGP LOCAL_PREF is filled in. Communities go as they are.
     pub fn advertise(&self, peer: IpAddr, nlri: Nlri, attributes: Arc<Attributes>, next_hop: IpAddr) {
-        todo!("{peer} {nlri} {attributes:?} {next_hop}")
+        self.tell(peer, Command::Advertise { nlri, attributes, next_hop });
     }
 
     pub fn withdraw(&self, peer: IpAddr, key: NlriKey) {
-        todo!("{peer} {key}")
+        self.tell(peer, Command::Withdraw(key));
     }
 
     /// Routes of this family are complete: from now on they are sent, and End-of-RIB after them. Needed once for a
     /// neighbour, whether it does graceful restart or not; until then nothing of the family is sent.
     pub fn release(&self, peer: IpAddr, family: Family) {
-        todo!("{peer} {family}")
+        self.tell(peer, Command::Release(family));
     }
 
-    /// Asks the neighbour to send its routes of a family again (RFC 2918).
+    /// Asks the neighbour to send its routes of a family again (RFC 2918), if it can.
     pub fn refresh(&self, peer: IpAddr, family: Family) {
-        todo!("{peer} {family}")
+        self.tell(peer, Command::Refresh(family));
     }
 
     /// Ends the session with Cease/4; it comes back by itself.
     pub fn reset(&self, peer: IpAddr) {
-        todo!("{peer}")
+        self.tell(peer, Command::Reset);
     }
 
     /// All neighbours in the order of their addresses.
     pub fn neighbors(&self) -> Vec<BgpNeighbor> {
-        todo!()
+        let neighbors = self.neighbors_locked();
+        let shown = neighbors.values().map(|n| {
+            let status = n.status.lock().unwrap_or_else(PoisonError::into_inner);
+            BgpNeighbor { established_s: status.established_at.map(|at| at.elapsed().as_secs()), ..status.neighbor.clone() }
+        });
+        shown.collect()
+    }
+
+    /// Connections refused since the start because no neighbour of ours has their address.
+    pub fn refused(&self) -> u64 {
+        self.shared.doors.refused.load(Ordering::Relaxed)
     }
 
     /// Ends everything. `graceful`: connections close without a NOTIFICATION, so that neighbours keep our routes
     /// (RFC 4724); otherwise each gets Cease/2. Returns when the sockets are closed, after 2 s at the latest.
     pub async fn shutdown(&self, graceful: bool) {
-        todo!("{graceful}")
+        let listener = self.shared.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(listener) = listener {
+            listener.abort();
+        }
+        let neighbors = std::mem::take(&mut *self.neighbors_locked());
+        self.shared.doors.lock().clear();
+        let mut tasks = Vec::new();
+        for neighbor in neighbors.into_values() {
+            let words = (!graceful).then(|| Notification::cease(Cease::AdministrativeShutdown));
+            let _ = neighbor.commands.send(Command::Stop(words));
+            tasks.push(neighbor.task);
+        }
+        let all = async {
+            for task in tasks {
+                // A task that panicked has closed its sockets as well.
+                let _ = task.await;
+            }
+        };
+        let _ = tokio::time::timeout(SHUTDOWN, all).await;
     }
 }
