@@ -1,1 +1,24 @@
-//! Desired state: model, validation, plan
+//! Desired state: model, validation, plan. Pure: text and values in, values out.
+//!
+//! ```text
+//!  YAML --parse--> Document --Intent::apply--> Intent --validate--> render--> VM configurations
+//!                                                               \-> plan(desired, observed) -> steps
+//! ```
+
+mod allocate;
+mod error;
+mod model;
+mod plan;
+mod read;
+mod render;
+mod validate;
+
+pub use allocate::{Allocations, allocate};
+pub use error::IntentError;
+pub use model::{Attachment, Bgp, Core, CoreRoute, Customer, Document, Intent, Labels, Platform, Reflector, StaticRoute, Vpn};
+pub use plan::{Desired, DesiredVm, Observed, ObservedVm, Step, VmState, plan};
+pub use read::{API_VERSION, MAX_TEXT, parse};
+pub use render::{
+    CURVE_KEY_LEN, Keys, RELAY_ENDPOINT, core_interface, core_mac, core_mtu, cvm_config, pvm_config, pvm_core_mac, pvm_cust_mac,
+};
+pub use validate::validate;
