@@ -1,1 +1,171 @@
-//! HTTP API of the platform controller: resources and client
+//! HTTP API of the platform controller: its resources as types, and a client.
+//!
+//! | method and path | body | answer |
+//! |---|---|---|
+//! | `POST /v1/apply` | [`Apply`] | [`Changed`] |
+//! | `POST /v1/delete` | [`Delete`] | [`Changed`] |
+//! | `GET /v1/documents` | | list of [`Document`] |
+//! | `GET /v1/drift` | | [`Drift`] |
+//! | `GET /v1/status` | | [`Status`] |
+//! | `GET /v1/show/{bgp,routes,labels,fib,counters}?customer=NAME` | | [`Shown`] of the rows below |
+//! | `GET /v1/audit` | | list of [`AuditEntry`] |
+//!
+//! An error is a [`Failure`], with status 422 when the input was invalid and nothing was changed.
+
+mod client;
+
+pub use client::{Client, ClientError};
+
+use edgeplex_ff_fib_api::{Counters, Target};
+use edgeplex_intent::{Change, Document, Problem};
+use edgeplex_mgmt::show::{BgpNeighbor, CvmStatus, Route};
+use edgeplex_types::{AttachmentId, Label, Name, Rd, VlanId};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Largest body of a request or an answer, bytes.
+pub const MAX_BODY: usize = 64 << 20;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Apply {
+    /// Documents as read from YAML, unchecked: the controller says what is wrong with them.
+    pub documents: Vec<serde_json::Value>,
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delete {
+    pub customers: Vec<Name>,
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    pub dry_run: bool,
+    pub changes: Vec<Change>,
+}
+
+/// What the reconciler still has to do so that reality is as desired; empty when all is well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    pub steps: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub platform: Option<Name>,
+    pub version: String,
+    pub uptime_s: u64,
+    pub reconciler: Reconciler,
+    pub vms: Vec<Vm>,
+    pub attachments: Vec<AttachmentStatus>,
+    /// What the CVM says of itself; absent while it does not answer.
+    pub cvm: Option<CvmStatus>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reconciler {
+    /// Times it looked since this daemon started, and changes it made then.
+    pub passes: u64,
+    pub changes: u64,
+    /// Nothing is left to do.
+    pub settled: bool,
+    /// What it could not do at its last pass.
+    pub problems: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vm {
+    pub id: String,
+    pub state: String,
+    pub pid: u32,
+    /// Content hash of the template it was made from.
+    pub template: String,
+    /// How long each stage of its making took.
+    pub timings: Vec<Timing>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    pub stage: String,
+    pub microseconds: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachmentStatus {
+    pub attachment: AttachmentId,
+    pub port: String,
+    pub vlan: Option<VlanId>,
+    pub rd: Option<Rd>,
+    pub label: Option<Label>,
+    pub vm: String,
+    pub relay_up: bool,
+    pub fib_up: bool,
+    /// State of the customer's session, or `none`.
+    pub bgp: String,
+    pub customer_routes: u64,
+    pub vpn_routes: u64,
+    /// VM, relay, FIB and switch rules are all in place.
+    pub ready: bool,
+}
+
+/// Rows, and those who could not be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown<T> {
+    pub rows: Vec<T>,
+    pub unreachable: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BgpRow {
+    /// An attachment, or `cvm` for sessions of the core.
+    pub owner: String,
+    #[serde(flatten)]
+    pub neighbor: BgpNeighbor,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteRow {
+    pub attachment: AttachmentId,
+    #[serde(flatten)]
+    pub route: Route,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FibRow {
+    pub attachment: AttachmentId,
+    pub prefix: IpNet,
+    pub target: Target,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterRow {
+    pub attachment: AttachmentId,
+    #[serde(flatten)]
+    pub counters: Counters,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    /// Unix user id that asked.
+    pub uid: u32,
+    pub changes: Vec<Change>,
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub message: String,
+    /// Each thing that is wrong with the input; empty if it was not the input.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
+}
+
+/// Parsed documents, for readers of the API.
+pub type Documents = Vec<Document>;
