@@ -1,7 +1,7 @@
 //! `edgeplex-init`: makes the inside of a VM, and is PID 1 of it.
 //!
-//! Started twice: by the runtime, on the host (stage 1), and by itself as the first process of the new PID namespace
-//! (stage 2). See `edgeplex_recipes::boot` for the conversation with the runtime. Stage 2 builds the root while it
+//! Started by the runtime, on the host (stage 1), then by itself as the first process of the new PID namespace
+//! (stage 2), and for a moment as each process of the VM. See `edgeplex_recipes::boot` for the conversation with the runtime. Stage 2 builds the root while it
 //! is still root of the host, and only then moves into a user namespace: so the VM's root need not be able to read
 //! any of the host's directories, and its mounts belong to the host, beyond the VM's power to undo.
 
@@ -11,28 +11,35 @@ mod root;
 mod supervise;
 
 use anyhow::{Context, bail};
-use edgeplex_recipes::boot::{self, BootSpec, GO, Report};
+use edgeplex_recipes::{
+    BIN_DIR,
+    boot::{self, BootSpec, GO, Report},
+};
 use nix::{
     sched::{CloneFlags, unshare},
     sys::{
         prctl,
+        signal::SigSet,
         stat::{Mode, umask},
     },
-    unistd::{Gid, Uid, dup2_stdin, dup2_stdout, setgroups, sethostname, setresgid, setresuid, setsid},
+    unistd::{Gid, Uid, dup2_stdin, dup2_stdout, execv, setgroups, sethostname, setresgid, setresuid, setsid},
 };
 use std::{
+    ffi::CString,
     fs,
     io::{self, Read, Write},
     process::{Command, ExitCode, Stdio},
 };
 
 const STAGE_2: &str = "--stage-2";
+const EXEC: &str = "--exec";
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
     let result = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => stage_1(),
         [STAGE_2] => stage_2(),
+        [EXEC, program, ..] => become_process(program, &args[1..]),
         _ => {
             eprintln!("edgeplex-init is started by the runtime, without arguments");
             return ExitCode::from(2);
@@ -130,18 +137,24 @@ fn keep_kernel_off(nic: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How a process of the VM is started; here so that tests can use it too.
-fn command(argv: &[String], output: Option<(fs::File, fs::File)>) -> Option<Command> {
-    let (program, args) = argv.split_first()?;
-    let path = if program.contains('/') { program.clone() } else { format!("{}/{program}", edgeplex_recipes::BIN_DIR) };
-    let mut c = Command::new(path);
-    c.args(args).stdin(Stdio::null()).env_clear();
-    c.env("PATH", format!("{}:/usr/bin:/usr/sbin:/bin:/sbin", edgeplex_recipes::BIN_DIR));
+/// The last step to a process of the VM, in the process itself: PID 1's blocked signals would be inherited (the
+/// standard library leaves the mask as it is), and unblocking them in PID 1, even for a moment, could lose one.
+fn become_process(program: &str, argv: &[String]) -> anyhow::Result<()> {
+    SigSet::empty().thread_set_mask().context("signal mask")?;
+    let argv = argv.iter().map(|a| CString::new(a.as_str())).collect::<Result<Vec<_>, _>>()?;
+    let path = if program.contains('/') { program.to_owned() } else { format!("{BIN_DIR}/{program}") };
+    execv(&CString::new(path)?, &argv).context(program.to_owned())?;
+    Ok(())
+}
+
+/// How PID 1 starts a process of the VM.
+fn command(argv: &[String], (out, err): (fs::File, fs::File)) -> Command {
+    // The link leads to this program although the VM's root does not have it.
+    let mut c = Command::new("/proc/self/exe");
+    c.arg(EXEC).args(argv).stdin(Stdio::null()).stdout(out).stderr(err).env_clear();
+    c.env("PATH", format!("{BIN_DIR}:/usr/bin:/usr/sbin:/bin:/sbin"));
     if let Ok(level) = std::env::var("RUST_LOG") {
         c.env("RUST_LOG", level);
     }
-    if let Some((out, err)) = output {
-        c.stdout(out).stderr(err);
-    }
-    Some(c)
+    c
 }

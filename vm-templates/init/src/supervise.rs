@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_secs(2);
 const LOG_CHECK: Duration = Duration::from_secs(1);
 
 /// Makes the signals that PID 1 acts on wait in a descriptor. Blocked, they are delivered to PID 1 although it has
-/// no handler; `std::process` unblocks them in each child.
+/// no handler.
 pub(crate) fn block_signals() -> anyhow::Result<SignalFd> {
     let mask: SigSet = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     mask.thread_block().context("signal mask")?;
@@ -178,10 +178,7 @@ impl Supervisor {
 
 impl Service {
     fn start(&mut self, now: Instant) {
-        let started = self.log.outputs().and_then(|outputs| {
-            let mut c = command(&self.process.argv, Some(outputs)).ok_or(std::io::ErrorKind::InvalidInput)?;
-            c.spawn()
-        });
+        let started = self.log.outputs().and_then(|outputs| command(&self.process.argv, outputs).spawn());
         self.state = match started.map(|child| i32::try_from(child.id()).map(Pid::from_raw)) {
             Ok(Ok(pid)) => State::Running { pid, since: now },
             other => {

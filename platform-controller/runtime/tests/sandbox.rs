@@ -1,0 +1,372 @@
+//! Sandboxes on this host. `cargo test -p edgeplex-runtime -- --ignored` as root.
+
+#![allow(clippy::unwrap_used)]
+
+use edgeplex_runtime::{Nic, Process, Runtime, RuntimeError, Sandbox, SandboxConfig, VmId, VmInfo, VmKind, VmSpec, VmState, host_nic_name};
+use edgeplex_types::MacAddr;
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+/// `edgeplex-init`, built as this test was.
+fn init() -> &'static Path {
+    static INIT: OnceLock<PathBuf> = OnceLock::new();
+    INIT.get_or_init(|| {
+        let built = Command::new(env!("CARGO")).args(["build", "-q", "-p", "edgeplex-init"]).status().unwrap();
+        assert!(built.success());
+        std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("edgeplex-init")
+    })
+}
+
+/// A platform's directory, and programs that stand for the daemons. All VMs of it are gone with it.
+struct Host {
+    dir: tempfile::TempDir,
+}
+
+/// Says what it sees of its VM, and then waits.
+const PVMD: &str = r#"#!/bin/sh
+exec 2>&1
+echo "pid $$ uid $(id -u) host $(cat /proc/sys/kernel/hostname)"
+echo "config $(cat /etc/edgeplex/config.json)"
+echo "nics $(ls /proc/sys/net/ipv4/conf | tr '\n' ' ')"
+echo "root $(ls / | tr '\n' ' ')"
+echo "opt $(ls /opt/edgeplex | tr '\n' ' ')"
+grep -E '^(CapBnd|NoNewPrivs)' /proc/self/status
+touch /etc/edgeplex/x || echo "etc is read-only"
+touch /usr/x || echo "usr is read-only"
+touch /x || echo "root is read-only"
+mount -t tmpfs none /tmp || echo "cannot mount"
+touch /run/relay/x || echo "relay is read-only"
+echo yes > /run/edgeplex/alive
+echo done
+exec sleep 1000
+"#;
+const FASTFORWARD: &str = "#!/bin/sh\necho $$ > /run/edgeplex/ff.pid\necho run >> /run/edgeplex/ff.runs\nexec sleep 1000\n";
+/// A process that takes no hint.
+const CVMD: &str = "#!/bin/sh\ntrap '' TERM\nread a b c </proc/self/stat\necho up > /run/relay/up; echo up > /run/edgeplex/up\nwhile :; do sleep 1000; done\n";
+
+impl Host {
+    fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("edgeplex-vms-").tempdir().unwrap();
+        let bin = dir.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        fs::copy(init(), bin.join("edgeplex-init")).unwrap();
+        for (name, text) in [("pvmd", PVMD), ("fastforward", FASTFORWARD), ("cvmd", CVMD)] {
+            fs::write(bin.join(name), text).unwrap();
+            fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        Self { dir }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    async fn open(&self) -> Sandbox {
+        Sandbox::open(SandboxConfig { dir: self.path().join("d"), bin_dir: self.path().join("bin") }).await.unwrap()
+    }
+
+    fn spec(&self, id: &str, kind: VmKind) -> VmSpec {
+        spec(self.path(), id, kind)
+    }
+
+    /// Everything of this host's VMs that could have been left on the real one.
+    fn remains(&self) -> Vec<String> {
+        let run = |program: &str, args: &[&str]| String::from_utf8(Command::new(program).args(args).output().unwrap().stdout).unwrap();
+        let me = self.path().display().to_string();
+        let links = run("ip", &["-o", "link"]);
+        let mut out = vec![];
+        for (id, kind) in [("cvm", VmKind::Cvm), ("pvm-acme-denver", VmKind::Pvm), ("pvm-b", VmKind::Pvm)] {
+            let nics = self.spec(id, kind).nics;
+            out.extend(nics.into_iter().map(|n| n.host_name).filter(|n| links.contains(n)));
+        }
+        out.extend(fs::read_to_string("/proc/self/mountinfo").unwrap().lines().filter(|l| l.contains(&me)).map(str::to_owned));
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let exe = fs::read_link(entry.path().join("exe")).unwrap_or_default();
+            if exe.starts_with(self.path()) {
+                out.push(format!("process {}", entry.path().display()));
+            }
+        }
+        if let Ok(dirs) = fs::read_dir(self.path().join("d/vms")) {
+            out.extend(dirs.flatten().map(|e| e.path().display().to_string()));
+        }
+        out
+    }
+}
+
+impl Drop for Host {
+    /// Also when a test has failed half-way.
+    fn drop(&mut self) {
+        let config = SandboxConfig { dir: self.path().join("d"), bin_dir: self.path().join("bin") };
+        let end = async move {
+            let s = Sandbox::open(config).await?;
+            for vm in s.list().await? {
+                s.stop(&vm.id).await?;
+            }
+            s.close();
+            Ok::<_, RuntimeError>(())
+        };
+        let thread = std::thread::spawn(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(end));
+        let ended = thread.join().unwrap();
+        if !std::thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}
+
+fn spec(base: &Path, id: &str, kind: VmKind) -> VmSpec {
+    let id: VmId = id.parse().unwrap();
+    let nic = |n: u8, name: &str| Nic {
+        name: name.into(),
+        mac: MacAddr([2, 0, 0, 0, 9, n]),
+        mtu: 1600,
+        host_name: host_nic_name(base, &id, name),
+    };
+    let process = |name: &str| Process { name: name.into(), argv: vec![name.into()] };
+    let (nics, processes) = match kind {
+        VmKind::Pvm => (vec![nic(1, "cust"), nic(2, "core")], vec![process("pvmd"), process("fastforward")]),
+        VmKind::Cvm => (vec![nic(3, "core0")], vec![process("cvmd")]),
+    };
+    let (config, relay_dir) = (b"{\"a\":1}".to_vec(), Some(base.join("relay")));
+    VmSpec { nics, processes, id, kind, config, memory_max: Some(256 << 20), relay_dir }
+}
+
+fn wait_for<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(v) = f() {
+            return v;
+        }
+        assert!(Instant::now() < deadline, "waiting for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// PIDs on the host of the VM's processes (children of its init).
+fn children(vm: &VmInfo) -> Vec<u32> {
+    let text = read(format!("/proc/{0}/task/{0}/children", vm.pid));
+    text.split_whitespace().map(|p| p.parse().unwrap()).collect()
+}
+
+#[tokio::test]
+#[ignore = "needs root and namespaces"]
+async fn a_vm_sees_itself_and_nothing_of_the_host() {
+    let host = Host::new();
+    let s = host.open().await;
+    let spec = host.spec("pvm-acme-denver", VmKind::Pvm);
+    let vm = s.start(&spec).await.unwrap();
+    assert_eq!((vm.state, &vm.spec_hash, vm.template.len()), (VmState::Running, &spec.hash(), 64));
+    println!("stages: {:?}", vm.timings);
+
+    let log = wait_for("pvmd's log", || Some(read(s.vm_log_dir(&spec.id).join("pvmd.log"))).filter(|l| l.ends_with("done\n")));
+    let line = |start: &str| log.lines().find_map(|l| l.strip_prefix(start)).unwrap_or_else(|| panic!("no {start} in {log}")).to_owned();
+    assert!(line("pid ").ends_with("uid 0 host pvm-acme-denver"), "{log}");
+    assert!(!line("pid ").starts_with("1 "));
+    assert_eq!(line("config "), "{\"a\":1}");
+    assert_eq!(line("nics ").split_whitespace().collect::<Vec<_>>(), ["all", "core", "cust", "default", "lo"]);
+    assert_eq!(
+        line("root ").split_whitespace().collect::<Vec<_>>(),
+        ["bin", "dev", "etc", "lib", "lib64", "opt", "proc", "run", "sbin", "sys", "tmp", "usr"]
+    );
+    assert_eq!(line("opt ").trim(), "fastforward pvmd");
+    // CAP_SYS_ADMIN (21), CAP_SYS_PTRACE (19), CAP_SYS_MODULE (16) are not among them; CAP_NET_ADMIN (12) is.
+    let caps = u64::from_str_radix(line("CapBnd:").trim(), 16).unwrap();
+    assert_eq!((caps & (1 << 21 | 1 << 19 | 1 << 16), caps & 1 << 12), (0, 1 << 12));
+    assert_eq!(line("NoNewPrivs:").trim(), "1");
+    for refused in ["etc is read-only", "usr is read-only", "root is read-only", "cannot mount", "relay is read-only"] {
+        assert!(log.contains(refused), "{refused} in {log}");
+    }
+
+    // Its own user ids, on the host too.
+    let uid = fs::metadata(s.vm_run_dir(&spec.id).join("alive")).unwrap().uid();
+    assert!(uid >= 100_000);
+    let status = read(format!("/proc/{}/status", children(&vm)[0]));
+    assert!(status.contains(&format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}")), "{status}");
+    let config = fs::metadata(host.path().join("d/vms/pvm-acme-denver/etc/config.json")).unwrap();
+    assert_eq!((config.uid(), config.mode() & 0o777), (uid, 0o600));
+    // Its own namespaces, all of them.
+    for ns in ["mnt", "pid", "net", "ipc", "uts", "user", "cgroup"] {
+        let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{ns}")).unwrap();
+        assert_ne!(of(&children(&vm)[0].to_string()), of("self"), "{ns}");
+    }
+    let cgroup = read(format!("/proc/{}/cgroup", vm.pid));
+    assert!(cgroup.contains("/pvm-acme-denver"), "{cgroup}");
+
+    s.rewrite_config(&spec.id, b"{\"b\":2}").await.unwrap();
+    assert_eq!(read(format!("/proc/{}/root/etc/edgeplex/config.json", vm.pid)), "{\"b\":2}");
+    assert!(matches!(s.start(&spec).await, Err(RuntimeError::Exists(_))));
+    let clock = Instant::now();
+    s.stop(&spec.id).await.unwrap();
+    println!("stop: {:?}", clock.elapsed());
+    assert!(s.inspect(&spec.id).await.unwrap().is_none());
+    s.stop(&spec.id).await.unwrap();
+    assert_eq!(host.remains(), Vec::<String>::new());
+    assert!(read(host.path().join("d/old-logs/pvm-acme-denver/pvmd.log")).ends_with("done\n"));
+}
+
+#[tokio::test]
+#[ignore = "needs root and namespaces"]
+async fn vnics_have_their_names_addresses_and_no_offloads() {
+    let host = Host::new();
+    let s = host.open().await;
+    let spec = host.spec("pvm-acme-denver", VmKind::Pvm);
+    let vm = s.start(&spec).await.unwrap();
+    let net = format!("--net=/proc/{}/ns/net", vm.pid);
+    let inside = |args: &[&str]| String::from_utf8(Command::new("nsenter").arg(&net).args(args).output().unwrap().stdout).unwrap();
+    let links = inside(&["ip", "-o", "link"]);
+    for nic in &spec.nics {
+        let line = links.lines().find(|l| l.contains(&format!(" {}@", nic.name))).unwrap();
+        assert!(line.contains(&nic.mac.to_string()) && line.contains("mtu 1600") && line.contains("NOARP,UP"), "{line}");
+        let outside = String::from_utf8(Command::new("ethtool").args(["-k", &nic.host_name]).output().unwrap().stdout).unwrap();
+        for features in [inside(&["ethtool", "-k", &nic.name]), outside] {
+            for f in ["tx-checksumming", "tx-tcp-segmentation", "generic-segmentation-offload", "generic-receive-offload"] {
+                assert!(features.contains(&format!("{f}: off")), "{f} of {}: {features}", nic.name);
+            }
+        }
+    }
+    assert!(links.lines().any(|l| l.contains(" lo:") && l.contains("LOOPBACK,UP")), "{links}");
+    assert_eq!(inside(&["cat", "/proc/sys/net/ipv4/conf/cust/rp_filter"]).trim(), "1");
+    assert_eq!(inside(&["cat", "/proc/sys/net/ipv6/conf/cust/disable_ipv6"]).trim(), "1");
+    s.stop(&spec.id).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs root and namespaces"]
+async fn a_process_that_dies_is_started_again_and_the_others_run_on() {
+    let host = Host::new();
+    let s = host.open().await;
+    let spec = host.spec("pvm-acme-denver", VmKind::Pvm);
+    let vm = s.start(&spec).await.unwrap();
+    let run = s.vm_run_dir(&spec.id);
+    wait_for("both", || (run.join("alive").exists() && read(run.join("ff.runs")).lines().count() == 1).then_some(()));
+    let [pvmd, ff] = children(&vm)[..] else { panic!("{:?}", children(&vm)) };
+    assert!(Command::new("kill").args(["-9", &ff.to_string()]).status().unwrap().success());
+    wait_for("the second run", || (read(run.join("ff.runs")).lines().count() == 2).then_some(()));
+    let now = children(&vm);
+    assert!(now.contains(&pvmd) && !now.contains(&ff) && now.len() == 2, "{now:?}");
+    assert!(read(s.vm_log_dir(&spec.id).join("init.log")).contains("fastforward was ended by SIGKILL; again in 50ms"));
+
+    // Init gone, all gone; the host sees it, and starting anew needs no stop.
+    assert!(Command::new("kill").args(["-9", &vm.pid.to_string()]).status().unwrap().success());
+    wait_for("the end", || (!Path::new(&format!("/proc/{pvmd}")).exists()).then_some(()));
+    // Its init goes last of all, a moment after its processes.
+    while s.inspect(&spec.id).await.unwrap().unwrap().state != VmState::Dead {
+        tokio::task::yield_now().await;
+    }
+    let again = s.start(&spec).await.unwrap();
+    assert_ne!(again.pid, vm.pid);
+    s.stop(&spec.id).await.unwrap();
+    assert_eq!(host.remains(), Vec::<String>::new());
+}
+
+#[tokio::test]
+#[ignore = "needs root and namespaces"]
+async fn freezing_stops_a_vm_and_thawing_lets_it_go_on() {
+    let host = Host::new();
+    let s = host.open().await;
+    let spec = host.spec("pvm-acme-denver", VmKind::Pvm);
+    s.start(&spec).await.unwrap();
+    s.freeze(&spec.id).await.unwrap();
+    assert_eq!(s.inspect(&spec.id).await.unwrap().unwrap().state, VmState::Frozen);
+    s.thaw(&spec.id).await.unwrap();
+    assert_eq!(s.inspect(&spec.id).await.unwrap().unwrap().state, VmState::Running);
+    // A frozen VM can be stopped.
+    s.freeze(&spec.id).await.unwrap();
+    s.stop(&spec.id).await.unwrap();
+    assert!(matches!(s.freeze(&spec.id).await, Err(RuntimeError::Unknown(_))));
+    assert_eq!(host.remains(), Vec::<String>::new());
+}
+
+#[tokio::test]
+#[ignore = "needs root and namespaces"]
+async fn vms_outlive_the_daemon_and_are_found_again() {
+    // The daemon is another process here, which is killed: this test, called once more.
+    if let Some(base) = std::env::var_os("EDGEPLEX_TEST_DAEMON") {
+        let base = PathBuf::from(base);
+        let s = Sandbox::open(SandboxConfig { dir: base.join("d"), bin_dir: base.join("bin") }).await.unwrap();
+        for spec in [spec(&base, "pvm-acme-denver", VmKind::Pvm), spec(&base, "cvm", VmKind::Cvm)] {
+            s.start(&spec).await.unwrap();
+        }
+        println!("DAEMON UP");
+        loop {
+            std::thread::park();
+        }
+    }
+    let host = Host::new();
+    let mut daemon = Command::new(std::env::current_exe().unwrap());
+    daemon.args(["--ignored", "--exact", "--nocapture", "vms_outlive_the_daemon_and_are_found_again"]);
+    daemon.env("EDGEPLEX_TEST_DAEMON", host.path()).stdout(std::process::Stdio::piped());
+    let mut daemon = daemon.spawn().unwrap();
+    let mut out = std::io::BufReader::new(daemon.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("DAEMON UP") {
+        line.clear();
+        assert_ne!(std::io::BufRead::read_line(&mut out, &mut line).unwrap(), 0);
+    }
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+
+    let s = host.open().await;
+    let found = s.list().await.unwrap();
+    assert_eq!(
+        found.iter().map(|v| (v.id.as_str(), v.state)).collect::<Vec<_>>(),
+        [("cvm", VmState::Running), ("pvm-acme-denver", VmState::Running)]
+    );
+    for vm in &found {
+        assert!(!vm.timings.is_empty());
+        // cvmd ignores SIGTERM: its init does not wait for ever.
+        s.stop(&vm.id).await.unwrap();
+    }
+    assert_eq!(host.remains(), Vec::<String>::new());
+}
+
+#[tokio::test]
+#[ignore = "needs root and namespaces"]
+async fn the_relay_directory_is_shared_and_written_by_the_cvm_only() {
+    let host = Host::new();
+    let s = host.open().await;
+    let (pvm, cvm) = (host.spec("pvm-acme-denver", VmKind::Pvm), host.spec("cvm", VmKind::Cvm));
+    s.start(&cvm).await.unwrap();
+    wait_for("cvmd", || host.path().join("relay/up").exists().then_some(()));
+    let vm = s.start(&pvm).await.unwrap();
+    assert_eq!(read(format!("/proc/{}/root/run/relay/up", vm.pid)), "up\n");
+    let owner = |id: &VmId| fs::metadata(s.vm_run_dir(id)).unwrap().uid();
+    assert_ne!(owner(&cvm.id), owner(&pvm.id));
+}
+
+#[tokio::test]
+#[ignore = "needs root and namespaces"]
+async fn a_start_that_fails_leaves_nothing() {
+    let host = Host::new();
+    let s = host.open().await;
+    // Late: the last of the interfaces is refused, when the VM is all but made.
+    let mut spec = host.spec("pvm-b", VmKind::Pvm);
+    spec.nics[1].mac = MacAddr([1, 0, 0, 0, 0, 1]);
+    let e = s.start(&spec).await.unwrap_err().to_string();
+    assert!(e.contains("veth"), "{e}");
+    assert_eq!(host.remains(), Vec::<String>::new());
+    // In the middle: a relay directory that is a file cannot be mounted.
+    let mut spec = host.spec("pvm-b", VmKind::Pvm);
+    spec.relay_dir = Some(host.path().join("no/such/dir"));
+    s.start(&spec).await.unwrap_err();
+    assert_eq!(host.remains(), Vec::<String>::new());
+    // Early: a program is missing.
+    fs::rename(host.path().join("bin/pvmd"), host.path().join("bin/away")).unwrap();
+    let spec = host.spec("pvm-b", VmKind::Pvm);
+    let e = s.start(&spec).await.unwrap_err().to_string();
+    assert!(e.contains("bin/pvmd"), "{e}");
+    assert_eq!(host.remains(), Vec::<String>::new());
+    fs::rename(host.path().join("bin/away"), host.path().join("bin/pvmd")).unwrap();
+    s.start(&spec).await.unwrap();
+    s.stop(&spec.id).await.unwrap();
+    assert_eq!(host.remains(), Vec::<String>::new());
+}
