@@ -163,7 +163,7 @@ impl LabelSpace {
         for (label, owner, rd, active) in rows {
             let active = active && !label.is_reserved() && !self.held.contains_key(&owner);
             let state = if active { LabelState::Active } else { LabelState::Quarantine(now + self.quarantine) };
-            if active && self.entries.get(&label).is_none() {
+            if active && !self.entries.contains_key(&label) {
                 self.held.insert(owner.clone(), label);
             }
             self.entries.entry(label).or_insert(Entry { owner, rd, state });

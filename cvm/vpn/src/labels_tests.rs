@@ -1,1 +1,122 @@
 use super::*;
+use proptest::prelude::*;
+
+fn label(n: u32) -> Label {
+    Label::try_from(n).unwrap()
+}
+
+fn space() -> LabelSpace {
+    LabelSpace::new(LabelRange::new(label(1000), label(1003)).unwrap(), Duration::from_secs(60))
+}
+
+fn claim(owner: &str, fixed: Option<u32>) -> Claim {
+    Claim { owner: owner.parse().unwrap(), rd: "65000:1".parse().unwrap(), fixed: fixed.map(label) }
+}
+
+fn held(space: &LabelSpace, owner: &str) -> Option<u32> {
+    space.get(&owner.parse().unwrap()).map(Label::get)
+}
+
+#[test]
+fn labels_stay_rest_and_come_back() {
+    let t = Instant::now();
+    let mut s = space();
+    assert_eq!(s.assign(t, &[claim("a/x", None), claim("b/x", None)]), vec![]);
+    assert_eq!((held(&s, "a/x"), held(&s, "b/x")), (Some(1000), Some(1001)));
+    // The order of the claims does not matter to who has a label.
+    s.assign(t, &[claim("b/x", None), claim("c/x", None)]);
+    assert_eq!((held(&s, "a/x"), held(&s, "b/x"), held(&s, "c/x")), (None, Some(1001), Some(1002)));
+    // 1000 rests: a newcomer gets another one, and the next one none, until the quarantine is over.
+    let four = [claim("b/x", None), claim("c/x", None), claim("d/x", None), claim("e/x", None)];
+    let just_before = t + Duration::from_secs(59);
+    assert_eq!(s.assign(just_before, &four), vec![LabelError::Exhausted("e/x".parse().unwrap())]);
+    assert_eq!(held(&s, "d/x"), Some(1003));
+    assert_eq!(s.assign(t + Duration::from_secs(60), &four), vec![]);
+    assert_eq!(held(&s, "e/x"), Some(1000));
+}
+
+#[test]
+fn a_fixed_label_is_reserved_and_conflicts_are_told() {
+    let t = Instant::now();
+    let mut s = space();
+    s.assign(t, &[claim("a/x", None), claim("b/x", Some(1000))]);
+    assert_eq!((held(&s, "a/x"), held(&s, "b/x")), (Some(1001), Some(1000)));
+    let errors = s.assign(t, &[claim("a/x", None), claim("b/x", Some(1000)), claim("c/x", Some(1001))]);
+    assert!(matches!(&errors[..], [LabelError::Taken { holder, .. }] if holder.to_string() == "a/x"), "{errors:?}");
+    let errors = s.assign(t, &[claim("b/x", Some(1000)), claim("c/x", Some(1001))]);
+    assert!(matches!(&errors[..], [LabelError::Resting { .. }]), "{errors:?}");
+    assert_eq!(s.assign(t + Duration::from_secs(60), &[claim("b/x", Some(1000)), claim("c/x", Some(1001))]), vec![]);
+    // Moved to another fixed label and back: its own label rests for others only.
+    s.assign(t, &[claim("b/x", Some(5000))]);
+    assert_eq!(s.assign(t, &[claim("b/x", Some(1000))]), vec![]);
+    assert_eq!(held(&s, "b/x"), Some(1000));
+}
+
+#[test]
+fn what_was_saved_comes_back_and_rests_anew() {
+    let t = Instant::now();
+    let mut s = space();
+    s.assign(t, &[claim("a/x", None), claim("b/x", None)]);
+    s.assign(t, &[claim("b/x", None)]);
+    let bytes = s.save().unwrap();
+    let mut later = space();
+    let t2 = t + Duration::from_secs(100);
+    later.load(t2, &bytes).unwrap();
+    assert_eq!(held(&later, "b/x"), Some(1001));
+    later.assign(t2, &[claim("b/x", None), claim("c/x", None)]);
+    assert_eq!(held(&later, "c/x"), Some(1002));
+    assert!(later.expire(t2 + Duration::from_secs(60)));
+    for cut in 0..bytes.len() {
+        assert!(space().load(t, &bytes[..cut]).is_err(), "cut at {cut}");
+    }
+}
+
+/// A file written by version 1 of the format.
+#[test]
+fn yesterdays_file_is_read() {
+    let bytes = b"\x01\x02\xe8\x07\x06acme/a\x0765000:1\x01\xe9\x07\x06beta/b\x0765000:2\x00";
+    let mut s = space();
+    s.load(Instant::now(), bytes).unwrap();
+    assert_eq!(held(&s, "acme/a"), Some(1000));
+    assert!(matches!(s.iter().nth(1), Some((l, _, _, LabelState::Quarantine(_))) if l == label(1001)));
+    assert_eq!(s.save().unwrap(), bytes);
+}
+
+proptest! {
+    /// Over any history: no label has two owners, none changes hands within the quarantine, and who stays keeps its label.
+    #[test]
+    fn no_label_is_shared_or_reused_too_soon(steps in prop::collection::vec((prop::collection::btree_map(0u8..6, prop::option::of(1000u32..1004), 0..5), 0u64..50), 1..30)) {
+        let mut now = Instant::now();
+        let mut s = space();
+        let mut last_used: BTreeMap<Label, (AttachmentId, Instant)> = BTreeMap::new();
+        let mut before: BTreeMap<AttachmentId, Label> = BTreeMap::new();
+        for (wanted, pause) in steps {
+            now += Duration::from_secs(pause);
+            for (owner, l) in &before {
+                last_used.insert(*l, (owner.clone(), now));
+            }
+            let mut taken = BTreeSet::new();
+            let claims: Vec<_> = wanted.iter().map(|(o, fixed)| claim(&format!("c{o}/x"), fixed.filter(|f| taken.insert(*f)))).collect();
+            s.assign(now, &claims);
+            let after: BTreeMap<AttachmentId, Label> = claims.iter().filter_map(|c| s.get(&c.owner).map(|l| (c.owner.clone(), l))).collect();
+            let distinct: BTreeSet<_> = after.values().collect();
+            prop_assert_eq!(distinct.len(), after.len());
+            for (owner, l) in &after {
+                if let Some((last, at)) = last_used.get(l) {
+                    prop_assert!(last == owner || now >= *at + Duration::from_secs(60), "{l} went from {last} to {owner} too soon");
+                }
+            }
+            for c in &claims {
+                if let Some(l) = before.get(&c.owner) && c.fixed.is_none() {
+                    prop_assert_eq!(after.get(&c.owner), Some(l));
+                }
+            }
+            before = after;
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_never_panics(bytes: Vec<u8>) {
+        let _ = space().load(Instant::now(), &bytes);
+    }
+}

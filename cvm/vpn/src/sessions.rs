@@ -23,7 +23,17 @@ pub(crate) struct PvmSession<P> {
 
 impl<P> PvmSession<P> {
     pub(crate) fn new(now: Instant, peer: P, incarnation: u64, feed: Feed) -> Self {
-        Self { peer, incarnation, last_heard: now, keepalive_due: now + KEEPALIVE, receiving: None, credits: WINDOW, worked_off: 0, feed }
+        Self {
+            peer,
+            incarnation,
+            since: now,
+            last_heard: now,
+            keepalive_due: now + KEEPALIVE,
+            receiving: None,
+            credits: WINDOW,
+            worked_off: 0,
+            feed,
+        }
     }
 
     /// The PVM has sent an `Ops` message; false if it had no credit for it.
@@ -35,7 +45,7 @@ impl<P> PvmSession<P> {
     }
 
     /// Credits to grant now, once it is worth a message.
-    pub(crate) fn to_grant(&mut self) -> Option<u32> {
+    pub(crate) fn grant_due(&mut self) -> Option<u32> {
         if self.worked_off < WINDOW / 2 {
             return None;
         }

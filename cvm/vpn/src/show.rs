@@ -142,7 +142,7 @@ impl<P: Clone + Eq> Vpn<P> {
                 }
             }
         }
-        out.sort_by(|a, b| (a.prefix, a.rd, a.next_hop, !a.best).cmp(&(b.prefix, b.rd, b.next_hop, !b.best)));
+        out.sort_by_key(|r| (r.prefix, r.rd, r.next_hop, !r.best));
         out
     }
 

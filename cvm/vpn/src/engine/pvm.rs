@@ -94,7 +94,7 @@ impl<P: Clone + Eq> Vpn<P> {
                 }
                 let Some(session) = self.sessions.get_mut(&slot) else { return };
                 let (peer, incarnation) = (session.peer.clone(), session.incarnation);
-                if let Some(credits) = session.to_grant() {
+                if let Some(credits) = session.grant_due() {
                     self.replies.push_back((peer, ToPvm::Grant { incarnation, credits }));
                 }
             }

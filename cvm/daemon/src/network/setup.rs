@@ -1,0 +1,160 @@
+//! Loopback, core interfaces and static core routes, over rtnetlink. Everything here may be done again at any time.
+
+use anyhow::{Context, bail};
+use edgeplex_mgmt::config::{CoreInterface, CvmConfig};
+use futures::TryStreamExt;
+use ipnet::Ipv4Net;
+use rtnetlink::{
+    Handle, LinkUnspec, RouteMessageBuilder,
+    packet_route::{
+        AddressFamily,
+        address::AddressAttribute,
+        link::{LinkAttribute, LinkFlags, LinkMessage},
+        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol},
+    },
+};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+use tracing::{debug, info};
+
+/// How long to wait for a vNIC to appear.
+const APPEAR: Duration = Duration::from_secs(10);
+
+pub(super) async fn apply(handle: &Handle, config: &CvmConfig) -> anyhow::Result<()> {
+    // The BGP sessions' packets carry the loopback as source: ARP must ask with the interface's address all the same.
+    if let Err(error) = std::fs::write("/proc/sys/net/ipv4/conf/all/arp_announce", "2") {
+        debug!(%error, "arp_announce stays as it is");
+    }
+    let lo = find(handle, "lo").await?.context("there is no loopback interface")?;
+    let loopback = Ipv4Net::from(config.loopback);
+    up(handle, &lo, None, None).await.context("lo")?;
+    addresses(handle, lo.header.index, loopback).await.context("lo")?;
+    for interface in &config.core {
+        core_interface(handle, interface).await.with_context(|| interface.name.clone())?;
+    }
+    routes(handle, config).await
+}
+
+async fn find(handle: &Handle, name: &str) -> anyhow::Result<Option<LinkMessage>> {
+    let mut links = handle.link().get().match_name(name.to_owned()).execute();
+    match links.try_next().await {
+        Ok(link) => Ok(link),
+        Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -nix::libc::ENODEV => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+async fn core_interface(handle: &Handle, want: &CoreInterface) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + APPEAR;
+    let link = loop {
+        if let Some(link) = find(handle, &want.name).await? {
+            break link;
+        }
+        if tokio::time::Instant::now() >= deadline {
+            bail!("no such interface after {APPEAR:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    up(handle, &link, Some(u32::from(want.mtu)), Some(want.mac.0)).await?;
+    addresses(handle, link.header.index, want.address).await
+}
+
+/// Sets what differs: MTU, MAC address, up.
+async fn up(handle: &Handle, link: &LinkMessage, mtu: Option<u32>, mac: Option<[u8; 6]>) -> anyhow::Result<()> {
+    let is_up = link.header.flags.contains(LinkFlags::Up);
+    let has_mtu = mtu.is_none_or(|mtu| link.attributes.contains(&LinkAttribute::Mtu(mtu)));
+    let has_mac = mac.is_none_or(|mac| link.attributes.contains(&LinkAttribute::Address(mac.to_vec())));
+    if is_up && has_mtu && has_mac {
+        return Ok(());
+    }
+    let mut message = LinkUnspec::new_with_index(link.header.index).up();
+    if let Some(mtu) = mtu.filter(|_| !has_mtu) {
+        message = message.mtu(mtu);
+    }
+    if let Some(mac) = mac.filter(|_| !has_mac) {
+        message = message.address(mac.to_vec());
+    }
+    handle.link().change(message.build()).execute().await?;
+    info!(index = link.header.index, "interface set up");
+    Ok(())
+}
+
+/// Makes `want` the interface's only IPv4 address (127.0.0.0/8 apart).
+async fn addresses(handle: &Handle, index: u32, want: Ipv4Net) -> anyhow::Result<()> {
+    let mut found = false;
+    let mut list = handle.address().get().set_link_index_filter(index).execute();
+    let mut extra = vec![];
+    while let Some(address) = list.try_next().await? {
+        if address.header.family != AddressFamily::Inet {
+            continue;
+        }
+        let local = address.attributes.iter().find_map(|a| match a {
+            AddressAttribute::Local(IpAddr::V4(a)) => Some(*a),
+            _ => None,
+        });
+        if local == Some(want.addr()) && address.header.prefix_len == want.prefix_len() {
+            found = true;
+        } else if !local.is_some_and(|a| a.is_loopback()) {
+            extra.push(address);
+        }
+    }
+    drop(list);
+    if !found {
+        handle.address().add(index, want.addr().into(), want.prefix_len()).replace().execute().await?;
+        info!(index, address = %want, "address set");
+    }
+    for address in extra {
+        handle.address().del(address).execute().await?;
+    }
+    Ok(())
+}
+
+/// The static routes of the main table are those of the configuration.
+async fn routes(handle: &Handle, config: &CvmConfig) -> anyhow::Result<()> {
+    let wanted: BTreeSet<(Ipv4Net, Ipv4Addr)> = config.core_routes.iter().map(|r| (r.prefix.trunc(), r.via)).collect();
+    let mut present = BTreeSet::new();
+    let mut extra = vec![];
+    let mut list = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+    while let Some(route) = list.try_next().await? {
+        if route.header.protocol != RouteProtocol::Static || route.header.table != RouteHeader::RT_TABLE_MAIN {
+            continue;
+        }
+        match key(&route).filter(|k| wanted.contains(k)) {
+            Some(key) => {
+                present.insert(key);
+            }
+            None => extra.push(route),
+        }
+    }
+    drop(list);
+    for (prefix, via) in wanted.difference(&present) {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(prefix.addr(), prefix.prefix_len())
+            .gateway(*via)
+            .pref_source(config.loopback)
+            .build();
+        handle.route().add(route).replace().execute().await.with_context(|| format!("route {prefix} via {via}"))?;
+        info!(%prefix, %via, "core route set");
+    }
+    for route in extra {
+        // A replaced route is gone already.
+        match handle.route().del(route).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -nix::libc::ESRCH => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn key(route: &RouteMessage) -> Option<(Ipv4Net, Ipv4Addr)> {
+    let address = |a: &RouteAddress| match a {
+        RouteAddress::Inet(a) => Some(*a),
+        _ => None,
+    };
+    let via = route.attributes.iter().find_map(|a| if let RouteAttribute::Gateway(g) = a { address(g) } else { None })?;
+    let to = route.attributes.iter().find_map(|a| if let RouteAttribute::Destination(d) = a { address(d) } else { None });
+    Some((Ipv4Net::new(to.unwrap_or(Ipv4Addr::UNSPECIFIED), route.header.destination_prefix_length).ok()?, via))
+}
