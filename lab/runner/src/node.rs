@@ -41,7 +41,8 @@ pub struct Spec {
 impl Spec {
     pub fn new(hostname: &str, image: Image, binds: &[Bind]) -> Self {
         let private = match image {
-            Image::Frr => vec![("/etc/frr".into(), Some("frr".into()))],
+            // FRR keeps crash logs in /var/tmp, by pid: ours are the same in every node.
+            Image::Frr => vec![("/etc/frr".into(), Some("frr".into())), ("/var/tmp".into(), None)],
             Image::Bird => vec![("/etc/bird".into(), None)],
             Image::EdgePlexPe | Image::Plain => vec![],
         };
