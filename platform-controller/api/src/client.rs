@@ -57,7 +57,7 @@ impl Client {
             return serde_json::from_slice(&body).map_err(http);
         }
         let failure = serde_json::from_slice(&body)
-            .unwrap_or_else(|_| Failure { message: format!("{status}: {}", String::from_utf8_lossy(&body)), problems: vec![] });
+            .unwrap_or_else(|_| Failure { message: format!("{status}: {}", String::from_utf8_lossy(&body)), problem: None });
         Err(if status == StatusCode::UNPROCESSABLE_ENTITY { ClientError::Invalid(failure) } else { ClientError::Failed(failure) })
     }
 

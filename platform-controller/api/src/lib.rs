@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `POST /v1/apply` | [`Apply`] | [`Changed`] |
 //! | `POST /v1/delete` | [`Delete`] | [`Changed`] |
-//! | `GET /v1/documents` | | list of [`Document`] |
+//! | `GET /v1/documents` | | list of documents as an operator writes them, passwords hidden |
 //! | `GET /v1/drift` | | [`Drift`] |
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/show/{bgp,routes,labels,fib,counters}?customer=NAME` | | [`Shown`] of the rows below |
@@ -17,7 +17,7 @@ mod client;
 pub use client::{Client, ClientError};
 
 use edgeplex_ff_fib_api::{Counters, Target};
-use edgeplex_intent::{Change, Document, Problem};
+use edgeplex_intent::{Change, IntentError};
 use edgeplex_mgmt::show::{BgpNeighbor, CvmStatus, Route};
 use edgeplex_types::{AttachmentId, Label, Name, Rd, VlanId};
 use ipnet::IpNet;
@@ -29,8 +29,8 @@ pub const MAX_BODY: usize = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Apply {
-    /// Documents as read from YAML, unchecked: the controller says what is wrong with them.
-    pub documents: Vec<serde_json::Value>,
+    /// YAML as the operator wrote it; the controller says what is wrong with it.
+    pub text: String,
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -162,10 +162,7 @@ pub struct AuditEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     pub message: String,
-    /// Each thing that is wrong with the input; empty if it was not the input.
+    /// What is wrong with the input, if it was the input.
     #[serde(default)]
-    pub problems: Vec<Problem>,
+    pub problem: Option<IntentError>,
 }
-
-/// Parsed documents, for readers of the API.
-pub type Documents = Vec<Document>;

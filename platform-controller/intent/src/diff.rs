@@ -30,7 +30,7 @@ pub struct FieldChange {
 }
 
 /// Documents that differ, in the order platform, customers by name.
-pub(crate) fn changes(old: &Intent, new: &Intent) -> Vec<Change> {
+pub fn changes(old: &Intent, new: &Intent) -> Vec<Change> {
     let index = |i: &Intent| -> BTreeMap<(u8, String), Document> {
         let rank = |d: &Document| u8::from(matches!(d, Document::Customer(_)));
         i.documents().into_iter().map(|d| ((rank(&d), d.name().to_string()), d)).collect()
@@ -55,9 +55,8 @@ const SECRET: &str = "password";
 
 fn field_changes(old: &Document, new: &Document) -> Vec<FieldChange> {
     let (mut a, mut b) = (BTreeMap::new(), BTreeMap::new());
-    // A document always has a JSON form: its map keys are strings.
-    flatten("", &serde_json::to_value(old).unwrap_or_default(), &mut a);
-    flatten("", &serde_json::to_value(new).unwrap_or_default(), &mut b);
+    flatten("", &old.to_value(), &mut a);
+    flatten("", &new.to_value(), &mut b);
     let mut fields: Vec<&String> = a.keys().chain(b.keys()).collect();
     fields.sort();
     fields.dedup();
