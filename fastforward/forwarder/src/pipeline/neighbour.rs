@@ -16,9 +16,11 @@ use std::time::{Duration, Instant};
 
 /// Packets that wait for one neighbour.
 pub(crate) const QUEUE: usize = 3;
-/// Neighbours, at most, and those of them not yet resolved.
+/// Neighbours, at most.
 const MAX: usize = 4096;
-const MAX_UNRESOLVED: usize = 1024;
+/// Neighbours not yet resolved, at most. Their queues hold buffers of the devices' pool (511 by default), of which
+/// a scan of the subnet must leave enough to forward with.
+const MAX_UNRESOLVED: usize = 96;
 /// Between two requests.
 const RETRY: Duration = Duration::from_secs(1);
 const REQUESTS: u8 = 3;

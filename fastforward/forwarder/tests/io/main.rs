@@ -225,7 +225,7 @@ fn programming_many_routes_stops_no_packet() {
         got += u16::try_from(seen.drain(..).filter(|b| on_core(edgeplex_ff_phy::PacketBuf::data(b)).is_some()).count()).unwrap();
     }
     while got < sent {
-        receive(&mut vm.p, "the last frames", |f| on_core(f));
+        receive(&mut vm.p, "the last frames", on_core);
         got += 1;
     }
     println!("10,240 routes came and went in {:?} while {sent} frames passed", programmer.join().unwrap());
