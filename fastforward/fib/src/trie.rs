@@ -73,6 +73,38 @@ impl Paint {
     }
 }
 
+/// A node unpacked: where its runs begin, ascending from 0, and their words.
+#[derive(Debug)]
+struct Runs {
+    starts: [u8; 256],
+    words: [Word; 256],
+    count: usize,
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self { starts: [0; 256], words: [NONE; 256], count: 0 }
+    }
+}
+
+impl Runs {
+    fn append(&mut self, start: usize, word: Word) {
+        // Starts ascend below 256, so there is room.
+        self.starts[self.count] = u8::try_from(start).unwrap_or(u8::MAX);
+        self.words[self.count] = word;
+        self.count += 1;
+    }
+    /// Appends a run unless it only goes on with the last one.
+    fn push(&mut self, start: usize, word: Word) {
+        if self.count == 0 || self.words[self.count - 1] != word {
+            self.append(start, word);
+        }
+    }
+    fn end(&self, i: usize) -> usize {
+        if i + 1 < self.count { usize::from(self.starts[i + 1]) } else { 256 }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Trie {
     /// The root while there are few routes.
@@ -186,76 +218,78 @@ impl Trie {
         if below && w & CHILD == 0 {
             return p.over(w);
         }
-        let mut slots = [w; 256];
         let node = (w & CHILD != 0).then_some(w & !CHILD);
-        if let Some(n) = node {
-            self.expand(n, &mut slots);
+        let mut old = Runs::default();
+        match node {
+            Some(n) => self.read(n, &mut old),
+            None => old.push(0, w),
         }
         // Under the prefix all slots are repainted; at its level those it covers; above it the one on its path.
         let (first, last) = if below {
             (0, 255)
         } else {
-            let at = slot(p.address, 24 - u32::from(depth));
+            let at = usize::from(slot(p.address, 24 - u32::from(depth)));
             let rest = (depth + 8).saturating_sub(p.len);
-            (usize::from(at), usize::from(at) | (0xff & ((1usize << rest) - 1)))
+            (at, at | ((1usize << rest) - 1))
         };
+        let mut new = Runs::default();
         let mut changed = false;
-        let mut previous = None;
-        for slot in slots.iter_mut().take(last + 1).skip(first) {
-            let old = *slot;
-            // Neighbours of one run need one answer.
-            let new = match previous {
-                Some((o, n)) if o == old => n,
-                _ => self.paint(old, depth + 8, p),
-            };
-            previous = Some((old, new));
-            changed |= new != old;
-            *slot = new;
+        for i in 0..old.count {
+            let (start, end, word) = (usize::from(old.starts[i]), old.end(i), old.words[i]);
+            if end <= first || start > last {
+                new.push(start, word);
+                continue;
+            }
+            if start < first {
+                new.push(start, word);
+            }
+            let painted = self.paint(word, depth + 8, p);
+            changed |= painted != word;
+            new.push(start.max(first), painted);
+            if end > last + 1 {
+                new.push(last + 1, word);
+            }
         }
-        if changed { self.store(node, &slots) } else { w }
+        if changed { self.store(node, &new) } else { w }
     }
 
-    fn expand(&self, node: u32, slots: &mut [Word; 256]) {
+    fn read(&self, node: u32, runs: &mut Runs) {
         let Some(n) = self.nodes.get(node as usize) else { return };
-        let words = &self.values.words[n.base as usize..n.base as usize + n.runs()];
-        let mut next = words.iter().copied();
-        let mut current = NONE;
-        for (i, s) in slots.iter_mut().enumerate() {
-            if n.map[i >> 6] >> (i & 63) & 1 == 1 {
-                current = next.next().unwrap_or(NONE);
+        let words = self.values.words.get(n.base as usize..).unwrap_or_default();
+        for (w, bits) in n.map.iter().enumerate() {
+            let mut bits = *bits;
+            while bits != 0 {
+                let word = words.get(runs.count).copied().unwrap_or(NONE);
+                runs.append(w * 64 + bits.trailing_zeros() as usize, word);
+                bits &= bits - 1;
             }
-            *s = current;
         }
     }
 
-    /// Writes slots into `node` (a new one if `None`); gives it back to the free ones when all are one leaf.
-    fn store(&mut self, node: Option<u32>, slots: &[Word; 256]) -> Word {
-        let mut map = [0u64; 4];
-        let mut runs = [NONE; 256];
-        let mut count = 0;
-        let mut before = [0u8; 4];
-        for (i, s) in slots.iter().enumerate() {
-            if i & 63 == 0 {
-                before[i >> 6] = u8::try_from(count).unwrap_or(u8::MAX);
-            }
-            if i == 0 || *s != slots[i - 1] {
-                map[i >> 6] |= 1 << (i & 63);
-                runs[count] = *s;
-                count += 1;
-            }
-        }
+    /// Writes runs into `node` (a new one if `None`); gives it back to the free ones when all are one leaf.
+    fn store(&mut self, node: Option<u32>, runs: &Runs) -> Word {
+        let only = (runs.count == 1 && runs.words[0] & CHILD == 0).then_some(runs.words[0]);
         if let Some(n) = node {
             let old = self.nodes[n as usize];
             self.values.give_back(old.base, old.runs());
-            if count == 1 && slots[0] & CHILD == 0 {
+            if let Some(leaf) = only {
                 self.free_nodes.push(n);
                 self.nodes[n as usize] = Node::default();
-                return slots[0];
+                return leaf;
             }
-        } else if count == 1 {
-            return slots[0];
+        } else if let Some(leaf) = only {
+            return leaf;
         }
-        let base = self.values.take(&runs[..count]);
+        let mut map = [0u64; 4];
+        for start in &runs.starts[..runs.count] {
+            map[usize::from(start >> 6)] |= 1 << (start & 63);
+        }
+        let mut before = [0u8; 4];
+        for i in 1..4 {
+            // At most 192 bits lie before the last word.
+            before[i] = before[i - 1] + u8::try_from(map[i - 1].count_ones()).unwrap_or(0);
+        }
+        let base = self.values.take(&runs.words[..runs.count]);
         let new = Node { map, base, before };
         let n = match node.or_else(|| self.free_nodes.pop()) {
             Some(n) => {

@@ -1,5 +1,7 @@
 //! The FIB as its programmer sees it: epochs, tunnels that come and go, shared path lists, refusals.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use edgeplex_ff_fib::{Fib, Forward, Refused, api::*};
 use edgeplex_types::{Epoch, Label, MacAddr, TunnelId};
 use proptest::{collection::vec, prelude::*};

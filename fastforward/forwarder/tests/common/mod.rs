@@ -1,5 +1,6 @@
 //! A forwarder on a bench: frames in, frames out, and builders that share no code with what they test.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use edgeplex_ff_fib_api::*;
 use edgeplex_ff_phy::{PacketBuf, VecBuf};
