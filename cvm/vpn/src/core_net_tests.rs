@@ -49,7 +49,7 @@ fn a_tunnel_is_up_while_its_neighbor_is_resolved() {
     assert_eq!(c.neighbor(at(1, "10.0.1.2"), Some(mac(9))), vec![remote]);
     let tunnel = c.tunnel(remote).unwrap();
     assert_eq!((tunnel.id, tunnel.source_mac, tunnel.destination_mac), (TunnelId(0x0aff_0002), mac(1), mac(9)));
-    assert_eq!(c.neighbor(at(1, "10.0.1.2"), Some(mac(9))), vec![]);
+    assert_eq!(c.neighbor(at(1, "10.0.1.2"), Some(mac(9))), Vec::<Ipv4Addr>::new());
     assert_eq!(c.neighbor(at(1, "10.0.1.2"), Some(mac(8))), vec![remote]);
     // A broadcast or multicast address is nobody's.
     assert_eq!(c.neighbor(at(1, "10.0.1.2"), Some(MacAddr::BROADCAST)), vec![remote]);

@@ -178,11 +178,33 @@ impl<P: Clone + Eq> Vpn<P> {
             for rt in &new.import {
                 self.importers.entry(*rt).or_default().insert(slot);
             }
+            self.drop_unimported(slot);
+            // What is new to import is found by looking at everything.
             self.scans.retain(|s| s.slot != slot);
             self.scans.push_back(Scan { slot, after: None });
         }
         if moved || old.export != new.export {
             self.export_all(slot);
+        }
+    }
+
+    /// Takes out of a VRF, at once, what its import targets no longer allow: whoever changes a target expects it to hold now,
+    /// and a path that goes before a later look at the table would not be found there.
+    fn drop_unimported(&mut self, slot: Slot) {
+        let Some(attachment) = self.attachments.get_mut(&slot) else { return };
+        let import = &attachment.config.import;
+        let mut changed = vec![];
+        attachment.vrf.retain(|prefix, paths| {
+            let before = paths.len();
+            paths.retain(|_, path| path.attributes.route_targets().any(|rt| import.contains(&rt)));
+            if paths.len() != before {
+                changed.push(*prefix);
+            }
+            !paths.is_empty()
+        });
+        if let Some(session) = self.sessions.get_mut(&slot) {
+            changed.into_iter().for_each(|prefix| session.feed.prefix_changed(prefix));
+            self.ready.insert(slot);
         }
     }
 
