@@ -10,12 +10,12 @@ const PORTS: [Port; 3] = [Port::Customer, Port::Core, Port::Tap];
 /// Frames that are nearly right: a good one with some bytes changed and perhaps cut.
 fn nearly() -> impl Strategy<Value = (usize, Vec<u8>)> {
     let good = vec![
-        udp(NEAR, FAR).from_ce(),
-        udp(NEAR, OUR_IP).from_ce(),
-        udp(NEAR, FAR).len(1500).from_ce(),
-        udp(FAR, NEAR).from_p(&[lse(OWN_LABEL, 0, true, 64)]),
-        udp(FAR, NEAR).from_p(&[lse(0, 0, false, 64), lse(OWN_LABEL, 0, true, 64)]),
-        udp(OUR_IP, FAR).from_kernel(),
+        udp(NEAR, FAR).ce_sends(),
+        udp(NEAR, OUR_IP).ce_sends(),
+        udp(NEAR, FAR).len(1500).ce_sends(),
+        udp(FAR, NEAR).p_sends(&[lse(OWN_LABEL, 0, true, 64)]),
+        udp(FAR, NEAR).p_sends(&[lse(0, 0, false, 64), lse(OWN_LABEL, 0, true, 64)]),
+        udp(OUR_IP, FAR).kernel_sends(),
         arp(ALL, CE, 1, CE, CE_IP, [0; 6], OUR_IP),
         arp(OURS, CE, 2, CE, CE_IP, OURS, OUR_IP),
     ];

@@ -19,7 +19,7 @@ fn from_core(i: u8) -> Ip {
 }
 
 fn labelled(p: &Ip) -> Vec<u8> {
-    p.from_p(&[lse(OWN_LABEL, 0, true, 64)])
+    p.p_sends(&[lse(OWN_LABEL, 0, true, 64)])
 }
 
 fn reply(mac: [u8; 6]) -> Vec<u8> {

@@ -11,17 +11,17 @@ fn customer_to_core_pushes_vpn_and_transport_label_with_ttl_and_tc() {
     let mut b = Bench::warm();
     let p = udp(NEAR, FAR).tos(0xb8);
     let want = p.clone().ttl(63).to_p(&[lse(16, 5, false, 63), lse(2002, 5, true, 63)]);
-    assert_eq!(b.put(Customer, &p.from_ce()), [(Core, want)]);
+    assert_eq!(b.put(Customer, &p.ce_sends()), [(Core, want)]);
     // RFC 3032 §3.16: after implicit null the VPN label travels alone.
     let p = udp(NEAR, FAR_PHP);
-    assert_eq!(b.put(Customer, &p.from_ce()), [(Core, p.ttl(63).to_p(&[lse(2003, 0, true, 63)]))]);
+    assert_eq!(b.put(Customer, &p.ce_sends()), [(Core, p.ttl(63).to_p(&[lse(2003, 0, true, 63)]))]);
 }
 
 #[test]
 fn ethernet_padding_is_not_carried_on() {
     let mut b = Bench::warm();
     let p = udp(NEAR, FAR_PHP);
-    let mut frame = p.from_ce();
+    let mut frame = p.ce_sends();
     frame.resize(60, 0xee);
     assert_eq!(b.put(Customer, &frame), [(Core, p.ttl(63).to_p(&[lse(2003, 0, true, 63)]))]);
 }
@@ -31,12 +31,12 @@ fn core_to_customer_pops_and_takes_the_lower_ttl() {
     let mut b = Bench::warm();
     for (label_ttl, ip_ttl, out) in [(200, 64, 63), (9, 64, 8), (64, 64, 63), (2, 255, 1)] {
         let p = udp(FAR, NEAR).ttl(ip_ttl);
-        let frame = p.from_p(&[lse(OWN_LABEL, 0, true, label_ttl)]);
+        let frame = p.p_sends(&[lse(OWN_LABEL, 0, true, label_ttl)]);
         assert_eq!(b.put(Core, &frame), [(Customer, p.ttl(out).to_ce())]);
     }
     // RFC 4182: explicit null in front is popped; its TTL counts too.
     let p = udp(FAR, NEAR);
-    let frame = p.from_p(&[lse(0, 0, false, 5), lse(OWN_LABEL, 0, true, 60)]);
+    let frame = p.p_sends(&[lse(0, 0, false, 5), lse(OWN_LABEL, 0, true, 60)]);
     assert_eq!(b.put(Core, &frame), [(Customer, p.ttl(4).to_ce())]);
 }
 
@@ -51,11 +51,11 @@ fn only_our_label_at_the_bottom_is_taken() {
         (vec![lse(OWN_LABEL, 0, false, 9), lse(OWN_LABEL, 0, true, 9)], "label-not-bottom"),
         ([vec![lse(0, 0, false, 9); 16], vec![lse(OWN_LABEL, 0, true, 9)]].concat(), "label-stack-depth"),
     ] {
-        assert_eq!(b.dropped(Core, &p.from_p(&stack), reason), []);
+        assert_eq!(b.dropped(Core, &p.p_sends(&stack), reason), []);
     }
     let deep = [vec![lse(0, 0, false, 64); 15], vec![lse(OWN_LABEL, 0, true, 64)]].concat();
-    assert_eq!(b.put(Core, &p.from_p(&deep)).len(), 1);
-    assert_eq!(b.dropped(Core, &p.from_p(&[lse(0, 0, false, 9)])[..18], "mpls-malformed"), []);
+    assert_eq!(b.put(Core, &p.p_sends(&deep)).len(), 1);
+    assert_eq!(b.dropped(Core, &p.p_sends(&[lse(0, 0, false, 9)])[..18], "mpls-malformed"), []);
     assert_eq!(b.dropped(Core, &eth(PE, P, 0x0800, &p.bytes()), "ethertype-unknown"), []);
 }
 
@@ -65,12 +65,12 @@ fn ttl_expires_on_both_sides_and_the_source_is_told() {
     for (i, ttl) in [(1, 1), (2, 0)] {
         let p = udp(NEAR, FAR).ttl(ttl);
         let want = icmp(11, 0, 0, i, &p.bytes(), NEAR).to_ce();
-        assert_eq!(b.dropped(Customer, &p.from_ce(), "ttl-expired"), [(Customer, want)]);
+        assert_eq!(b.dropped(Customer, &p.ce_sends(), "ttl-expired"), [(Customer, want)]);
     }
     // From the core the answer goes back into the tunnel.
     let p = udp(FAR, NEAR).ttl(64);
     let told = icmp(11, 0, 0, 3, &p.bytes(), FAR).to_p(&[lse(16, 6, false, 64), lse(2002, 6, true, 64)]);
-    assert_eq!(b.dropped(Core, &p.from_p(&[lse(OWN_LABEL, 0, true, 1)]), "ttl-expired"), [(Core, told)]);
+    assert_eq!(b.dropped(Core, &p.p_sends(&[lse(OWN_LABEL, 0, true, 1)]), "ttl-expired"), [(Core, told)]);
 }
 
 #[test]
@@ -78,16 +78,16 @@ fn no_route_unreachable_and_tunnel_down() {
     let mut b = Bench::warm();
     let p = udp(NEAR, "10.99.0.1");
     let told = icmp(3, 0, 0, 1, &p.bytes(), NEAR).to_ce();
-    assert_eq!(b.dropped(Customer, &p.from_ce(), "no-route"), [(Customer, told)]);
+    assert_eq!(b.dropped(Customer, &p.ce_sends(), "no-route"), [(Customer, told)]);
     let p = udp(NEAR, "10.4.0.1");
     let told = icmp(3, 0, 0, 2, &p.bytes(), NEAR).to_ce();
-    assert_eq!(b.dropped(Customer, &p.from_ce(), "route-unreachable"), [(Customer, told)]);
-    assert_eq!(b.dropped(Customer, &udp(NEAR, "10.5.0.1").from_ce(), "tunnel-down"), []);
+    assert_eq!(b.dropped(Customer, &p.ce_sends(), "route-unreachable"), [(Customer, told)]);
+    assert_eq!(b.dropped(Customer, &udp(NEAR, "10.5.0.1").ce_sends(), "tunnel-down"), []);
     b.program(vec![FibOp::TunnelGone { id: TunnelId(7) }]);
-    assert_eq!(b.dropped(Customer, &udp(NEAR, FAR).from_ce(), "tunnel-down"), []);
+    assert_eq!(b.dropped(Customer, &udp(NEAR, FAR).ce_sends(), "tunnel-down"), []);
     b.program(vec![tunnel(7, &[17])]);
     let p = udp(NEAR, FAR);
-    assert_eq!(b.put(Customer, &p.from_ce()), [(Core, p.ttl(63).to_p(&[lse(17, 0, false, 63), lse(2002, 0, true, 63)]))]);
+    assert_eq!(b.put(Customer, &p.ce_sends()), [(Core, p.ttl(63).to_p(&[lse(17, 0, false, 63), lse(2002, 0, true, 63)]))]);
 }
 
 #[test]
@@ -95,18 +95,18 @@ fn rfc_1812_no_icmp_about_errors_fragments_and_strange_sources() {
     let mut b = Bench::warm();
     let mut error = udp(NEAR, "10.99.0.1");
     (error.proto, error.payload[0]) = (1, 11);
-    assert_eq!(b.dropped(Customer, &error.from_ce(), "no-route"), []);
-    assert_eq!(b.dropped(Customer, &udp(NEAR, "10.99.0.1").frag(5).from_ce(), "no-route"), []);
-    assert_eq!(b.put(Customer, &udp(NEAR, "10.99.0.1").frag(MF).from_ce()).len(), 1, "the first fragment is told");
+    assert_eq!(b.dropped(Customer, &error.ce_sends(), "no-route"), []);
+    assert_eq!(b.dropped(Customer, &udp(NEAR, "10.99.0.1").frag(5).ce_sends(), "no-route"), []);
+    assert_eq!(b.put(Customer, &udp(NEAR, "10.99.0.1").frag(MF).ce_sends()).len(), 1, "the first fragment is told");
     let mut ping = udp(NEAR, "10.99.0.1");
     (ping.proto, ping.payload[0]) = (1, 8);
-    assert_eq!(b.put(Customer, &ping.from_ce()).len(), 1);
+    assert_eq!(b.put(Customer, &ping.ce_sends()).len(), 1);
 }
 
 #[test]
 fn icmp_is_rate_limited_and_recovers() {
     let mut b = Bench::warm();
-    let frame = udp(NEAR, "10.99.0.1").from_ce();
+    let frame = udp(NEAR, "10.99.0.1").ce_sends();
     let told: usize = (0..1000).map(|_| b.put(Customer, &frame).len()).sum();
     assert_eq!(told, 256);
     assert_eq!(b.counters().drops, [("icmp-rate-limited".into(), 744), ("no-route".into(), 1000)]);
@@ -120,20 +120,20 @@ fn dont_fragment_is_told_the_mtu_that_fits_behind_the_labels() {
     let mut b = Bench::warm();
     b.program(vec![interface(1500, 1500)]);
     let p = udp(NEAR, FAR).len(1492).frag(DF);
-    assert_eq!(b.put(Customer, &p.from_ce())[0].1.len(), 14 + 1500);
+    assert_eq!(b.put(Customer, &p.ce_sends())[0].1.len(), 14 + 1500);
     let p = udp(NEAR, FAR).len(1493).frag(DF);
     let told = icmp(3, 4, 1492, 1, &p.bytes(), NEAR).to_ce();
-    assert_eq!(b.dropped(Customer, &p.from_ce(), "mtu-exceeded"), [(Customer, told)]);
+    assert_eq!(b.dropped(Customer, &p.ce_sends(), "mtu-exceeded"), [(Customer, told)]);
     // Towards the customer, from the core.
     b.program(vec![interface(1000, 1600)]);
     let p = udp(FAR, NEAR).len(1001).frag(DF);
     let told = icmp(3, 4, 1000, 2, &p.bytes(), FAR).to_p(&[lse(16, 6, false, 64), lse(2002, 6, true, 64)]);
-    assert_eq!(b.dropped(Core, &p.from_p(&[lse(OWN_LABEL, 0, true, 60)]), "mtu-exceeded"), [(Core, told)]);
+    assert_eq!(b.dropped(Core, &p.p_sends(&[lse(OWN_LABEL, 0, true, 60)]), "mtu-exceeded"), [(Core, told)]);
     // And our own TCP learns it too.
     b.program(vec![interface(1500, 1500)]);
     let p = udp(OUR_IP, FAR).len(1500).frag(DF);
     let told = icmp(3, 4, 1492, 3, &p.bytes(), OUR_IP).to_kernel();
-    assert_eq!(b.dropped(Tap, &p.from_kernel(), "mtu-exceeded"), [(Tap, told)]);
+    assert_eq!(b.dropped(Tap, &p.kernel_sends(), "mtu-exceeded"), [(Tap, told)]);
 }
 
 #[test]
@@ -148,30 +148,30 @@ fn without_df_the_packet_leaves_in_fragments() {
         f.payload = p.payload[from..to].to_vec();
         (Core, f.to_p(&stack))
     };
-    assert_eq!(b.put(Customer, &p.from_ce()), [piece(0, 976, MF), piece(976, 1480, 976 / 8)]);
+    assert_eq!(b.put(Customer, &p.ce_sends()), [piece(0, 976, MF), piece(976, 1480, 976 / 8)]);
     assert_eq!(b.counters().to_core.packets, 2);
     b.out.buffers = 1;
-    assert_eq!(b.dropped(Customer, &p.from_ce(), "no-buffer"), [piece(0, 976, MF)]);
+    assert_eq!(b.dropped(Customer, &p.ce_sends(), "no-buffer"), [piece(0, 976, MF)]);
 }
 
 #[test]
 fn own_addresses_are_punted_unchanged_and_policed() {
     let mut b = Bench::warm();
     for own in [OUR_IP, "192.168.50.1"] {
-        let frame = udp(CE_IP, own).ttl(1).from_ce();
+        let frame = udp(CE_IP, own).ttl(1).ce_sends();
         assert_eq!(b.put(Customer, &frame), [(Tap, frame)]);
     }
     // From the core under our gateway's name; the label's TTL went on into the packet.
     let p = udp(FAR, OUR_IP);
-    assert_eq!(b.put(Core, &p.from_p(&[lse(OWN_LABEL, 0, true, 1)])), [(Tap, p.ttl(1).to_kernel())]);
-    let flood = udp(CE_IP, OUR_IP).from_ce();
+    assert_eq!(b.put(Core, &p.p_sends(&[lse(OWN_LABEL, 0, true, 1)])), [(Tap, p.ttl(1).to_kernel())]);
+    let flood = udp(CE_IP, OUR_IP).ce_sends();
     let through: usize = (0..5000).map(|_| b.put(Customer, &flood).len()).sum();
     assert_eq!(through, 512 - 3);
     assert_eq!(b.counters().drops, [("punt-policed".into(), 5000 - 509)]);
     // BGP is not drowned by it.
     let mut bgp = udp(CE_IP, OUR_IP);
     (bgp.proto, bgp.payload[2], bgp.payload[3]) = (6, 0, 179);
-    assert_eq!(b.put(Customer, &bgp.from_ce()), [(Tap, bgp.from_ce())]);
+    assert_eq!(b.put(Customer, &bgp.ce_sends()), [(Tap, bgp.ce_sends())]);
     assert_eq!(b.counters().punted.packets, 513);
 }
 
@@ -180,23 +180,23 @@ fn from_the_tap_through_the_vrf_or_straight_to_the_customer() {
     let mut b = Bench::warm();
     let p = udp(OUR_IP, FAR).ttl(1);
     let want = p.to_p(&[lse(16, 0, false, 1), lse(2002, 0, true, 1)]);
-    assert_eq!(b.put(Tap, &p.from_kernel()), [(Core, want)]);
+    assert_eq!(b.put(Tap, &p.kernel_sends()), [(Core, want)]);
     let p = udp(OUR_IP, NEAR);
-    assert_eq!(b.put(Tap, &p.from_kernel()), [(Customer, p.to_ce())]);
+    assert_eq!(b.put(Tap, &p.kernel_sends()), [(Customer, p.to_ce())]);
     for frame in [arp(ALL, OURS, 1, OURS, OUR_IP, [0; 6], CE_IP), udp(OUR_IP, CE_IP).to_ce(), eth(CE, OURS, 0x86dd, &[7; 40])] {
         assert_eq!(b.put(Tap, &frame), [(Customer, frame)]);
     }
-    assert_eq!(b.dropped(Tap, &udp(OUR_IP, "192.168.50.1").from_kernel(), "tap-loop"), []);
-    assert_eq!(b.dropped(Tap, &udp(OUR_IP, "224.0.0.5").from_kernel(), "not-unicast"), []);
+    assert_eq!(b.dropped(Tap, &udp(OUR_IP, "192.168.50.1").kernel_sends(), "tap-loop"), []);
+    assert_eq!(b.dropped(Tap, &udp(OUR_IP, "224.0.0.5").kernel_sends(), "not-unicast"), []);
 }
 
 #[test]
 fn hairpins_on_either_side() {
     let mut b = Bench::warm();
     let p = udp("10.1.5.5", NEAR);
-    assert_eq!(b.put(Customer, &p.from_ce()), [(Customer, p.ttl(63).to_ce())]);
+    assert_eq!(b.put(Customer, &p.ce_sends()), [(Customer, p.ttl(63).to_ce())]);
     let p = udp("10.9.5.5", FAR_PHP);
-    let frame = p.from_p(&[lse(OWN_LABEL, 0, true, 30)]);
+    let frame = p.p_sends(&[lse(OWN_LABEL, 0, true, 30)]);
     assert_eq!(b.put(Core, &frame), [(Core, p.ttl(29).to_p(&[lse(2003, 0, true, 29)]))]);
 }
 
@@ -217,8 +217,8 @@ fn what_no_router_forwards() {
         (udp(NEAR, "192.168.50.255"), "not-unicast"),
         (udp(NEAR, "192.168.50.0"), "not-unicast"),
     ] {
-        assert_eq!(b.dropped(Customer, &p.from_ce(), reason), [], "{} → {}", p.src, p.dst);
-        assert_eq!(b.dropped(Core, &p.from_p(&[lse(OWN_LABEL, 0, true, 9)]), reason), [], "{} → {}", p.src, p.dst);
+        assert_eq!(b.dropped(Customer, &p.ce_sends(), reason), [], "{} → {}", p.src, p.dst);
+        assert_eq!(b.dropped(Core, &p.p_sends(&[lse(OWN_LABEL, 0, true, 9)]), reason), [], "{} → {}", p.src, p.dst);
     }
     let p = udp(NEAR, FAR).bytes();
     for (frame, reason) in [
@@ -258,25 +258,25 @@ fn ip_options_are_forwarded_as_they_are() {
     let mut b = Bench::warm();
     let mut p = udp(NEAR, FAR_PHP);
     p.options = vec![7, 7, 4, 0, 0, 0, 0, 1];
-    assert_eq!(b.put(Customer, &p.from_ce()), [(Core, p.ttl(63).to_p(&[lse(2003, 0, true, 63)]))]);
+    assert_eq!(b.put(Customer, &p.ce_sends()), [(Core, p.ttl(63).to_p(&[lse(2003, 0, true, 63)]))]);
 }
 
 #[test]
 fn nothing_passes_before_there_is_an_interface_and_the_kernel_may_speak() {
     let mut b = Bench::empty();
-    assert_eq!(b.dropped(Customer, &udp(NEAR, FAR).from_ce(), "not-ready"), []);
-    assert_eq!(b.dropped(Core, &udp(FAR, NEAR).from_p(&[lse(OWN_LABEL, 0, true, 9)]), "not-ready"), []);
-    assert_eq!(b.dropped(Tap, &udp(OUR_IP, NEAR).from_kernel(), "not-ready"), []);
+    assert_eq!(b.dropped(Customer, &udp(NEAR, FAR).ce_sends(), "not-ready"), []);
+    assert_eq!(b.dropped(Core, &udp(FAR, NEAR).p_sends(&[lse(OWN_LABEL, 0, true, 9)]), "not-ready"), []);
+    assert_eq!(b.dropped(Tap, &udp(OUR_IP, NEAR).kernel_sends(), "not-ready"), []);
 }
 
 #[test]
 fn counters_are_exact() {
     let mut b = Bench::warm();
     let p = udp(NEAR, FAR);
-    b.put(Customer, &p.from_ce());
-    b.put(Core, &udp(FAR, NEAR).from_p(&[lse(OWN_LABEL, 0, true, 9)]));
-    b.put(Tap, &udp(OUR_IP, NEAR).from_kernel());
-    b.put(Customer, &udp(CE_IP, OUR_IP).from_ce());
+    b.put(Customer, &p.ce_sends());
+    b.put(Core, &udp(FAR, NEAR).p_sends(&[lse(OWN_LABEL, 0, true, 9)]));
+    b.put(Tap, &udp(OUR_IP, NEAR).kernel_sends());
+    b.put(Customer, &udp(CE_IP, OUR_IP).ce_sends());
     b.put(Customer, &[0; 5]);
     let c = |packets, bytes| Count { packets, bytes };
     let want = Counters {
@@ -308,5 +308,5 @@ fn questions_are_answered_and_a_refusal_changes_nothing() {
     let ops = vec![route("10.2.0.0/16", Target::Local), route("2001:db8::/32", Target::Local)];
     let refused = ask(&mut b, Request::Program { epoch: Epoch(1), ops });
     assert_eq!(refused, Reply::Refused { reason: "2001:db8::/32 is not IPv4".into() });
-    assert_eq!(b.put(Customer, &udp(NEAR, FAR).from_ce())[0].0, Core);
+    assert_eq!(b.put(Customer, &udp(NEAR, FAR).ce_sends())[0].0, Core);
 }

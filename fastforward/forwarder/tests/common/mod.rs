@@ -193,7 +193,7 @@ pub(crate) const MF: u16 = 0x2000;
 
 /// A UDP packet with TTL 64 and 16 bytes behind the header.
 pub(crate) fn udp(src: &str, dst: &str) -> Ip {
-    let payload = vec![0x30, 0x39, 0, 53, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    let payload = vec![0x30, 0x39, 0, 9, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
     Ip { tos: 0, id: 0x1234, frag: 0, ttl: 64, proto: 17, src: src.into(), dst: dst.into(), options: vec![], payload }
 }
 
@@ -229,7 +229,7 @@ impl Ip {
         self
     }
     /// As the CE sends it to us.
-    pub(crate) fn from_ce(&self) -> Vec<u8> {
+    pub(crate) fn ce_sends(&self) -> Vec<u8> {
         eth(OURS, CE, 0x0800, &self.bytes())
     }
     /// As we send it to the CE.
@@ -237,14 +237,14 @@ impl Ip {
         eth(CE, OURS, 0x0800, &self.bytes())
     }
     /// As the VM's kernel sends it to its gateway, and as it gets it from there.
-    pub(crate) fn from_kernel(&self) -> Vec<u8> {
+    pub(crate) fn kernel_sends(&self) -> Vec<u8> {
         eth(VRF, OURS, 0x0800, &self.bytes())
     }
     pub(crate) fn to_kernel(&self) -> Vec<u8> {
         eth(OURS, VRF, 0x0800, &self.bytes())
     }
     /// Under these stack entries, as the P router sends it and as we send it to the P router.
-    pub(crate) fn from_p(&self, stack: &[[u8; 4]]) -> Vec<u8> {
+    pub(crate) fn p_sends(&self, stack: &[[u8; 4]]) -> Vec<u8> {
         eth(PE, P, 0x8847, &[stack.concat(), self.bytes()].concat())
     }
     pub(crate) fn to_p(&self, stack: &[[u8; 4]]) -> Vec<u8> {
