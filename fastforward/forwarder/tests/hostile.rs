@@ -55,7 +55,7 @@ fn judge(input: Port, frame: &[u8], out: &[(Port, Vec<u8>)]) -> Result<(), TestC
             Port::Customer => prop_assert!(kind == 0x0800 || kind == 0x0806 || input == Port::Tap && sent == frame),
             Port::Tap => prop_assert!(kind == 0x0800 || kind == 0x0806),
         }
-        if kind == 0x0800 && *port != Port::Customer || kind == 0x0800 && input != Port::Tap {
+        if kind == 0x0800 && (*port, input) != (Port::Customer, Port::Tap) {
             prop_assert_eq!(checksum(&sent[14..14 + usize::from(sent[14] & 15) * 4]), [0, 0]);
         }
     }
