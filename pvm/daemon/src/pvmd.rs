@@ -210,8 +210,7 @@ impl Pvmd {
             let calling = matches!(message, ToCvm::Hello { .. });
             match self.relay.send(&message).context("relay")? {
                 Delivery::Queued => {}
-                // Nobody there: the next Hello comes by itself.
-                Delivery::Dropped if calling => {}
+                Delivery::Dropped if calling => self.session.nobody_there(now),
                 Delivery::Dropped => {
                     warn!("the relay takes nothing; its session starts anew");
                     self.session.broken(now);

@@ -13,8 +13,9 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Pause between two Hellos, and after a refusal.
+/// Pause between two Hellos, between two while there is no connection, and after a refusal.
 const HELLO: Duration = Duration::from_millis(250);
+const NOBODY: Duration = Duration::from_millis(25);
 const REFUSED: Duration = Duration::from_secs(2);
 
 /// What came of a message.
@@ -84,6 +85,13 @@ impl Session {
     /// The socket lost a message of ours: what follows would not fit, so start anew.
     pub(crate) fn broken(&mut self, now: Instant) {
         self.restart(now, HELLO);
+    }
+
+    /// The socket has no connection yet to send a Hello on.
+    pub(crate) fn nobody_there(&mut self, now: Instant) {
+        if let State::Calling { hello_at } = &mut self.state {
+            *hello_at = now + NOBODY;
+        }
     }
 
     pub(crate) fn receive(&mut self, now: Instant, message: ToPvm, send: &mut Vec<ToCvm>) -> Option<Event> {

@@ -131,3 +131,81 @@ async fn set_up(handle: &Handle, index: u32, want: &Tap) -> Result<(), rtnetlink
         .build();
     handle.route().add(default).replace().execute().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sched::{CloneFlags, unshare};
+    use rtnetlink::{LinkVeth, packet_route::route::RouteAttribute};
+
+    /// Runs `test` in a network namespace of its own. Needs root, as `lab/test` has it.
+    fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+        let thread = std::thread::spawn(|| {
+            if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+                eprintln!("skipped: no network namespace of our own ({error})");
+                return;
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), test()).await.unwrap() });
+        });
+        thread.join().unwrap();
+    }
+
+    async fn make(handle: &Handle) {
+        handle.link().add(LinkVeth::new("pe0", "other").build()).execute().await.unwrap();
+    }
+
+    async fn addresses(handle: &Handle, index: u32) -> Vec<String> {
+        let found: Vec<_> = handle.address().get().set_link_index_filter(index).execute().try_collect().await.unwrap();
+        let v4 = found.iter().filter(|a| a.header.family == AddressFamily::Inet);
+        let local = |a: &AddressAttribute| if let AddressAttribute::Local(a) = a { Some(*a) } else { None };
+        v4.map(|a| format!("{}/{}", a.attributes.iter().find_map(local).unwrap(), a.header.prefix_len)).collect()
+    }
+
+    /// Waits until pe0 is as wanted, default route included.
+    async fn until(handle: &Handle, want: &Tap) {
+        loop {
+            if let Ok(Some(now)) = look(handle, want).await {
+                let routes: Vec<_> =
+                    handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute().try_collect().await.unwrap();
+                let default = routes
+                    .iter()
+                    .any(|r| r.header.destination_prefix_length == 0 && r.attributes.contains(&RouteAttribute::Oif(now.index)));
+                if now.up && now.mtu == Some(want.mtu.into()) && addresses(handle, now.index).await == [want.address.to_string()] && default
+                {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[test]
+    fn the_interface_is_set_up_when_it_comes_again_when_it_returns_and_anew_when_the_wish_changes() {
+        in_namespace(|| async {
+            let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+            tokio::spawn(connection);
+            let want = Tap { name: "pe0".into(), address: "192.168.1.1/30".parse().unwrap(), mtu: 1400 };
+            let (wish, wanted) = watch::channel(want.clone());
+            let (ready, mut is_ready) = watch::channel(false);
+            tokio::spawn(keep(wanted, ready));
+            make(&handle).await;
+            is_ready.wait_for(|r| *r).await.unwrap();
+            until(&handle, &want).await;
+
+            let index = look(&handle, &want).await.unwrap().unwrap().index;
+            handle.link().del(index).execute().await.unwrap();
+            make(&handle).await;
+            until(&handle, &want).await;
+
+            let other = Tap { address: "192.168.7.1/29".parse().unwrap(), mtu: 1300, ..want };
+            wish.send_replace(other.clone());
+            until(&handle, &other).await;
+
+            // Taken down from outside, it comes up again.
+            let index = look(&handle, &other).await.unwrap().unwrap().index;
+            handle.link().change(LinkUnspec::new_with_index(index).down().build()).execute().await.unwrap();
+            until(&handle, &other).await;
+        });
+    }
+}
