@@ -113,7 +113,7 @@ pub fn run(options: &Options) -> Result<bool> {
     } else {
         ledger.step("nothing is left behind", || {
             down(&dir)?;
-            let found = leftovers::of(&name);
+            let found = leftovers::of(&name, &CITIES);
             ensure!(found.is_empty(), "left behind: {}", found.join(", "));
             Ok(((), Evidence::new("no namespace, process, mount, cgroup or directory")))
         });

@@ -48,7 +48,7 @@ impl Lab {
             ensure!(!Path::new("/run/netns").join(&netns).exists(), "a network namespace {netns} is already there");
         }
         let nodes = parallel(topology.nodes.iter(), |(node, spec)| {
-            let running = Node::start(dir, node, &Spec::new(node, spec.image, &spec.binds))?;
+            let running = Node::start(dir, node, &Spec::new(&name, node, spec.image, &spec.binds))?;
             net::name_namespace(&netns_name(&prefix, &name, node), &running)?;
             Ok((node.clone(), running))
         })?;

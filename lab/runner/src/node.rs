@@ -32,6 +32,9 @@ use std::{
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Spec {
     pub hostname: String,
+    /// Where edgeplexd's directory appears in a PE node, below /run; /run/edgeplex leads there. edgeplexd derives the
+    /// names of its cgroups from it, so it is another one in every node of every lab.
+    pub edgeplex: Option<PathBuf>,
     /// Directories of the host that the node gets empty and to itself, with their owner.
     pub private: Vec<(PathBuf, Option<String>)>,
     /// Source, target, read-only.
@@ -39,7 +42,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    pub fn new(hostname: &str, image: Image, binds: &[Bind]) -> Self {
+    pub fn new(lab: &str, hostname: &str, image: Image, binds: &[Bind]) -> Self {
         let private = match image {
             // FRR keeps crash logs in /var/tmp, by pid: ours are the same in every node.
             Image::Frr => vec![("/etc/frr".into(), Some("frr".into())), ("/var/tmp".into(), None)],
@@ -47,7 +50,8 @@ impl Spec {
             Image::EdgePlexPe | Image::Plain => vec![],
         };
         let binds = binds.iter().map(|b| (b.source.clone(), b.target.clone(), b.read_only)).collect();
-        Self { hostname: hostname.to_owned(), private, binds }
+        let edgeplex = (image == Image::EdgePlexPe).then(|| PathBuf::from(format!("pe/{lab}-{hostname}")));
+        Self { hostname: hostname.to_owned(), edgeplex, private, binds }
     }
 }
 
@@ -227,12 +231,16 @@ fn prepare_mounts(dir: &Path, spec: &Spec) -> Result<()> {
 
     let run = dir.join("run");
     mount(Some("tmpfs"), &run, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755")).context("/run")?;
-    for sub in ["lab", "edgeplex", "openvswitch", "bird", "frr", "lock"] {
+    for sub in ["lab", "openvswitch", "bird", "frr", "lock"] {
         fs::create_dir(run.join(sub))?;
     }
     give(&run.join("frr"), "frr")?;
     bind(&dir.join("shared"), &run.join("lab"), MsFlags::empty())?;
-    bind(&dir.join("edgeplex"), &run.join("edgeplex"), MsFlags::empty())?;
+    if let Some(own) = &spec.edgeplex {
+        fs::create_dir_all(run.join(own))?;
+        bind(&dir.join("edgeplex"), &run.join(own), MsFlags::empty())?;
+        std::os::unix::fs::symlink(own, run.join("edgeplex"))?;
+    }
 
     for (path, owner) in &spec.private {
         ensure!(path.is_dir(), "{} is missing: run lab/setup", path.display());

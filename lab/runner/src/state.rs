@@ -156,6 +156,9 @@ impl LabDir {
                 found.extend(own_cgroups(pid));
             }
         }
+        for node in self.nodes() {
+            found.extend(edgeplexd_cgroups(&format!("/run/pe/{}-{node}", self.name())));
+        }
         found.sort();
         found.dedup();
         found
@@ -187,6 +190,14 @@ fn own_cgroups(pid: i32) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// The parent groups that an edgeplexd with this directory makes even when it has no VMs.
+pub(crate) fn edgeplexd_cgroups(dir: &str) -> Vec<PathBuf> {
+    use sha2::{Digest, Sha256};
+    let hash: String = Sha256::digest(dir).iter().take(6).map(|b| format!("{b:02x}")).collect();
+    let trees = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|e| e.path());
+    trees.chain([PathBuf::from("/sys/fs/cgroup")]).map(|t| t.join(format!("edgeplex-{hash}"))).filter(|g| g.is_dir()).collect()
 }
 
 /// Removes a directory that holds no mounts of ours any more; a mount that is still there is detached first.

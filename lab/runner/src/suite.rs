@@ -4,7 +4,7 @@ use crate::{
     demo::{self, Ledger, Options},
     lab::{Lab, down},
     leftovers,
-    scenarios::{ALL, Ctx},
+    scenarios::{ALL, CITIES, Ctx},
     state::LabDir,
 };
 use anyhow::{Context, Result, ensure};
@@ -122,7 +122,7 @@ fn labs(root: &Path, out: &Path) -> Count {
     ledger.step("nothing is left behind", || {
         for name in ["test-a", "test-b"] {
             down(&LabDir::of(name)?)?;
-            let found = leftovers::of(name);
+            let found = leftovers::of(name, &CITIES);
             ensure!(found.is_empty(), "left behind: {}", found.join(", "));
         }
         Ok(((), Default::default()))

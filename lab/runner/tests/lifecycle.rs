@@ -110,7 +110,7 @@ fn nodes_are_joined_as_the_file_says_and_two_labs_of_one_file_do_not_meet() {
     assert!(labs[1].node("a").unwrap().output(&["ping", "-c1", "-W1", "10.0.0.2"]).unwrap().status.success());
     labs[1].down().unwrap();
     for lab in &site.labs {
-        assert_eq!(leftovers::of(lab), Vec::<String>::new());
+        assert_eq!(leftovers::of(lab, &[]), Vec::<String>::new());
     }
 }
 
@@ -126,7 +126,7 @@ fn a_lab_whose_runner_was_killed_half_way_is_taken_away_whole() {
         child.kill().unwrap();
         child.wait().unwrap();
         down(&LabDir::of(lab).unwrap()).unwrap();
-        assert_eq!(leftovers::of(lab), Vec::<String>::new(), "killed after {milliseconds} ms");
+        assert_eq!(leftovers::of(lab, &[]), Vec::<String>::new(), "killed after {milliseconds} ms");
     }
     up(&site, lab).down().unwrap();
 }
@@ -139,5 +139,5 @@ fn a_failing_command_of_a_node_takes_the_lab_down_and_is_named() {
     let out = runner(&["up", site.file().to_str().unwrap(), "--name", &site.labs[0]]).output().unwrap();
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(!out.status.success() && said.contains("node c") && said.contains("eth7"), "{said}");
-    assert_eq!(leftovers::of(&site.labs[0]), Vec::<String>::new());
+    assert_eq!(leftovers::of(&site.labs[0], &[]), Vec::<String>::new());
 }
