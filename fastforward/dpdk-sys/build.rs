@@ -37,7 +37,7 @@ fn main() {
         .header("shim/wrapper.h")
         .clang_args(&cflags)
         .allowlist_function("rte_eal_init|rte_eth_dev_(configure|start|set_mtu|get_port_by_name)|rte_eth_[rt]x_queue_setup")
-        .allowlist_function("rte_eth_(promiscuous_enable|stats_get)|rte_pktmbuf_pool_create|rte_strerror|ff_.*")
+        .allowlist_function("rte_eth_(promiscuous_enable|stats_get)|rte_pktmbuf_pool_create_by_ops|rte_strerror|ff_.*")
         .allowlist_type("rte_mbuf|rte_eth_conf|rte_eth_stats")
         .allowlist_var("RTE_PKTMBUF_HEADROOM|RTE_ETHER_HDR_LEN")
         .opaque_type("rte_eth_rxconf|rte_eth_txconf|rte_mempool")

@@ -5,7 +5,7 @@ use crate::PacketBuf;
 use edgeplex_ff_dpdk_sys as sys;
 use std::ptr::NonNull;
 
-/// One mbuf. Neither `Send` nor `Sync`: the pool's cache belongs to the thread that started EAL.
+/// One mbuf. Neither `Send` nor `Sync`: the pool serves one thread, without locks.
 ///
 /// Kept true by all methods: `data_off + data_len <= buf_len`, and the bytes of the buffer are initialised memory
 /// (the pool is made of zeroed pages).
