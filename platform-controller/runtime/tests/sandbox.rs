@@ -175,7 +175,7 @@ async fn a_vm_sees_itself_and_nothing_of_the_host() {
     assert_eq!(line("nics ").split_whitespace().collect::<Vec<_>>(), ["all", "core", "cust", "default", "lo"]);
     assert_eq!(
         line("root ").split_whitespace().collect::<Vec<_>>(),
-        ["bin", "dev", "etc", "lib", "lib64", "opt", "proc", "run", "sbin", "sys", "tmp", "usr"]
+        ["bin", "dev", "etc", "lib", "lib64", "opt", "proc", "run", "sbin", "sys", "tmp", "usr", "var"]
     );
     assert_eq!(line("opt ").trim(), "fastforward pvmd");
     // CAP_SYS_ADMIN (21), CAP_SYS_PTRACE (19), CAP_SYS_MODULE (16) are not among them; CAP_NET_ADMIN (12) is.

@@ -4,7 +4,6 @@
 //! every call is idempotent; a change is complete when ovs-vswitchd has applied it, not when it is in the database.
 
 use crate::{PortNo, SwitchError, connection::in_time};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path};
 use tokio::{
@@ -27,7 +26,6 @@ pub(crate) struct Ovsdb {
 /// One interface as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Interface {
-    name: String,
     ofport: Option<i64>,
     error: Option<String>,
 }
@@ -127,9 +125,9 @@ impl Ovsdb {
     }
 
     async fn interface(&mut self, name: &str) -> Result<Option<Interface>, SwitchError> {
-        let select = json!({"op": "select", "table": "Interface", "where": [["name", "==", name]], "columns": ["name", "ofport", "error"]});
+        let select = json!({"op": "select", "table": "Interface", "where": [["name", "==", name]], "columns": ["ofport", "error"]});
         let got = self.transact(&[select]).await?;
-        Ok(got[0]["rows"].get(0).and_then(Interface::deserialize_row))
+        Ok(got[0]["rows"].get(0).map(Interface::from_row))
     }
 
     /// Asks ovs-vswitchd to apply what the database has, together with `operations`, and waits until it has.
@@ -167,7 +165,7 @@ impl Ovsdb {
         let port = |name: &str, reason: String| SwitchError::Port { name: name.into(), reason };
         let mine = self.bridge_ports(bridge).await?;
         let mut operations = vec![];
-        let mut pending = false;
+        let (mut pending, mut added) = (false, vec![]);
         for (n, name) in names.iter().enumerate() {
             let select = json!({"op": "select", "table": "Port", "where": [["name", "==", name]], "columns": ["_uuid"]});
             let got = self.transact(&[select]).await?;
@@ -178,6 +176,7 @@ impl Ovsdb {
                 }
                 Some(_) => return Err(port(name, "is a port of another bridge".into())),
                 None => {
+                    added.push(*name);
                     let (interface, record) = (format!("i{n}"), format!("p{n}"));
                     operations.push(json!({"op": "insert", "table": "Interface", "row": {"name": name}, "uuid-name": interface}));
                     let row = json!({"name": name, "interfaces": ["named-uuid", interface]});
@@ -190,10 +189,22 @@ impl Ovsdb {
         if pending || !operations.is_empty() {
             self.change(operations).await?;
         }
+        let numbers = self.numbers(names).await;
+        if numbers.is_err() {
+            // Without its device a port would stand in the database for nothing.
+            for name in added {
+                self.remove_port(bridge, name).await?;
+            }
+        }
+        numbers
+    }
+
+    async fn numbers(&mut self, names: &[&str]) -> Result<BTreeMap<String, PortNo>, SwitchError> {
         let mut out = BTreeMap::new();
         for name in names {
-            let i = self.interface(name).await?.ok_or_else(|| port(name, "vanished while it was added".into()))?;
-            let number = i.number().ok_or_else(|| port(name, i.error.clone().unwrap_or_else(|| "the switch gave it no number".into())))?;
+            let fail = |reason: String| SwitchError::Port { name: (*name).into(), reason };
+            let i = self.interface(name).await?.ok_or_else(|| fail("vanished while it was added".into()))?;
+            let number = i.number().ok_or_else(|| fail(i.error.clone().unwrap_or_else(|| "the switch gave it no number".into())))?;
             out.insert((*name).to_owned(), number);
         }
         Ok(out)
@@ -217,12 +228,11 @@ impl Ovsdb {
 }
 
 impl Interface {
-    fn deserialize_row(row: &Value) -> Option<Self> {
-        Some(Self {
-            name: String::deserialize(&row["name"]).ok()?,
+    fn from_row(row: &Value) -> Self {
+        Self {
             ofport: optional(&row["ofport"]).and_then(Value::as_i64),
             error: optional(&row["error"]).and_then(Value::as_str).map(str::to_owned),
-        })
+        }
     }
 
     /// -1 says that the device could not be opened.
@@ -238,10 +248,10 @@ mod tests {
     #[test]
     fn optional_columns_and_sets_of_uuids() {
         let row = json!({"name": "eth1", "ofport": 7, "error": ["set", []]});
-        let i = Interface::deserialize_row(&row).unwrap();
+        let i = Interface::from_row(&row);
         assert_eq!((i.number(), i.error.as_deref()), (Some(PortNo(7)), None));
         let row = json!({"name": "eth1", "ofport": -1, "error": "could not open network device eth1 (No such device)"});
-        let i = Interface::deserialize_row(&row).unwrap();
+        let i = Interface::from_row(&row);
         assert_eq!(i.number(), None);
         assert!(i.error.unwrap().contains("No such device"));
         assert_eq!(uuids(&json!(["uuid", "a"])), ["a"]);

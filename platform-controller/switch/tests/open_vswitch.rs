@@ -10,8 +10,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// An Open vSwitch with a bridge `fabric` and some veth pairs, gone with this value.
+/// An Open vSwitch with a bridge and some veth pairs, gone with this value.
 struct Ovs {
+    /// A bridge's own port is a TAP of that name in this namespace: each test has another.
+    bridge: String,
     dir: tempfile::TempDir,
     links: Vec<String>,
 }
@@ -26,9 +28,9 @@ fn run(program: &str, args: &[&str], dir: &Path) {
 }
 
 impl Ovs {
-    fn start() -> Self {
+    fn start(tag: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("edgeplex-ovs-").tempdir().unwrap();
-        let ovs = Self { dir, links: vec![] };
+        let ovs = Self { bridge: format!("{tag}{:x}", std::process::id()), dir, links: vec![] };
         let d = ovs.dir.path();
         let at = |f: &str| d.join(f).display().to_string();
         let sock = format!("unix:{}", at("db.sock"));
@@ -38,7 +40,8 @@ impl Ovs {
         run("ovsdb-server", &[&at("conf.db"), &remote, &pid, &log, "--detach", "--no-chdir", &format!("--unixctl={}", at("db.ctl"))], d);
         run("ovs-vsctl", &["--no-wait", &format!("--db={sock}"), "init"], d);
         ovs.start_vswitchd();
-        let add = ["add-br", "fabric", "--", "set", "bridge", "fabric", "datapath_type=netdev", "protocols=OpenFlow13", "fail_mode=secure"];
+        let add =
+            ["add-br", &ovs.bridge, "--", "set", "bridge", &ovs.bridge, "datapath_type=netdev", "protocols=OpenFlow13", "fail_mode=secure"];
         run("ovs-vsctl", &[&[&format!("--db={sock}")[..], "--timeout=10"][..], &add].concat(), d);
         ovs
     }
@@ -95,8 +98,8 @@ fn model(p: &[PortNo]) -> FabricModel {
 #[tokio::test]
 #[ignore = "needs root and Open vSwitch"]
 async fn rules_are_installed_read_back_equal_and_changed_atomically() {
-    let ovs = Ovs::start();
-    let mut s = Switch::connect(ovs.dir.path(), "fabric").await.unwrap();
+    let ovs = Ovs::start("esbra");
+    let mut s = Switch::connect(ovs.dir.path(), &ovs.bridge).await.unwrap();
     let ports: Vec<_> = (0..6).map(PortNo).collect();
     let (model, none) = (model(&ports), vec![]);
     assert_eq!(s.rules().await.unwrap(), none);
@@ -108,7 +111,7 @@ async fn rules_are_installed_read_back_equal_and_changed_atomically() {
     assert_eq!(have.len(), want.len());
 
     // A foreign rule is found and removed; a changed one is put right; nothing else is touched.
-    let of = format!("unix:{}/fabric.mgmt", ovs.dir.path().display());
+    let of = format!("unix:{}/{}.mgmt", ovs.dir.path().display(), ovs.bridge);
     run("ovs-ofctl", &["-O", "OpenFlow13", "add-flow", &of, "priority=7,ip,nw_proto=6,actions=dec_ttl,normal"], ovs.dir.path());
     run("ovs-ofctl", &["-O", "OpenFlow13", "add-flow", &of, "table=1,priority=200,mpls,mpls_label=20,actions=drop"], ovs.dir.path());
     let change = diff(&want, &s.rules().await.unwrap());
@@ -128,7 +131,7 @@ async fn rules_are_installed_read_back_equal_and_changed_atomically() {
 
     // The rules outlive the connection, and go when told.
     drop(s);
-    let mut s = Switch::connect(ovs.dir.path(), "fabric").await.unwrap();
+    let mut s = Switch::connect(ovs.dir.path(), &ovs.bridge).await.unwrap();
     assert!(diff(&want, &s.rules().await.unwrap()).is_empty());
     s.apply(&diff(&[], &want)).await.unwrap();
     assert_eq!(s.rules().await.unwrap(), none);
@@ -137,9 +140,9 @@ async fn rules_are_installed_read_back_equal_and_changed_atomically() {
 #[tokio::test]
 #[ignore = "needs root and Open vSwitch"]
 async fn ports_are_added_once_and_removed_once() {
-    let mut ovs = Ovs::start();
+    let mut ovs = Ovs::start("esbrb");
     let (a, b) = (ovs.link("esa"), ovs.link("esb"));
-    let mut s = Switch::connect(ovs.dir.path(), "fabric").await.unwrap();
+    let mut s = Switch::connect(ovs.dir.path(), &ovs.bridge).await.unwrap();
     let both = s.ensure_ports(&[&a, &b]).await.unwrap();
     assert_eq!(both.len(), 2);
     assert_ne!(both[&a], both[&b]);
@@ -150,6 +153,10 @@ async fn ports_are_added_once_and_removed_once() {
         Err(SwitchError::Port { name, reason }) => assert!(name == "esmissing" && reason.contains("No such device"), "{reason}"),
         other => panic!("{other:?}"),
     }
+    // It has left nothing in the database.
+    let db = format!("--db=unix:{}/db.sock", ovs.dir.path().display());
+    let ports = Command::new("ovs-vsctl").args([&db[..], "list-ports", &ovs.bridge]).output().unwrap();
+    assert_eq!(String::from_utf8(ports.stdout).unwrap().lines().count(), 2);
     s.remove_port("esmissing").await.unwrap();
     s.remove_port(&a).await.unwrap();
     s.remove_port(&a).await.unwrap();
@@ -165,9 +172,9 @@ async fn ports_are_added_once_and_removed_once() {
 #[tokio::test]
 #[ignore = "needs root and Open vSwitch"]
 async fn a_switch_that_restarts_is_found_again_and_one_without_the_bridge_is_an_error() {
-    let mut ovs = Ovs::start();
+    let mut ovs = Ovs::start("esbrc");
     let a = ovs.link("esc");
-    let mut s = Switch::connect(ovs.dir.path(), "fabric").await.unwrap();
+    let mut s = Switch::connect(ovs.dir.path(), &ovs.bridge).await.unwrap();
     let number = s.ensure_port(&a).await.unwrap();
     ovs.exit("vsw.ctl");
     assert!(s.rules().await.is_err());

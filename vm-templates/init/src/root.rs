@@ -52,11 +52,7 @@ fn place(spec: &BootSpec, entry: &Entry) -> anyhow::Result<()> {
     match entry {
         Entry::Host { path } => match fs::symlink_metadata(path) {
             // As on the host: /lib is a link to usr/lib, or a directory.
-            Ok(m) if m.is_symlink() => {
-                let to = to(path);
-                parent(&to)?;
-                Ok(symlink(fs::read_link(path)?, to)?)
-            }
+            Ok(m) if m.is_symlink() => link(&fs::read_link(path)?, &to(path)),
             Ok(_) => bind(Path::new(path), &to(path), Access::Read),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e.into()),
@@ -65,6 +61,7 @@ fn place(spec: &BootSpec, entry: &Entry) -> anyhow::Result<()> {
             fs::create_dir_all(to(path))?;
             tmpfs(&to(path), *size_kb, *mode)
         }
+        Entry::Link { path, to: target } => link(Path::new(target), &to(path)),
         Entry::Device { path } => bind(Path::new(path), &to(path), Access::Device),
         Entry::Proc { path } => {
             fs::create_dir_all(to(path))?;
@@ -80,6 +77,11 @@ fn place(spec: &BootSpec, entry: &Entry) -> anyhow::Result<()> {
             }),
         },
     }
+}
+
+fn link(target: &Path, at: &Path) -> anyhow::Result<()> {
+    parent(at)?;
+    Ok(symlink(target, at)?)
 }
 
 fn parent(path: &Path) -> io::Result<()> {

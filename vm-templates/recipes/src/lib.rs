@@ -29,6 +29,11 @@ pub enum Entry {
         size_kb: u32,
         mode: u32,
     },
+    /// A symbolic link.
+    Link {
+        path: String,
+        to: String,
+    },
     /// The host's device node.
     Device {
         path: String,
@@ -114,6 +119,7 @@ mod tests {
             for e in &recipe.root {
                 let (Entry::Host { path }
                 | Entry::Tmpfs { path, .. }
+                | Entry::Link { path, .. }
                 | Entry::Device { path }
                 | Entry::Proc { path }
                 | Entry::Vm { path, .. }) = e;

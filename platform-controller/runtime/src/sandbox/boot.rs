@@ -86,7 +86,7 @@ impl Sandbox {
             timings.push((stage.to_owned(), clock.elapsed()));
             clock = Instant::now();
         };
-        let template = self.template(spec.kind)?;
+        let template = self.template(spec.kind).await?;
         lap("template");
 
         let dir = self.vm_dir(id);

@@ -28,7 +28,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -53,7 +53,7 @@ pub struct SandboxConfig {
 #[derive(Debug)]
 pub struct Sandbox {
     config: SandboxConfig,
-    templates: Templates,
+    templates: Arc<Templates>,
     cgroups: Cgroups,
     /// The first user id of each VM that exists or is being made.
     uids: Mutex<BTreeMap<VmId, u32>>,
@@ -80,7 +80,7 @@ impl Sandbox {
         let dir = config.dir.canonicalize().map_err(bad(name.clone()))?;
         let bin_dir = config.bin_dir.canonicalize().map_err(bad(config.bin_dir.display().to_string()))?;
         let config = SandboxConfig { dir, bin_dir };
-        let templates = Templates::open(&config.dir.join("templates"), &config.bin_dir)?;
+        let templates = Arc::new(Templates::open(&config.dir.join("templates"), &config.bin_dir)?);
         let group = format!("edgeplex-{}", crate::spec::hex(&Sha256::digest(config.dir.as_os_str().as_encoded_bytes()), 12));
         let s = Self { config, templates, cgroups: Cgroups::open(&group), uids: Mutex::default() };
         for id in s.ids().map_err(bad(name))? {
@@ -101,9 +101,11 @@ impl Sandbox {
         Ok(s)
     }
 
-    /// The template from which VMs of that kind are made now.
-    pub fn template(&self, kind: crate::VmKind) -> Result<edgeplex_recipes::Template, RuntimeError> {
-        Ok(self.templates.resolve(boot::recipe(kind))?)
+    /// The template from which VMs of that kind are made now. Reads programs that have changed since the last time.
+    pub async fn template(&self, kind: crate::VmKind) -> Result<edgeplex_recipes::Template, RuntimeError> {
+        let templates = self.templates.clone();
+        let resolve = tokio::task::spawn_blocking(move || templates.resolve(boot::recipe(kind)));
+        Ok(resolve.await.map_err(|e| RuntimeError::Invalid(format!("template: {e}")))??)
     }
 
     fn uids(&self) -> MutexGuard<'_, BTreeMap<VmId, u32>> {
