@@ -248,7 +248,7 @@ impl Vrf {
                 ops.push(fib::FibOp::Tunnel(tunnel.clone()));
             }
         }
-        if !state.tunnels.is_empty() || !routes {
+        if !routes {
             return ops;
         }
         let best = &self.best;
@@ -260,7 +260,8 @@ impl Vrf {
             let Some(op) = op else { break };
             ops.push(op);
         }
-        while ops.len() < max && self.fib.dirty.is_empty() {
+        // There is room only if every route is out.
+        while ops.len() < max {
             let Some(id) = state.gone.pop_first() else { break };
             state.told.remove(&id);
             ops.push(fib::FibOp::TunnelGone { id });

@@ -1,5 +1,7 @@
 //! pvmd's surroundings, played by the test: a FastForward on a Unix socket, a CVM on a real relay, a CE on loopback.
 
+#![allow(unreachable_pub)]
+
 use edgeplex_bgp::PeerConfig;
 use edgeplex_bgp_wire::{AsPath, Attributes, Family, Nlri};
 use edgeplex_ff_fib_api::{FibOp, Reply, Request, Status, Target, VERSION, encode_reply};
@@ -522,7 +524,7 @@ impl Site {
             address: Ipv4Net::new(net.pe, 30).unwrap(),
             customer_mtu: 1500,
             core_mtu: 1600,
-            bgp: bgp.then(|| config::CustomerBgp {
+            bgp: bgp.then_some(config::CustomerBgp {
                 neighbor: net.ce,
                 remote_as: 65101,
                 password: None,
