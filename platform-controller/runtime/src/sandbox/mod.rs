@@ -13,9 +13,9 @@
 
 mod boot;
 mod cgroup;
-mod ifreq;
 mod nics;
 mod proc;
+mod sockopt;
 mod state;
 
 use crate::{Answer, Runtime, RuntimeError, VmId, VmInfo, VmSpec, VmState};

@@ -1,6 +1,6 @@
 //! vNICs: veth pairs with one end in the VM.
 
-use super::ifreq;
+use super::sockopt;
 use crate::Nic;
 use futures::FutureExt;
 use nix::sched::{CloneFlags, setns};
@@ -36,8 +36,8 @@ pub(super) async fn create(pid: u32, nics: &[Nic], raw: bool) -> io::Result<()> 
         handle.link().add(pair).execute().await.map_err(error(format!("veth {}", nic.host_name)))?;
         // The switch's end carries frames, no traffic of the host's own.
         let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", nic.host_name), "1");
-        ifreq::offloads_off(&nic.host_name)?;
-        ifreq::up(&nic.host_name, true)?;
+        sockopt::offloads_off(&nic.host_name)?;
+        sockopt::up(&nic.host_name, true)?;
     }
     task.abort();
     let nics = nics.to_vec();
@@ -54,12 +54,12 @@ fn in_new_thread(f: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Res
 /// The VM's ends, from within its network namespace.
 fn inside(pid: u32, nics: &[Nic], raw: bool) -> io::Result<()> {
     setns(fs::File::open(format!("/proc/{pid}/ns/net"))?, CloneFlags::CLONE_NEWNET)?;
-    ifreq::up("lo", true)?;
+    sockopt::up("lo", true)?;
     for nic in nics {
         // Until IPv6 is served, the kernel shall not solicit routers on a customer's or core's segment.
         let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", nic.name), "1");
-        ifreq::offloads_off(&nic.name)?;
-        ifreq::up(&nic.name, !raw)?;
+        sockopt::offloads_off(&nic.name)?;
+        sockopt::up(&nic.name, !raw)?;
     }
     Ok(())
 }
