@@ -74,6 +74,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "edgeplex-switch",
             "edgeplex-runtime",
             "edgeplex-mgmt",
+            "edgeplex-transport",
             "edgeplex-ff-fib-api",
         ],
     ),

@@ -68,11 +68,13 @@ pub(super) fn edgeplexd(ctx: &Ctx<'_>) -> Result<Evidence> {
     ensure!(before == (ctx.flows(city)?, ctx.vm_processes(city)?), "rules or VMs changed when edgeplexd died");
     let started = Instant::now();
     launch::edgeplexd(node)?;
-    wait::until("edgeplexd has reconciled", CONVERGE, || {
-        let out = ctx.edgeplex(city, &["diff"])?;
-        let said = [out.stdout, out.stderr].concat();
-        Ok(if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&said).trim().to_owned()) })
+    let changes = wait::until("edgeplexd has reconciled", CONVERGE, || {
+        let status = ctx.edgeplex_json(city, &["status"])?;
+        let of = |k: &str| status.pointer(&format!("/reconciler/{k}")).cloned().unwrap_or_default();
+        let settled = of("settled") == true && of("passes").as_u64().is_some_and(|p| p > 0);
+        Ok(if settled { Ok(of("changes").as_u64()) } else { Err(status.to_string()) })
     })?;
+    ensure!(changes == Some(0), "after its restart edgeplexd made {changes:?} changes where none was due");
     let seconds = started.elapsed().as_secs_f64();
     let after = (ctx.flows(city)?, ctx.vm_processes(city)?);
     ensure!(before.0 == after.0, "the switch rules changed: {:?}", difference(&before.0, &after.0));
