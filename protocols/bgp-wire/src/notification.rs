@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn names_and_the_shutdown_communication() {
-        let n = Notification::new(Code::Cease, 2, b"\x0cmoving\x1b house");
+        let n = Notification::new(Code::Cease, 2, b"\x0dmoving\x1b house");
         assert_eq!(n.to_string(), "Cease: administrative shutdown (6/2) \"moving  house\"");
         assert_eq!(Notification::new(Code::Cease, 2, b"\x7fshort").shutdown_communication(), None);
         assert_eq!(Notification::new(Code::Other(77), 200, &[]).to_string(), "unknown error (77/200)");

@@ -14,12 +14,16 @@ use crate::inbound::{Inbound, Outcomes, Refusal};
 use crate::rib_out::AdjRibOut;
 use crate::session::{self, Local, Negotiated};
 use edgeplex_bgp_wire::{Cease, Code, Frame, MAX_MESSAGE, MessageType, Notification, Open, RouteRefresh, frame, keepalive};
-use std::{cmp::Ordering, time::Duration};
+use std::{cmp::Ordering, net::Ipv4Addr, time::Duration};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the peer may take to send its OPEN: the "large value" of RFC 4271 §8.2.2.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(240);
+/// How long the peer may take to send its OPEN (RFC 4271 §8.2.2 asks for a large value).
+const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long our OPEN waits for the peer's on a second connection.
+const DELAY_OPEN: Duration = Duration::from_secs(1);
+/// Connections whose OPEN is still to come collide only while they are this young: an older one may be dead.
+const COLLISION_WINDOW: Duration = Duration::from_secs(2);
 /// A session that held this long was no failure: the next pause is the shortest.
 const STABLE: Duration = Duration::from_secs(10);
 
@@ -55,6 +59,10 @@ struct Connection {
     state: State,
     buffer: Vec<u8>,
     negotiated: Option<Negotiated>,
+    /// When the TCP connection was made.
+    since: Time,
+    /// Our OPEN has not been sent; then it will be.
+    open_due: Option<Time>,
     /// Connect, open or hold timer, by state.
     expires: Option<Time>,
     keepalive: Option<Time>,
@@ -83,6 +91,8 @@ pub struct Peer {
     /// When to connect next.
     retry: Option<Time>,
     failures: u32,
+    /// BGP identifier of the peer, once heard.
+    peer_id: Option<Ipv4Addr>,
     /// Connections of the peer are refused until then.
     refuse_until: Time,
     established_at: Option<Time>,
@@ -109,6 +119,7 @@ impl Peer {
             next_id: 0,
             retry: None,
             failures: 0,
+            peer_id: None,
             refuse_until: Time::ZERO,
             established_at: None,
             inbound: None,
@@ -186,7 +197,7 @@ impl Peer {
 
     /// When [`Event::Timer`] is next due.
     pub fn deadline(&self) -> Option<Time> {
-        let of_connections = self.connections.iter().flat_map(|c| [c.expires.filter(|_| !self.paused), c.keepalive]);
+        let of_connections = self.connections.iter().flat_map(|c| [c.expires.filter(|_| !self.paused), c.keepalive, c.open_due]);
         of_connections.chain([self.retry]).flatten().min()
     }
 
@@ -230,6 +241,7 @@ impl Peer {
             Event::Connected(id) => {
                 if let Some(c) = self.connections.iter_mut().find(|c| c.id == id && c.state == State::Connect) {
                     c.state = State::OpenSent;
+                    c.since = now;
                     c.expires = Some(now + OPEN_TIMEOUT);
                     self.send_open(id, &mut actions);
                 }
@@ -266,11 +278,20 @@ impl Peer {
         self.send(id, open.encode(), actions);
     }
 
-    fn new_connection(&mut self, outgoing: bool, state: State, expires: Time) -> ConnId {
+    fn new_connection(&mut self, now: Time, outgoing: bool, state: State, timeout: Duration) -> ConnId {
         let id = ConnId(self.next_id);
         self.next_id += 1;
-        let expires = Some(expires);
-        self.connections.push(Connection { id, outgoing, state, buffer: Vec::new(), negotiated: None, expires, keepalive: None });
+        self.connections.push(Connection {
+            id,
+            outgoing,
+            state,
+            buffer: Vec::new(),
+            negotiated: None,
+            since: now,
+            open_due: None,
+            expires: Some(now + timeout),
+            keepalive: None,
+        });
         id
     }
 
@@ -281,7 +302,7 @@ impl Peer {
         self.retry = None;
         // A connection that is getting somewhere is enough.
         if self.enabled && !self.config.passive && !self.connections.iter().any(|c| c.outgoing || c.state >= State::OpenConfirm) {
-            let id = self.new_connection(true, State::Connect, now + CONNECT_TIMEOUT);
+            let id = self.new_connection(now, true, State::Connect, CONNECT_TIMEOUT);
             actions.push(Action::Connect(id));
         }
     }
@@ -289,7 +310,10 @@ impl Peer {
     fn schedule_retry(&mut self, now: Time) {
         if self.enabled && !self.config.passive && self.retry.is_none() {
             let doubled = self.config.backoff.first.saturating_mul(1 << self.failures.min(16));
-            self.retry = Some(now + doubled.min(self.config.backoff.last));
+            let pause = doubled.min(self.config.backoff.last);
+            // The side that would lose a collision lets the other go first.
+            let stagger = if self.peer_id.is_some_and(|id| self.local.router_id < id) { pause / 2 } else { Duration::ZERO };
+            self.retry = Some(now + pause + stagger);
             self.failures = self.failures.saturating_add(1);
         }
     }
@@ -303,9 +327,16 @@ impl Peer {
         if let Some(id) = older {
             self.drop_connection(id, Some(Notification::cease(Cease::ConnectionCollision)), actions);
         }
-        let id = self.new_connection(false, State::OpenSent, now + OPEN_TIMEOUT);
+        // Beside another connection we hear first who is calling (RFC 4271 §8.1.1, DelayOpen): what both sides decide on a
+        // collision then rests on the identifiers alone, not on whose message was faster.
+        let second = self.connections.iter().any(|c| c.state >= State::OpenSent);
+        let id = self.new_connection(now, false, State::OpenSent, OPEN_TIMEOUT);
         actions.push(Action::Adopt(id));
-        self.send_open(id, actions);
+        if second {
+            self.connections.iter_mut().filter(|c| c.id == id).for_each(|c| c.open_due = Some(now + DELAY_OPEN));
+        } else {
+            self.send_open(id, actions);
+        }
     }
 
     /// Takes a connection away that is not established.
@@ -330,7 +361,7 @@ impl Peer {
         }
         actions.push(Action::Close(id));
         // What ended a session is not hidden by a failure to connect again.
-        if connection.state == State::Established || !silent || self.resets == 0 {
+        if connection.state == State::Established || !silent || self.resets == 0 && self.connections.is_empty() {
             self.last_error = Some(reason.to_owned());
         }
         if connection.state == State::Established {
@@ -379,6 +410,15 @@ impl Peer {
                 // RFC 4271 §6.5
                 let n = Notification::new(Code::HoldTimerExpired, 0, &[]);
                 self.lose(now, id, &n.to_string(), Some(n.clone()), actions);
+            }
+        }
+        let silent: Vec<_> = self.connections.iter().filter(|c| due(c.open_due)).map(|c| c.id).collect();
+        for id in silent {
+            if self.established().is_some() {
+                self.drop_connection(id, Some(Notification::cease(Cease::ConnectionCollision)), actions);
+            } else {
+                self.connections.iter_mut().filter(|c| c.id == id).for_each(|c| c.open_due = None);
+                self.send_open(id, actions);
             }
         }
         let mut keepalives = Vec::new();
@@ -497,10 +537,20 @@ impl Peer {
             Ok(negotiated) => negotiated,
             Err((reason, n)) => return self.lose(now, id, &reason, Some(n), actions),
         };
+        self.peer_id = Some(negotiated.peer_id);
         if !self.resolve_collision(now, id, &negotiated, actions) {
             return;
         }
+        let connecting = self.connections.iter().find(|c| c.state == State::Connect).map(|c| c.id);
+        if let Some(other) = connecting {
+            // It would only collide.
+            self.drop_connection(other, None, actions);
+        }
+        if self.connections.iter().any(|c| c.id == id && c.open_due.is_some()) {
+            self.send_open(id, actions);
+        }
         let Some(c) = self.connections.iter_mut().find(|c| c.id == id) else { return };
+        c.open_due = None;
         c.state = State::OpenConfirm;
         c.negotiated = Some(negotiated);
         c.expires = None;
@@ -523,9 +573,13 @@ impl Peer {
             self.drop_connection(id, collision(), actions);
             return false;
         }
-        let Some(other) = self.connections.iter().find(|c| c.id != id && c.state == State::OpenConfirm).map(|c| c.id) else {
-            return true;
+        let collides = |c: &&Connection| match c.state {
+            State::OpenConfirm => true,
+            // The peer's identifier is known now, so it may be decided here (§6.8): the peer decides the same.
+            State::OpenSent => c.outgoing != outgoing && now < c.since + COLLISION_WINDOW,
+            _ => false,
         };
+        let Some(other) = self.connections.iter().filter(|c| c.id != id).find(collides).map(|c| c.id) else { return true };
         // The connection opened by the side with the larger identifier stays; RFC 6286 §2.3 breaks ties by AS number.
         let ours = (self.local.router_id, self.local.asn).cmp(&(negotiated.peer_id, self.config.remote_as));
         let stays = outgoing == (ours == Ordering::Greater);

@@ -27,6 +27,8 @@ const SEND_HOLD: Duration = Duration::from_secs(8 * 60);
 const MAX_LINGERING: usize = 4;
 /// Commands worked off before connections are looked after again.
 const COMMANDS_AT_ONCE: usize = 1024;
+/// Rounds of composing and writing before commands and reading have their turn.
+const WRITES_AT_ONCE: usize = 8;
 /// Malformed UPDATEs are logged at this pace; all are counted.
 const LOG_PACE: Duration = Duration::from_secs(1);
 
@@ -70,6 +72,8 @@ struct Task {
     lingering: JoinSet<()>,
     buffer: Vec<u8>,
     stopping: bool,
+    /// The established connection may take more at once.
+    more_to_write: bool,
     faults_logged: (u64, Option<Instant>),
 }
 
@@ -99,6 +103,7 @@ pub(super) async fn run(config: PeerConfig, local: Local, wiring: Wiring) {
         lingering: JoinSet::new(),
         buffer: vec![0; READ_SIZE],
         stopping: false,
+        more_to_write: false,
         faults_logged: (0, None),
     };
     task.step(Input::Start, None);
@@ -156,6 +161,7 @@ impl Task {
             },
             Some(_) = self.lingering.join_next(), if !self.lingering.is_empty() => Wake::Nothing,
             () = sleep => Wake::Timer,
+            () = std::future::ready(()), if self.more_to_write => Wake::Nothing,
         }
     }
 
@@ -255,15 +261,29 @@ impl Task {
         self.buffer = buffer;
     }
 
-    /// Composes what the established connection takes, and writes on all.
+    /// Writes on all connections; composes UPDATEs as long as the established one takes them.
     fn write_all(&mut self) {
         let established = self.peer.established_connection();
-        if let Some(c) = self.connections.iter_mut().find(|c| Some(c.id) == established) {
-            while c.waiting() < WRITE_AHEAD && self.peer.next_update(c.out()) {}
-        }
+        self.more_to_write = false;
         let mut failed = Vec::new();
         for c in &mut self.connections {
-            if let Err(error) = c.write_now() {
+            let mut written = c.write_now();
+            if Some(c.id) == established {
+                let mut rounds = 0;
+                while written.is_ok() && c.waiting() == 0 {
+                    while c.waiting() < WRITE_AHEAD && self.peer.next_update(c.out()) {}
+                    if c.waiting() == 0 {
+                        break;
+                    }
+                    written = c.write_now();
+                    rounds += 1;
+                    if rounds == WRITES_AT_ONCE {
+                        self.more_to_write = true;
+                        break;
+                    }
+                }
+            }
+            if let Err(error) = written {
                 failed.push((c.id, error));
             }
         }
