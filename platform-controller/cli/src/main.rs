@@ -1,1 +1,65 @@
-fn main() {}
+//! `edgeplex`, the operator's command line: reads arguments and files, asks the controller, prints what it says.
+//!
+//! Exit codes: 0 all is well; 1 it could not be done, or `diff` found a difference; 2 the input is invalid.
+
+mod args;
+mod change;
+mod describe;
+mod error;
+mod get;
+mod input;
+mod output;
+mod show;
+mod status;
+mod wait;
+
+use args::{Args, Command, CustomerCommand, DeleteWhat, DescribeWhat, GetWhat};
+use clap::Parser;
+use edgeplex_api::Client;
+use error::Stop;
+use output::Printer;
+use std::process::ExitCode;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let client = Client::new(&args.socket);
+    let printer = Printer::new(args.output);
+    match run(&client, printer, args.command).await {
+        Ok(code) => code,
+        Err(stop) => stop.report(),
+    }
+}
+
+async fn run(client: &Client, out: Printer, command: Command) -> Result<ExitCode, Stop> {
+    match command {
+        Command::Apply { files, dry_run, wait } => change::apply(client, out, &input::read_files(&files)?, dry_run, wait).await?,
+        Command::Diff { files } => return change::diff(client, out, &files).await,
+        Command::Get { what } => get::get(client, out, what).await?,
+        Command::Describe { what: DescribeWhat::Customer { name } } => describe::customer(client, out, &name).await?,
+        Command::Delete { what, files, wait } => {
+            let names = match what {
+                Some(DeleteWhat::Customer { names }) => names,
+                None => input::read_files(&files)?.customers_to_delete()?,
+            };
+            change::delete(client, out, names, wait).await?;
+        }
+        Command::Customer { command } => customer(client, out, command).await?,
+        Command::Show { what, customer } => show::show(client, out, what, customer.as_ref()).await?,
+        Command::Status => status::status(client, out).await?,
+        Command::Audit => status::audit(client, out).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn customer(client: &Client, out: Printer, command: CustomerCommand) -> Result<(), Stop> {
+    match command {
+        CustomerCommand::Create { name, import, export, attachments, dry_run, wait } => {
+            let input = input::new_customer(&name, &import, &export, &attachments)?;
+            change::create(client, out, &name, &input, dry_run, wait).await
+        }
+        CustomerCommand::Delete { names, wait } => change::delete(client, out, names, wait).await,
+        CustomerCommand::List => get::get(client, out, Some(GetWhat::Customers)).await,
+        CustomerCommand::Show { name } => describe::customer(client, out, &name).await,
+    }
+}
