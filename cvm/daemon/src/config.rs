@@ -27,6 +27,8 @@ pub enum ConfigError {
     Version(u8),
     #[error("{what} {value} is given to two attachments")]
     Twice { what: &'static str, value: String },
+    #[error("core interface `{0}`: a name is 1 to 15 letters and digits")]
+    Interface(String),
     #[error("{0}: {1}")]
     Key(AttachmentId, String),
 }
@@ -46,6 +48,11 @@ pub fn load(path: &Path) -> Result<CvmConfig, ConfigError> {
 fn check(config: &CvmConfig) -> Result<(), ConfigError> {
     if config.version != VERSION {
         return Err(ConfigError::Version(config.version));
+    }
+    // The name becomes part of a path in /proc/sys.
+    let good = |name: &str| (1..=15).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric());
+    if let Some(bad) = config.core.iter().find(|i| !good(&i.name)) {
+        return Err(ConfigError::Interface(bad.name.clone()));
     }
     unique("attachment", config.attachments.iter().map(|a| a.id.to_string()))?;
     unique("route distinguisher", config.attachments.iter().map(|a| a.rd.to_string()))?;

@@ -21,7 +21,7 @@ use edgeplex_transport::{
     mgmt::MgmtServer,
     relay::{Delivery, Peer, RelayServer},
 };
-use edgeplex_types::Epoch;
+use edgeplex_types::{AttachmentId, Epoch};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +36,7 @@ use tracing::{error, info, warn};
 /// Steps of queued work, and messages sent, between two looks at what has come in.
 const SLICE: usize = 256;
 const TICK: Duration = Duration::from_millis(100);
+const LOG_PACE: Duration = Duration::from_secs(1);
 /// BGP hold time towards route reflectors, seconds.
 const HOLD_TIME: u16 = 30;
 /// How long a route reflector keeps our routes while we are away, seconds (RFC 4724).
@@ -102,6 +103,8 @@ pub struct Control {
     fabric: watch::Sender<Option<Arc<Fabric>>>,
     fabric_dirty: bool,
     exit: Option<Exit>,
+    /// When a refusal of an attachment was last logged, and how many were not since.
+    refusals: BTreeMap<AttachmentId, (Option<Instant>, u64)>,
     _management: MgmtServer,
 }
 
@@ -154,6 +157,7 @@ impl Control {
             fabric,
             fabric_dirty: true,
             exit: None,
+            refusals: BTreeMap::new(),
             _management: management,
         };
         control.set_peers();
@@ -229,10 +233,22 @@ impl Control {
             // Before anything that carries the label leaves this task.
             Action::LabelsChanged => self.labels_file.save(self.vpn.labels()).context("storing the labels")?,
             Action::FabricChanged => self.fabric_dirty = true,
-            Action::Refused(attachment, why) => warn!(%attachment, why, "a PVM is refused"),
+            Action::Refused(attachment, why) => self.log_refusal(attachment, &why),
             Action::LabelMissing(why) => error!(%why, "an attachment has no label"),
         }
         Ok(())
+    }
+
+    /// At most a line a second for each attachment: a PVM must not fill the log.
+    fn log_refusal(&mut self, attachment: AttachmentId, why: &str) {
+        let now = Instant::now();
+        let entry = self.refusals.entry(attachment.clone()).or_default();
+        if entry.0.is_some_and(|last| now < last + LOG_PACE) {
+            entry.1 += 1;
+            return;
+        }
+        warn!(%attachment, why, unlogged = entry.1, "a PVM is refused");
+        *entry = (Some(now), 0);
     }
 
     /// Tells the switch's controller what is new. After a start it hears nothing until neighbours had time to resolve: an
@@ -367,8 +383,8 @@ impl Control {
         self.relay.set_keys(relay_keys(&new)?)?;
         self.vpn.configure(Instant::now(), vpn_config(&new));
         self.config = new;
+        self.refusals.retain(|id, _| self.config.attachments.iter().any(|a| a.id == *id));
         self.set_peers();
-        // After set_peers: a reflector that is new got everything there, and the changes now.
         info!(attachments = self.config.attachments.len(), "configuration taken");
         Ok(())
     }

@@ -34,7 +34,7 @@ pub struct NeighborEvent {
 
 /// Pause between attempts to resolve a neighbour, and between looks at one that is resolved.
 const RETRY: Duration = Duration::from_millis(500);
-const REFRESH: Duration = Duration::from_secs(10);
+const REFRESH: Duration = Duration::from_secs(2);
 const QUEUE: usize = 1024;
 
 struct Monitor {
