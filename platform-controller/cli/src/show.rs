@@ -31,7 +31,7 @@ pub(crate) async fn rows<T: Row>(client: &Client, customer: Option<&Name>) -> Re
     let query = customer.map(|c| format!("?customer={c}")).unwrap_or_default();
     let shown: Shown<T> = client.get(&format!("/v1/show/{}{query}", T::PATH)).await?;
     for who in &shown.unreachable {
-        note(&format!("warning: {who} did not answer; its rows are missing"));
+        note(&format!("warning: rows are missing: {who}"));
     }
     Ok(shown.rows)
 }

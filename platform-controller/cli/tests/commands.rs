@@ -149,7 +149,7 @@ async fn show(uri: Uri, Query(query): Query<HashMap<String, String>>) -> Json<Va
         ("/v1/show/labels", None | Some("acme")) => json!([{"label": 1000, "attachment": "acme/d1", "rd": "65000:7", "state": "active"}]),
         _ => json!([]),
     };
-    Json(json!({"rows": rows, "unreachable": ["pvm-beta-d1"]}))
+    Json(json!({"rows": rows, "unreachable": ["beta/d1: timed out"]}))
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn live_state_is_shown_and_the_unreachable_are_named() {
     let fake = Fake::start();
     let (code, out, err) = fake.run(&["show", "labels", "-c", "acme"]);
     assert_eq!((code, out.as_str()), (0, "LABEL   ATTACHMENT   RD        STATE\n1000    acme/d1      65000:7   active\n"));
-    assert_eq!(err, "warning: pvm-beta-d1 did not answer; its rows are missing\n");
+    assert_eq!(err, "warning: rows are missing: beta/d1: timed out\n");
     assert_eq!(fake.json(&["show", "labels"])[0]["label"], 1000);
     for what in ["bgp", "routes", "fib", "counters"] {
         assert_eq!(fake.json(&["show", what]), json!([]));

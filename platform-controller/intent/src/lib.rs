@@ -20,7 +20,5 @@ pub use error::IntentError;
 pub use model::{Attachment, Bgp, Core, CoreRoute, Customer, Document, Intent, Labels, Platform, Reflector, StaticRoute, Vpn};
 pub use plan::{Desired, DesiredVm, Observed, ObservedVm, Step, VmState, plan};
 pub use read::{API_VERSION, MAX_TEXT, parse};
-pub use render::{
-    CURVE_KEY_LEN, Keys, RELAY_ENDPOINT, core_interface, core_mac, core_mtu, cvm_config, pe_mac, pvm_config, pvm_core_mac, pvm_cust_mac,
-};
+pub use render::{Keys, core_interface, core_mac, core_mtu, cvm_config, pe_mac, pvm_config, pvm_core_mac, pvm_cust_mac};
 pub use validate::validate;

@@ -8,6 +8,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
+/// What is shown in place of a password.
+pub(crate) const HIDDEN: &str = "(hidden)";
+
 /// The PE itself: there is at most one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -166,7 +169,7 @@ impl Document {
     pub fn to_shown(&self) -> Value {
         fn blank(v: &mut Value) {
             match v {
-                Value::Object(o) => o.iter_mut().for_each(|(k, v)| if k == "password" { *v = "(hidden)".into() } else { blank(v) }),
+                Value::Object(o) => o.iter_mut().for_each(|(k, v)| if k == "password" { *v = HIDDEN.into() } else { blank(v) }),
                 Value::Array(a) => a.iter_mut().for_each(blank),
                 _ => {}
             }
@@ -196,7 +199,7 @@ impl Intent {
             match d {
                 Document::Platform(p) => match &new.platform {
                     Some(old) if old.name != p.name => {
-                        let right = format!("this controller already has Platform {}: use that name, or delete it first", old.name);
+                        let right = format!("must be {}, the name of this controller's platform", old.name);
                         return Err(IntentError::new(format!("Platform {}", p.name), "metadata.name", &p.name, right));
                     }
                     _ => new.platform = Some(p),

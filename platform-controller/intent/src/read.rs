@@ -1,6 +1,8 @@
 //! From text to documents. Every value is taken by hand from the parsed tree, so that an error can name its path.
 
-use crate::{Attachment, Bgp, Core, CoreRoute, Customer, Document, IntentError, Labels, Platform, Reflector, StaticRoute, Vpn};
+use crate::{
+    Attachment, Bgp, Core, CoreRoute, Customer, Document, IntentError, Labels, Platform, Reflector, StaticRoute, Vpn, model::HIDDEN,
+};
 use edgeplex_types::{InvalidValue, Label, LabelRange, Name, VlanId};
 use ipnet::Ipv4Net;
 use serde_json::{Map, Value};
@@ -20,20 +22,26 @@ pub fn parse(text: &str) -> Result<Vec<Document>, IntentError> {
     if text.len() > MAX_TEXT {
         return Err(IntentError::new("input", "size", format!("{} bytes", text.len()), format!("must be at most {MAX_TEXT} bytes")));
     }
-    let values: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|e| {
-        let said = e.without_snippet().to_string();
-        let place = e.location().map_or_else(|| "syntax".to_owned(), |l| format!("line {} column {}", l.line(), l.column()));
-        IntentError {
-            document: "input".into(),
-            field: place,
-            given: "YAML".into(),
-            right: format!("is not well-formed: {}", said.lines().next().unwrap_or_default()),
-        }
-    })?;
+    let values: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|e| malformed(&e))?;
     if values.is_empty() {
         return Err(IntentError::new("input", "document 1", "", "holds no document; write at least one Platform or Customer"));
     }
     values.iter().enumerate().map(|(i, v)| document(i + 1, v)).collect()
+}
+
+fn malformed(e: &serde_saphyr::Error) -> IntentError {
+    let place = e.location().map_or_else(|| "syntax".to_owned(), |l| format!("line {} column {}", l.line(), l.column()));
+    match e.without_snippet() {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+            IntentError::new("input", place, key, "is given twice in one mapping")
+        }
+        other => {
+            let said = other.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+            // Where it is has been said.
+            let said = said.lines().next().and_then(|l| l.split(" at line ").next()).unwrap_or_default();
+            IntentError::new("input", place, "YAML", format!("is not well-formed: {said}"))
+        }
+    }
 }
 
 fn document(number: usize, value: &Value) -> Result<Document, IntentError> {
@@ -194,7 +202,8 @@ impl<'a> At<'a> {
             Value::String(s) => s.clone(),
             v => v.to_string(),
         };
-        IntentError::new(self.document, &self.path, given, right)
+        let path = if self.path.is_empty() { "top level" } else { &self.path };
+        IntentError::new(self.document, path, given, right)
     }
 
     fn invalid(&self, e: &InvalidValue) -> IntentError {
@@ -209,7 +218,7 @@ impl<'a> At<'a> {
                 self.document,
                 f.at(k, &Value::Null).path,
                 k,
-                format!("unknown field; known are {}", known.join(", ")),
+                format!("is not a known field; known are {}", known.join(", ")),
             )),
             None => Ok(f),
         }
@@ -234,7 +243,10 @@ impl<'a> At<'a> {
 
     fn number<T: TryFrom<u64>>(&self, range: RangeInclusive<u64>, right: impl Display) -> Result<T, IntentError> {
         let n = self.value.as_u64().filter(|n| range.contains(n)).and_then(|n| T::try_from(n).ok());
-        n.ok_or_else(|| self.wrong(right.to_string()))
+        n.ok_or_else(|| {
+            let quotes = if self.value.is_string() { ", without quotes" } else { "" };
+            self.wrong(format!("{right}{quotes}"))
+        })
     }
 
     fn label(&self) -> Result<Label, IntentError> {
@@ -244,8 +256,8 @@ impl<'a> At<'a> {
     }
 
     fn asn(&self) -> Result<u32, IntentError> {
-        let right = "must be an AS number, 1 to 4294967295 but not 23456 (AS_TRANS, RFC 6793)";
-        let n: u32 = self.number(1..=u64::from(u32::MAX), right)?;
+        let right = "must be an AS number, 1 to 4294967294 but not 23456 (AS_TRANS, RFC 6793)";
+        let n: u32 = self.number(1..=u64::from(u32::MAX - 1), right)?;
         // RFC 7607 forbids 0, RFC 6793 §9 reserves 23456, RFC 7300 the last.
         if n == AS_TRANS { Err(self.wrong(right)) } else { Ok(n) }
     }
@@ -271,7 +283,7 @@ impl<'a> At<'a> {
 
     fn prefix(&self) -> Result<Ipv4Net, IntentError> {
         let p = self.net()?;
-        if p.trunc() == p { Ok(p) } else { Err(self.wrong(format!("has host bits set: must be {}", p.trunc()))) }
+        if p.trunc() == p { Ok(p) } else { Err(self.wrong(format!("has host bits set; must be {}", p.trunc()))) }
     }
 
     /// An address that a host can have on the subnet it comes with.
@@ -289,8 +301,12 @@ impl<'a> At<'a> {
     }
 
     fn password(&self) -> Result<String, IntentError> {
-        let hidden = |right: &str| IntentError::new(self.document, &self.path, "(hidden)", right);
+        let hidden = |right: &str| IntentError::new(self.document, &self.path, HIDDEN, right);
         let s = self.value.as_str().ok_or_else(|| hidden("must be text; put it in quotes"))?;
+        // What was shown may come back as input; taking it for a password would end the session.
+        if s == HIDDEN {
+            return Err(hidden("stands for a password where one is shown; give the password itself"));
+        }
         if (1..=MAX_PASSWORD).contains(&s.len()) && !s.contains('\0') { Ok(s.to_owned()) } else { Err(hidden("must be 1 to 80 bytes")) }
     }
 }

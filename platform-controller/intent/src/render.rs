@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Where the relay is, as the VMs see it.
-pub const RELAY_ENDPOINT: &str = "ipc:///run/relay/relay.sock";
-/// Length of a CURVE key in Z85.
-pub const CURVE_KEY_LEN: usize = 40;
+const RELAY_ENDPOINT: &str = "ipc:///run/relay/relay.sock";
 /// Version of the configuration files.
 const VERSION: u8 = 1;
 /// Seconds that a silent PVM's routes stay.

@@ -77,7 +77,7 @@ fn check_platform(p: &Platform) -> Result<(), IntentError> {
     let mut access = BTreeSet::new();
     for (i, port) in p.access.iter().enumerate() {
         if p.core.iter().any(|c| c.port == *port) {
-            return wrong(format!("spec.access[{i}]"), port, "is a core port already; a port is either core or access".into());
+            return wrong(format!("spec.access[{i}]"), port, "is already a core port; a port is either core or access".into());
         }
         if !access.insert(port) {
             return wrong(format!("spec.access[{i}]"), port, "is given twice".into());

@@ -1,0 +1,96 @@
+//! What follows from an intent: changes by field, automatic RDs, configurations.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{ACME, PLATFORM, another, apply, started};
+use edgeplex_intent::*;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+#[test]
+fn applying_the_same_again_changes_nothing() {
+    let intent = started();
+    assert_eq!(changes(&intent, &apply(&intent, &format!("{ACME}---{PLATFORM}")).unwrap()), vec![]);
+}
+
+#[test]
+fn a_change_is_told_by_field_and_passwords_are_not_told() {
+    let old = started();
+    let new = apply(&old, &ACME.replace("maxPrefix: 1000", "maxPrefix: 50, password: secret")).unwrap();
+    let told = changes(&old, &new);
+    assert_eq!((told.len(), told[0].action, told[0].name.as_str()), (1, Action::Update, "acme"));
+    let field = |f: &str, old, new| FieldChange { field: format!("spec.attachments[denver-1].bgp.{f}"), old, new };
+    let expected = vec![field("maxPrefix", Some(json!(1000)), Some(json!(50))), field("password", None, Some(json!("***")))];
+    assert_eq!(told[0].fields, expected);
+    let newer = apply(&new, &ACME.replace("maxPrefix: 1000", "maxPrefix: 50, password: other")).unwrap();
+    assert_eq!(changes(&new, &newer)[0].fields, vec![field("password", Some(json!("***")), Some(json!("***")))]);
+    let shown = Document::Customer(newer.customers.into_values().next().unwrap());
+    assert!(!format!("{shown:?}{}", shown.to_shown()).contains("other"));
+}
+
+#[test]
+fn documents_come_and_go_whole() {
+    let old = started();
+    let mut new = apply(&old, &another("beta", 1)).unwrap();
+    new.customers.remove(&"acme".parse().unwrap());
+    let told: Vec<_> = changes(&old, &new).into_iter().map(|c| (c.action, c.name, c.fields.len())).collect();
+    assert_eq!(told, [(Action::Create, "beta".into(), 0), (Action::Delete, "acme".into(), 0)]);
+}
+
+#[test]
+fn an_automatic_rd_stays_with_its_attachment() {
+    let automatic = |name, n| another(name, n).replace(&format!("      rd: '65000:{}'\n", 1001 + n), "");
+    let mut two = apply(&apply(&started(), &automatic("xeno", 1)).unwrap(), &automatic("yeti", 2)).unwrap();
+    let first = allocate(&two, &Allocations::new()).unwrap();
+    let rd = |a: &Allocations, id: &str| a.get(&id.parse().unwrap()).map(ToString::to_string);
+    assert_eq!(rd(&first, "xeno/denver-1").unwrap(), "10.255.0.1:1");
+    assert_eq!(rd(&first, "yeti/denver-1").unwrap(), "10.255.0.1:2");
+    assert_eq!(rd(&first, "acme/denver-1"), None, "it has its own");
+    two.customers.remove(&"xeno".parse().unwrap());
+    let three = apply(&two, &format!("{}---{}", automatic("abba", 3), automatic("zeta", 4))).unwrap();
+    let second = allocate(&three, &first).unwrap();
+    assert_eq!(
+        ["abba", "yeti", "zeta"].map(|c| rd(&second, &format!("{c}/denver-1")).unwrap()),
+        ["10.255.0.1:1", "10.255.0.1:2", "10.255.0.1:3"]
+    );
+    // Given by hand to another, it is not taken away from the one that has it.
+    let thief = another("thief", 5).replace("65000:1006", "10.255.0.1:2");
+    let four = three.apply(parse(&thief).unwrap()).unwrap();
+    let third = allocate(&four, &second).unwrap();
+    assert!(validate(&four, &third).unwrap_err().to_string().contains("`10.255.0.1:2`: is already the RD of yeti/denver-1"));
+}
+
+#[test]
+fn configurations_follow_from_the_intent() {
+    let intent = started();
+    let p = intent.platform.as_ref().unwrap();
+    let own = Keys { public: "CP".into(), secret: "CS".into() };
+    let key = Keys { public: "P".into(), secret: "S".into() };
+    let (id, _, a) = intent.attachments().next().unwrap();
+    let allocations = Allocations::new();
+    assert!(cvm_config(&intent, p, &allocations, &own, &BTreeMap::new()).attachments.is_empty(), "nobody is let in without a key");
+    let cvm = cvm_config(&intent, p, &allocations, &own, &BTreeMap::from([(id.clone(), key.clone())]));
+    let known = &cvm.attachments[0];
+    assert_eq!((known.rd.to_string().as_str(), known.relay_public_key.as_str(), known.label.unwrap().get()), ("65000:1001", "P", 1000));
+    assert_eq!((cvm.core[0].name.as_str(), cvm.core[0].mac, cvm.relay.secret_key.as_str()), ("core0", core_mac(p, "eth1"), "CS"));
+    let pvm = pvm_config(p, &id, a, &own.public, &key);
+    assert_eq!((pvm.core_mtu, pvm.relay.server_key.as_str(), pvm.relay.secret_key.as_str()), (1600, "CP", "S"));
+    assert_eq!((pvm.bgp.unwrap().hold_time_s, pvm.static_routes.len()), (90, 1));
+    assert!(!format!("{key:?}").contains('S'), "a secret is not for logs");
+}
+
+#[test]
+fn mac_addresses_are_stable_individual_local_and_distinct() {
+    let intent = started();
+    let p = intent.platform.as_ref().unwrap();
+    let id = |n: u32| format!("acme/d{n}").parse().unwrap();
+    let mut all: Vec<_> = (0..500).flat_map(|n| [pe_mac(p, &id(n)), pvm_cust_mac(p, &id(n)), pvm_core_mac(p, &id(n))]).collect();
+    all.push(core_mac(p, "eth1"));
+    assert!(all.iter().all(|m| m.0[0] & 0x03 == 0x02), "locally administered, not a group");
+    assert_eq!(all[0], pe_mac(p, &id(0)));
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 1501);
+}
