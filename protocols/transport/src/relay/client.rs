@@ -1,6 +1,6 @@
 //! A PVM's end of the relay.
 
-use super::{Delivery, HIGH_WATER, MAX_FRAME, TransportError, keys::decode_key, socket::AsyncSocket};
+use super::{Delivery, HANDSHAKE_MS, HIGH_WATER, MAX_FRAME, TransportError, keys::decode_key, socket::AsyncSocket};
 use edgeplex_mgmt::config;
 use edgeplex_relay::{ToCvm, ToPvm, decode, encode};
 use tracing::warn;
@@ -24,6 +24,8 @@ impl RelayClient {
         socket.set_rcvhwm(HIGH_WATER)?;
         // Nothing is queued for a server that is not there: what it would get belongs to a past session.
         socket.set_immediate(true)?;
+        // A server that does not know our key yet leaves the handshake hanging: try again soon.
+        socket.set_handshake_ivl(HANDSHAKE_MS)?;
         socket.set_reconnect_ivl(20)?;
         socket.set_reconnect_ivl_max(1000)?;
         socket.set_curve_serverkey(&decode_key(&config.server_key)?)?;

@@ -52,6 +52,8 @@ pub enum TransportError {
 const MAX_FRAME: i64 = 2 << 20;
 /// Messages queued towards or from one peer, at most. Credits keep a well-behaved session far below.
 const HIGH_WATER: i32 = 64;
+/// What a CURVE handshake may take, milliseconds; one that hangs, because the key is unknown, is then tried anew.
+const HANDSHAKE_MS: i32 = 1000;
 
 const _: () = assert!(edgeplex_relay::WINDOW < 32 && edgeplex_types::wire::MAX_MESSAGE < 2 << 20);
 

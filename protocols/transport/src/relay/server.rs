@@ -1,6 +1,6 @@
 //! The CVM's end of the relay.
 
-use super::{Delivery, HIGH_WATER, Keys, MAX_FRAME, PublicKey, TransportError, keys::decode_key, socket::AsyncSocket, zap};
+use super::{HANDSHAKE_MS, Delivery, HIGH_WATER, Keys, MAX_FRAME, PublicKey, TransportError, keys::decode_key, socket::AsyncSocket, zap};
 use edgeplex_mgmt::config;
 use edgeplex_relay::{Refusal, ToCvm, ToPvm, decode, encode};
 use edgeplex_types::AttachmentId;
@@ -68,6 +68,7 @@ impl RelayServer {
 
         let socket = context.socket(ROUTER)?;
         socket.set_linger(0)?;
+        socket.set_handshake_ivl(HANDSHAKE_MS)?;
         socket.set_maxmsgsize(MAX_FRAME)?;
         socket.set_sndhwm(HIGH_WATER)?;
         socket.set_rcvhwm(HIGH_WATER)?;

@@ -95,6 +95,27 @@ async fn the_right_key_passes_and_a_wrong_one_is_refused_and_counted() {
     assert_eq!(wrong.send(&hello("acme/denver-1", 1)).unwrap(), Delivery::Dropped);
 }
 
+/// A PVM may be started before the CVM has read of it: it must get in as soon as its key is known.
+#[tokio::test]
+async fn a_client_whose_key_becomes_known_later_gets_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::new(dir.path());
+    let acme = generate_keypair().unwrap();
+    let mut server = site.bind();
+    let mut early = site.connect(&acme);
+    timeout(LIMIT, async {
+        while server.refusals().wrong_key == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await
+    .unwrap();
+    server.set_keys([(acme.public.parse().unwrap(), id("acme/a"))]).unwrap();
+    send(&mut early, &hello("acme/a", 7)).await;
+    let (_, who, message) = timeout(LIMIT, server.recv()).await.unwrap().unwrap();
+    assert_eq!((who, message), (id("acme/a"), hello("acme/a", 7)));
+}
+
 #[tokio::test]
 async fn a_hello_for_another_attachment_is_refused() {
     let dir = tempfile::tempdir().unwrap();

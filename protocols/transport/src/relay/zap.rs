@@ -26,7 +26,9 @@ pub(super) async fn run(mut socket: AsyncSocket, keys: Keys, counters: Arc<Count
         let id = request.get(1).map_or(&[][..], |m| &m[..]);
         let (code, text, user) = match &answer {
             Some(user) => ("200", "OK", user.as_str()),
-            None => ("400", "unknown key", ""),
+            // "Temporary" (ZAP, ZeroMQ RFC 27): the connection is cut and the client tries again. At 400 libzmq's client
+            // gives up for good, and a PVM that was faster than our configuration would never get in.
+            None => ("300", "unknown key", ""),
         };
         let frames: [&[u8]; 6] = [b"1.0", id, code.as_bytes(), text.as_bytes(), user.as_bytes(), b""];
         if socket.get().send_multipart(frames, zmq::DONTWAIT).is_err() {
