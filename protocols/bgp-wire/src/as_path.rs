@@ -87,7 +87,11 @@ impl AsPath {
                 return Err(Cause::Malformed("segment without AS numbers"));
             }
             let (numbers, rest) = rest.split_at_checked(usize::from(*count) * size).ok_or(Cause::Malformed("segment runs past the end"))?;
-            let asns = numbers.chunks_exact(size).map(|n| n.iter().fold(0, |asn, byte| asn << 8 | u32::from(*byte))).collect();
+            let asns: Vec<u32> = numbers.chunks_exact(size).map(|n| n.iter().fold(0, |asn, byte| asn << 8 | u32::from(*byte))).collect();
+            // RFC 7607 §2
+            if asns.contains(&0) {
+                return Err(Cause::Malformed("AS number 0"));
+            }
             segments.push(Segment { kind, asns });
             bytes = rest;
         }
@@ -195,7 +199,7 @@ mod tests {
 
     #[test]
     fn malformed_segments_are_refused() {
-        for bytes in [&[2][..], &[2, 0], &[5, 1, 0, 0, 0, 1], &[3, 1, 0, 0, 0, 1], &[2, 2, 0, 0, 0, 1]] {
+        for bytes in [&[2][..], &[2, 0], &[5, 1, 0, 0, 0, 1], &[3, 1, 0, 0, 0, 1], &[2, 2, 0, 0, 0, 1], &[2, 1, 0, 0, 0, 0]] {
             assert!(AsPath::read(bytes, true).is_err(), "{bytes:?}");
         }
     }

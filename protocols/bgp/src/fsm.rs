@@ -564,7 +564,9 @@ impl Peer {
         let collision = || Some(Notification::cease(Cease::ConnectionCollision));
         let outgoing = self.connections.iter().any(|c| c.id == id && c.outgoing);
         if let Some(other) = self.established().map(|c| c.id) {
-            let restarted = self.established().is_some_and(|c| self.keeps_routes(c)) && !outgoing;
+            // What comes right after a session stands is the late half of a collision, not a restart.
+            let settled = self.established_at.is_some_and(|at| now >= at + COLLISION_WINDOW);
+            let restarted = settled && !outgoing && self.established().is_some_and(|c| self.keeps_routes(c));
             if restarted {
                 // RFC 4724 §4.2: the peer has restarted before we saw its old connection fail.
                 self.lose(now, other, "the peer opened a new session", None, actions);

@@ -1,4 +1,5 @@
 //! Two speakers over the loopback interface, and a raw peer that misbehaves.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use edgeplex_bgp::{GracefulRestart, PeerConfig};
 use edgeplex_bgp_wire::{AsPath, Attributes, Family, Nlri, NlriKey};

@@ -1,4 +1,5 @@
 //! The speaker against BIRD (IPv4, eBGP, TCP MD5, graceful restart) and FRR (VPNv4, iBGP), in network namespaces.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use edgeplex_bgp::{GracefulRestart, PeerConfig};
 use edgeplex_bgp_wire::{AsPath, Attributes, Family, Nlri, NlriKey, Origin};
