@@ -19,10 +19,7 @@ use edgeplex_transport::{
     relay::{Delivery, RelayClient, TransportError},
 };
 use serde_json::Value;
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::{future::Future, time::Instant};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -31,8 +28,6 @@ use tracing::{error, info, warn};
 
 /// Questions waiting for this task, at most.
 const QUESTIONS: usize = 16;
-/// After this long without a connection to the CVM the relay is tried with a fresh socket.
-const KNOCK: Duration = Duration::from_millis(500);
 
 /// One thing that happened.
 #[derive(Debug)]
@@ -59,8 +54,6 @@ pub struct Pvmd {
     vpn_complete: bool,
     customer: CustomerSession,
     relay: RelayClient,
-    /// Since when the relay's socket has had no connection.
-    alone_since: Option<Instant>,
     session: Session,
     forwarder: Forwarder,
     tap: watch::Sender<Tap>,
@@ -91,7 +84,6 @@ impl Pvmd {
         Ok(Self {
             vrf: Vrf::new(config::vrf(&config)),
             relay: RelayClient::connect(&config.relay).context("relay")?,
-            alone_since: None,
             session: Session::new(config.attachment.clone(), now),
             forwarder: Forwarder::new(fib::Link::start(options.run.join(FIB_SOCKET))),
             started: now,
@@ -217,11 +209,8 @@ impl Pvmd {
         for message in messages {
             let calling = matches!(message, ToCvm::Hello { .. });
             match self.relay.send(&message).context("relay")? {
-                Delivery::Queued => self.alone_since = None,
-                Delivery::Dropped if calling => {
-                    self.session.nobody_there(now);
-                    self.knock_again(now)?;
-                }
+                Delivery::Queued => {}
+                Delivery::Dropped if calling => self.session.nobody_there(now),
                 Delivery::Dropped => {
                     warn!("the relay takes nothing; its session starts anew");
                     self.session.broken(now);
@@ -230,16 +219,6 @@ impl Pvmd {
             }
         }
         Ok(true)
-    }
-
-    /// ZeroMQ gives a connection up for good when its key is refused; but the CVM may only not have heard of us yet.
-    fn knock_again(&mut self, now: Instant) -> anyhow::Result<()> {
-        let since = *self.alone_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= KNOCK {
-            self.alone_since = None;
-            self.relay = RelayClient::connect(&self.config.relay).context("relay")?;
-        }
-        Ok(())
     }
 
     /// Lets everything flow that may, and says when to come back at the latest.
