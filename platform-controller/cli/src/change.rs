@@ -9,7 +9,7 @@ use crate::{
 };
 use edgeplex_api::{Apply, Changed, Client, Delete, Drift, Status};
 use edgeplex_intent::{Action, Change, FieldChange};
-use edgeplex_types::Name;
+use edgeplex_types::{AttachmentId, Name};
 use serde_json::Value;
 use std::{path::PathBuf, process::ExitCode};
 
@@ -19,12 +19,17 @@ pub(crate) async fn apply(client: &Client, out: Printer, input: &Input, dry_run:
     };
     let before: Status = client.get("/v1/status").await?;
     let changed = send(client, out, input, dry_run).await?;
-    // A change of the platform concerns everyone.
-    let mut attachments = input.attachments();
+    wait::until(client, seconds, &Goal::ready(concerned(input, &before), seen_before(&before, &changed))).await
+}
+
+/// The attachments of the customers in `input`; a change of the platform concerns those of all others too.
+fn concerned(input: &Input, before: &Status) -> Vec<AttachmentId> {
+    let mut out = input.attachments();
     if input.has_platform() {
-        attachments.extend(before.attachments.iter().map(|a| a.attachment.clone()));
+        let others = before.attachments.iter().map(|a| &a.attachment).filter(|id| !input.has_customer(&id.customer));
+        out.extend(others.cloned());
     }
-    wait::until(client, seconds, &Goal::ready(attachments, seen_before(&before, &changed))).await
+    out
 }
 
 async fn send(client: &Client, out: Printer, input: &Input, dry_run: bool) -> Result<Changed, Stop> {
@@ -120,6 +125,22 @@ pub(crate) fn field_text(f: &FieldChange) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_of_the_platform_concerns_the_others_as_they_are() {
+        let platform =
+            "apiVersion: edgeplex/v1\nkind: Platform\nmetadata: {name: denver}\nspec: {asn: 1, loopback: 10.255.0.1, core: [], access: []}";
+        let acme = "apiVersion: edgeplex/v1\nkind: Customer\nmetadata: {name: acme}\nspec: {vpn: {}, attachments: []}";
+        let input = |text: &str| Input { text: text.into(), documents: edgeplex_intent::parse(text).unwrap() };
+        let mut before = crate::wait::tests::status(true, true, 1);
+        let mut other = before.attachments[0].clone();
+        other.attachment = "beta/d1".parse().unwrap();
+        before.attachments.push(other);
+        assert_eq!(concerned(&input(acme), &before), []);
+        // acme/d1 goes away with the same input: nobody will ever find it ready.
+        let both = input(&format!("{platform}\n---\n{acme}"));
+        assert_eq!(concerned(&both, &before), ["beta/d1".parse().unwrap()]);
+    }
 
     #[test]
     fn changes_read_field_by_field() {

@@ -22,6 +22,10 @@ impl Input {
         self.documents.iter().any(|d| matches!(d, Document::Platform(_)))
     }
 
+    pub(crate) fn has_customer(&self, name: &Name) -> bool {
+        self.documents.iter().any(|d| matches!(d, Document::Customer(c) if c.name == *name))
+    }
+
     pub(crate) fn attachments(&self) -> Vec<AttachmentId> {
         let customers = self.documents.iter().filter_map(|d| match d {
             Document::Customer(c) => Some(c),

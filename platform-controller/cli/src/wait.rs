@@ -22,9 +22,7 @@ pub(crate) struct Goal {
 }
 
 impl Goal {
-    pub(crate) fn ready(mut attachments: Vec<AttachmentId>, after_pass: Option<u64>) -> Self {
-        attachments.sort();
-        attachments.dedup();
+    pub(crate) fn ready(attachments: Vec<AttachmentId>, after_pass: Option<u64>) -> Self {
         Self { ready: attachments, gone: vec![], vms_gone: vec![], after_pass }
     }
 
@@ -80,11 +78,11 @@ pub(crate) async fn until(client: &Client, seconds: u32, goal: &Goal) -> Result<
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use edgeplex_api::{AttachmentStatus, Reconciler, Vm};
 
-    fn status(ready: bool, settled: bool, passes: u64) -> Status {
+    pub(crate) fn status(ready: bool, settled: bool, passes: u64) -> Status {
         let vm = "pvm-acme-d1".to_owned();
         Status {
             platform: None,
@@ -113,7 +111,7 @@ mod tests {
     #[test]
     fn ready_means_ready_settled_and_looked_at_since() {
         let id: AttachmentId = "acme/d1".parse().unwrap();
-        let goal = Goal::ready(vec![id.clone(), id], Some(4));
+        let goal = Goal::ready(vec![id], Some(4));
         assert_eq!(goal.missing(&status(false, true, 5)).unwrap(), "0 of 1 attachments are ready; no port eth2");
         assert!(goal.missing(&status(true, false, 5)).unwrap().contains("the reconciler"));
         assert!(goal.missing(&status(true, true, 4)).unwrap().contains("the reconciler"));
