@@ -166,7 +166,7 @@ fn run(command: Command) -> Result<ExitCode> {
             let root = suite::root();
             let out = root.join("lab/out").join(name.as_deref().unwrap_or("demo"));
             let topology = root.join("lab/topologies/two-cities.clab.yml");
-            return code(demo::run(&demo::Options { topology, name, keep, json, out, only })?);
+            return code(demo::run(&demo::Options { topology, name, keep, json, out, only, thorough: false })?);
         }
         Command::Test { only } => return code(suite::run(only.as_deref())?),
         Command::Serve { name } => serve::run(&name)?,

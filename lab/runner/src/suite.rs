@@ -109,11 +109,11 @@ fn labs(root: &Path, out: &Path) -> Count {
         let lab = Lab::up(&topology, Some("test-b"))?;
         Ok((lab, Default::default()))
     });
-    let options = Options { topology, name: None, keep: false, json: None, out: out.join("lab"), only: None };
+    let options = Options { topology, name: None, keep: false, json: None, out: out.join("lab"), only: None, thorough: true };
     demo::prove(&mut ledger, &options, "test-a");
     if let Some(lab) = beside {
         ledger.step("the second lab converges beside the first", || {
-            let ctx = Ctx::new(&lab, out.join("lab-b"))?;
+            let ctx = Ctx::new(&lab, out.join("lab-b"), true)?;
             demo::provision(&ctx)?;
             demo::converge(&ctx)?;
             Ok(((), Default::default()))

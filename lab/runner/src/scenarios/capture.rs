@@ -23,16 +23,25 @@ pub(super) struct Capture {
 impl Capture {
     /// Captures on an interface of a node, from the moment this returns.
     pub(super) fn start(node: &Node, interface: &str, filter: &str, file: &Path) -> Result<Self> {
+        let capture = Self::spawn(node, interface, filter, file)?;
+        capture.wait_listening()?;
+        Ok(capture)
+    }
+
+    /// Starts tcpdump; it captures once [`Self::wait_listening`] returns.
+    pub(super) fn spawn(node: &Node, interface: &str, filter: &str, file: &Path) -> Result<Self> {
         let log = fs::File::create(file.with_extension("log"))?;
         let name = file.to_string_lossy();
         let mut command = node.command("tcpdump", &["-i", interface, "-U", "--immediate-mode", "-n", "-Z", "root", "-w", &name, filter]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().context("tcpdump")?;
-        let capture = Self { child, file: file.to_owned() };
+        Ok(Self { child, file: file.to_owned() })
+    }
+
+    pub(super) fn wait_listening(&self) -> Result<()> {
         wait::until("tcpdump listens", Duration::from_secs(10), || {
-            let said = fs::read_to_string(file.with_extension("log"))?;
-            Ok(if said.contains("listening on") { Ok(()) } else { Err(said) })
-        })?;
-        Ok(capture)
+            let said = fs::read_to_string(self.file.with_extension("log"))?;
+            Ok(if said.contains("listening on") { Ok(()) } else { Err(said.trim().to_owned()) })
+        })
     }
 
     /// Ends it and keeps the file.

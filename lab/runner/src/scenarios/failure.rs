@@ -38,6 +38,8 @@ pub(super) fn pvmd(ctx: &Ctx<'_>) -> Result<Evidence> {
     ce.run(&["birdc", "enable", "extra"])?;
     gone?;
     present(true)?;
+    // Long enough that a loss after the restart would be seen too.
+    ctx.udp("beta", city, 100, 200, 64)?;
     let (sent, gap) = stop_all(streams)?;
     ensure!(ctx.pid_in_pvm(customer, city, "fastforward")? == forwarder, "FastForward was restarted too");
     Ok(Evidence::new(format!(

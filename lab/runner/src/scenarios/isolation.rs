@@ -13,9 +13,10 @@ fn listen(ctx: &Ctx<'_>, customer: &str, filter: &str) -> Result<Vec<Capture>> {
     let mut captures = vec![];
     for city in CITIES {
         let file = |what: &str| ctx.out.join(format!("isolation-{customer}-{city}-{what}.pcap"));
-        captures.push(Capture::start(ctx.host(customer, city)?, "eth1", filter, &file("host"))?);
-        captures.push(Capture::start(ctx.ce(customer, city)?, "eth1", filter, &file("ce"))?);
+        captures.push(Capture::spawn(ctx.host(customer, city)?, "eth1", filter, &file("host"))?);
+        captures.push(Capture::spawn(ctx.ce(customer, city)?, "eth1", filter, &file("ce"))?);
     }
+    captures.iter().try_for_each(Capture::wait_listening)?;
     Ok(captures)
 }
 
@@ -68,7 +69,7 @@ pub(super) fn forged(ctx: &Ctx<'_>) -> Result<Evidence> {
     let ce = ctx.ce(customer, city)?;
     let neighbour = ce.run(&["ip", "neigh", "show", &pe_address(city)])?;
     let mac = neighbour.split_whitespace().skip_while(|w| *w != "lladdr").nth(1).with_context(|| format!("no ARP entry: {neighbour}"))?;
-    let captures = listen(ctx, victim, &format!("udp port {PORT} or (mpls and udp port {PORT}) or vlan"))?;
+    let captures = listen(ctx, victim, &format!("udp port {PORT} or ether proto 0x8100 or ether proto 0x8847"))?;
     let (near, remote) = (host_address(city), host_address(far));
     let script = format!(
         r#"
@@ -91,7 +92,8 @@ sendp(out * {COUNT}, iface="eth1", verbose=False)
 print(len(out) * {COUNT})
 "#
     );
-    let sent: usize = ce.run(&["python3", "-c", &script])?.trim().parse().context("scapy")?;
+    // Debian's python3: another one that comes first on the PATH does not have Debian's scapy.
+    let sent: usize = ce.run(&["/usr/bin/python3", "-c", &script])?.trim().parse().context("scapy")?;
     // Frames still on their way arrive before these answers do.
     for customer in CUSTOMERS {
         let report = ctx.udp(customer, city, 200, 50, 64)?;

@@ -49,7 +49,7 @@ pub(super) fn refused(ctx: &Ctx<'_>) -> Result<Evidence> {
     ensure!(log > 0, "the CVM's log does not speak of it");
     Ok(Evidence::new(format!(
         "wrong key: no answer; acme's key for beta: {}; refused {before} > {after_foreign}",
-        foreign.answers.join(", ")
+        foreign.answers.first().map_or("", String::as_str)
     ))
     .figure("refused_before", before)
     .figure("refused_after", after_foreign)

@@ -56,14 +56,16 @@ pub struct Ctx<'a> {
     pub lab: &'a Lab,
     /// Where captures are kept.
     pub out: PathBuf,
+    /// Also what takes long only because somebody must wait.
+    pub thorough: bool,
     servers: Vec<Child>,
 }
 
 impl<'a> Ctx<'a> {
     /// Starts a server on every LAN host.
-    pub fn new(lab: &'a Lab, out: PathBuf) -> Result<Self> {
+    pub fn new(lab: &'a Lab, out: PathBuf, thorough: bool) -> Result<Self> {
         std::fs::create_dir_all(&out)?;
-        let mut ctx = Self { lab, out, servers: vec![] };
+        let mut ctx = Self { lab, out, thorough, servers: vec![] };
         for customer in CUSTOMERS {
             for city in CITIES {
                 let mut server = ctx.host(customer, city)?.tool(&["serve", &format!("{customer}-{city}")])?;
@@ -197,13 +199,14 @@ impl<'a> Ctx<'a> {
         found.with_context(|| format!("no {program} of {customer} runs on {city}"))
     }
 
-    /// Every VM process of a PE: command name and pid.
+    /// Every process in the VMs of a PE, by command name and pid: those in another PID namespace than the node's.
     pub fn vm_processes(&self, city: &str) -> Result<Vec<(String, i32)>> {
         let node = self.pe(city)?;
-        let mut found = vec![];
-        for program in ["edgeplex-init", "cvmd", "pvmd", "fastforward"] {
-            found.extend(node.processes(program).into_iter().map(|pid| (program.to_owned(), pid)));
-        }
+        let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let own = namespace(node.init.pid);
+        let inside =
+            crate::process::tree(node.init.pid).into_iter().filter(|pid| namespace(*pid).is_some_and(|n| own.as_ref() != Some(&n)));
+        let mut found: Vec<(String, i32)> = inside.map(|pid| (crate::process::command(pid), pid)).collect();
         found.sort();
         ensure!(!found.is_empty(), "{city} has no VM processes");
         Ok(found)
@@ -218,11 +221,19 @@ impl<'a> Ctx<'a> {
         Ok(rules)
     }
 
-    /// Per-neighbour BGP counters of a customer as its PE sees them: (state, resets).
+    /// The session with a customer's CE as its PE sees it: state, and how often it was lost.
     pub fn bgp_resets(&self, customer: &str, city: &str) -> Result<(String, u64)> {
-        let rows = self.edgeplex_json(city, &["show", "bgp", "-c", customer])?;
-        let address = ce_address(city);
-        let row = find_object(&rows, &|o| o.get("address").and_then(Value::as_str) == Some(&address));
+        self.session(city, &["show", "bgp", "-c", customer], &ce_address(city))
+    }
+
+    /// The same of the PE's session with the route reflector.
+    pub fn core_resets(&self, city: &str) -> Result<(String, u64)> {
+        self.session(city, &["show", "bgp"], "10.255.0.9")
+    }
+
+    fn session(&self, city: &str, question: &[&str], address: &str) -> Result<(String, u64)> {
+        let rows = self.edgeplex_json(city, question)?;
+        let row = find_object(&rows, &|o| o.get("address").and_then(Value::as_str) == Some(address));
         let row = row.with_context(|| format!("edgeplex show bgp has no neighbour {address}: {rows}"))?;
         let text = |k: &str| row.get(k).and_then(Value::as_str).unwrap_or_default().to_owned();
         Ok((text("state"), row.get("resets").and_then(Value::as_u64).unwrap_or_default()))
