@@ -13,6 +13,7 @@ use edgeplex_api::Reconciler as Report;
 use edgeplex_intent::{Observed, ObservedVm, Step, VmState as Life, plan};
 use edgeplex_mgmt::{
     CONFIG_FILE,
+    config::PvmConfig,
     show::{CvmQuery, Fabric, PvmQuery, Reloaded},
 };
 use edgeplex_runtime::{Runtime, VmId, VmInfo, VmState, host_nic_name};
@@ -30,6 +31,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
+/// More core ports than any platform has; a VM's ports are found again by the names that its vNICs can have.
+const MAX_CORE: usize = 256;
 const PERIOD: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
@@ -84,9 +87,19 @@ impl Fabricator for OpenVSwitch {
 /// What the API may know of the reconciler.
 #[derive(Debug, Clone, Default)]
 pub struct State {
-    pub report: Report,
+    report: Report,
     /// Attachments whose rules are all in the switch.
     pub connected: BTreeSet<AttachmentId>,
+    /// The desired state that the last pass saw: `settled` is said of it and of no later one.
+    pub seen: Option<Arc<Desired>>,
+}
+
+impl State {
+    /// The report, as it stands to `desired`.
+    pub fn report(&self, desired: &Arc<Desired>) -> Report {
+        let current = self.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, desired));
+        Report { settled: self.report.settled && current, ..self.report.clone() }
+    }
 }
 
 /// A question to the reconciler: what is left to do?
@@ -112,7 +125,15 @@ struct Memory {
     heard: bool,
     /// Digest of the configuration that each VM's daemon has taken.
     taken: BTreeMap<String, String>,
-    pauses: BTreeMap<String, (Duration, Instant)>,
+    /// VMs for which something failed: what, how long they rest now, and until when.
+    pauses: BTreeMap<String, Pause>,
+}
+
+#[derive(Debug)]
+struct Pause {
+    problem: String,
+    length: Duration,
+    until: Instant,
 }
 
 /// What a pass has seen and would do.
@@ -123,6 +144,7 @@ struct View {
     rules: Changes,
     connected: BTreeSet<AttachmentId>,
     waiting: Option<&'static str>,
+    desired: Arc<Desired>,
 }
 
 impl Reconciler {
@@ -170,6 +192,8 @@ impl Reconciler {
         let mut changes = 0;
         let mut problems = vec![];
         let mut settled = false;
+        let mut seen = None;
+        let mut unsettled = BTreeSet::new();
         // Each round may uncover work that only it made possible: ports give numbers, numbers give rules.
         for _ in 0..4 {
             let view = match self.look().await {
@@ -180,6 +204,9 @@ impl Reconciler {
                 }
             };
             let waiting = view.waiting;
+            seen = Some(view.desired.clone());
+            // A VM with nothing left to do has overcome its problem, or is gone.
+            unsettled = view.steps.iter().filter_map(|s| s.vm().map(ToOwned::to_owned)).collect();
             let connected = view.connected.clone();
             settled = view.steps.is_empty() && waiting.is_none();
             self.state.send_if_modified(|s| std::mem::replace(&mut s.connected, connected.clone()) != connected);
@@ -198,10 +225,15 @@ impl Reconciler {
         for p in &problems {
             tracing::warn!("{p}");
         }
+        // What rests is a problem still, but no news for the log.
+        self.memory.pauses.retain(|vm, _| unsettled.contains(vm));
+        let resting: Vec<String> = self.memory.pauses.values().map(|p| p.problem.clone()).filter(|p| !problems.contains(p)).collect();
+        problems.extend(resting);
         if self.state.borrow().report.passes == 0 || changes > 0 {
             tracing::info!("reconciled: {changes} changes{}", if settled { "" } else { ", not settled" });
         }
         self.state.send_modify(|s| {
+            s.seen = seen;
             let r = &mut s.report;
             (r.passes, r.changes, r.settled, r.problems) = (r.passes + 1, r.changes + changes, settled, problems);
         });
@@ -248,7 +280,7 @@ impl Reconciler {
         } else if changes.is_empty() {
             steps.retain(|s| !matches!(s, Step::Rules { changes: 0 }));
         }
-        Ok(View { wanted, steps, rules: changes, connected, waiting })
+        Ok(View { wanted, steps, rules: changes, connected, waiting, desired })
     }
 
     /// A VM as it is. A daemon whose file is right already, but of which we do not know that it has read it (this process is
@@ -289,7 +321,7 @@ impl Reconciler {
     /// Carries out the steps of `view`; how many succeeded, and what did not. VMs are started side by side.
     async fn act(&mut self, view: View) -> (u64, Vec<String>) {
         let now = Instant::now();
-        let resting = |memory: &Memory, vm: &str| memory.pauses.get(vm).is_some_and(|(_, until)| *until > now);
+        let resting = |memory: &Memory, vm: &str| memory.pauses.get(vm).is_some_and(|p| p.until > now);
         let (mut done, mut problems) = (0, vec![]);
         let steps: Vec<Step> = view.steps.into_iter().filter(|s| s.vm().is_none_or(|vm| !resting(&self.memory, vm))).collect();
         let mut broken = BTreeSet::new();
@@ -327,9 +359,10 @@ impl Reconciler {
                         vm.map(|vm| self.memory.pauses.remove(&vm));
                     }
                     (Err(e), Some(vm)) => {
-                        problems.push(format!("VM {vm}: {step}: {e:#}"));
-                        let pause = self.memory.pauses.get(&vm).map_or(FIRST_PAUSE, |(p, _)| (*p * 2).min(LONGEST_PAUSE));
-                        self.memory.pauses.insert(vm.clone(), (pause, Instant::now() + pause));
+                        let problem = format!("VM {vm}: {step}: {e:#}");
+                        problems.push(problem.clone());
+                        let length = self.memory.pauses.get(&vm).map_or(FIRST_PAUSE, |p| (p.length * 2).min(LONGEST_PAUSE));
+                        self.memory.pauses.insert(vm.clone(), Pause { problem, length, until: Instant::now() + length });
                         broken.insert(vm);
                     }
                     (Err(e), None) => problems.push(format!("{step}: {e:#}")),
@@ -342,7 +375,12 @@ impl Reconciler {
     async fn take(&mut self, step: &Step, wanted: &Wanted, rules: &Changes) -> anyhow::Result<()> {
         tracing::info!("{step}");
         match step {
-            Step::Remove { vm, .. } => self.remove(vm).await,
+            Step::Remove { vm, .. } => {
+                if !wanted.specs.contains_key(vm) {
+                    self.say_goodbye(vm).await;
+                }
+                self.remove(vm).await
+            }
             Step::Configure { vm } => {
                 let spec = wanted.specs.get(vm).context("no such VM is wanted")?;
                 self.memory.taken.remove(vm);
@@ -363,6 +401,23 @@ impl Reconciler {
         }
     }
 
+    /// An attachment that is gone for good ends its customer's session with a NOTIFICATION (Cease/Peer De-configured,
+    /// RFC 4486): a VM that just stops looks like a restart, and the customer's router would keep our routes for minutes.
+    /// Best effort: a PVM that does not listen is stopped all the same.
+    async fn say_goodbye(&self, vm: &str) {
+        let without_session = async {
+            let id: VmId = vm.parse()?;
+            let path = self.dir.join("vms").join(vm).join("etc").join(CONFIG_FILE);
+            let mut config: PvmConfig = serde_json::from_slice(&tokio::fs::read(path).await?)?;
+            config.bgp = None;
+            self.runtime.rewrite_config(&id, &serde_json::to_vec(&config)?).await?;
+            self.reload(vm).await
+        };
+        if let Err(e) = without_session.await {
+            tracing::debug!("VM {vm}: no goodbye: {e:#}");
+        }
+    }
+
     /// Rules first, so that no packet meets a half-dead VM; ports while they still work, so that none is left behind.
     async fn remove(&mut self, vm: &str) -> anyhow::Result<()> {
         let id: VmId = vm.parse()?;
@@ -370,7 +425,7 @@ impl Reconciler {
         let own: BTreeMap<String, PortNo> = [crate::specs::CUST, crate::specs::CORE]
             .into_iter()
             .map(ToOwned::to_owned)
-            .chain((0..16).map(edgeplex_intent::core_interface))
+            .chain((0..MAX_CORE).map(edgeplex_intent::core_interface))
             .map(|nic| host_nic_name(&self.dir, &id, &nic))
             .filter_map(|name| ports.get(&name).map(|p| (name.clone(), *p)))
             .collect();

@@ -145,7 +145,7 @@ impl Viewer {
         vmlink::ask(&self.run_dir(CVM)?, query, PATIENCE).await
     }
 
-    pub async fn status(&self, desired: &Desired, state: &State, uptime: Duration) -> anyhow::Result<Status> {
+    pub async fn status(&self, desired: &Arc<Desired>, state: &State, uptime: Duration) -> anyhow::Result<Status> {
         let vms = self.runtime.list().await?;
         let state_of = |vm: &str| {
             vms.iter().find(|v| v.id.as_str() == vm).map_or("absent", |v| match v.state {
@@ -195,7 +195,7 @@ impl Viewer {
             platform: desired.intent.platform.as_ref().map(|p| p.name.clone()),
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_s: uptime.as_secs(),
-            reconciler: state.report.clone(),
+            reconciler: state.report(desired),
             vms: vms.iter().map(vm).collect(),
             attachments,
             cvm,

@@ -18,6 +18,8 @@ pub const CUST: &str = "cust";
 pub const CORE: &str = "core";
 /// What a PVM may use, bytes: a million routes in pvmd and FastForward, with room to spare.
 const PVM_MEMORY: u64 = 2 << 30;
+/// What the CVM may use, bytes: some ten million VPN routes. A PVM that floods it must not take the host with it.
+const CVM_MEMORY: u64 = 8 << 30;
 
 /// VMs by id, with all that is needed to make them and to see whether they are right.
 #[derive(Debug, Default)]
@@ -71,7 +73,7 @@ fn cvm(desired: &Desired, platform: &Platform, dir: &Path) -> anyhow::Result<VmS
         kind: VmKind::Cvm,
         config: serde_json::to_vec_pretty(&config)?,
         processes: vec![process("cvmd", &[])],
-        memory_max: None,
+        memory_max: Some(CVM_MEMORY),
         relay_dir: Some(dir.join("relay")),
         id,
     })
