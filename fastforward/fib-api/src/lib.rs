@@ -2,8 +2,9 @@
 //!
 //! A client sends framed [`Request`]s over a Unix stream socket and gets one framed [`Reply`] to each, in order.
 //! Programming follows the same rule as the relay: `Begin{epoch}`, `Program{epoch, …}`…, `End{epoch}`, then deltas.
-//! FastForward goes on forwarding by what it has when the programmer goes away, and at `End` sweeps what the new
-//! snapshot did not renew.
+//! FastForward goes on forwarding by what it has when the programmer goes away, and after `End` sweeps what the new
+//! snapshot did not renew. It does so while it forwards: `Done` answers `End` at once, changes may follow at once, and
+//! [`Status::epoch`] tells when the sweep is over.
 //!
 //! The FIB has two levels: a route names (VPN label, tunnel) or a CE next hop; the tunnel and the CE's
 //! adjacency are separate objects, so that one change moves every prefix behind them.
@@ -146,7 +147,7 @@ pub enum Reply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     pub uptime_ms: u64,
-    /// Epoch of the last complete snapshot, if any.
+    /// Epoch of the last complete snapshot, if any: its `End` has come and what it did not renew is gone.
     pub epoch: Option<Epoch>,
     pub routes: u64,
     pub tunnels: u64,

@@ -1,5 +1,7 @@
 //! The FIB control messages: round trips, limits, hostile bytes, and bytes written by version 1.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use edgeplex_ff_fib_api::*;
 use edgeplex_types::{Epoch, Label, MacAddr, TunnelId, wire};
 use ipnet::{IpNet, Ipv4Net};

@@ -2,7 +2,8 @@
 //! For 10, 10,000 and a million routes with the prefix lengths of the Internet's table: bytes a route, time to load,
 //! lookups a second one by one and in bursts of 32 (uniform keys below known routes), time of one change. Medians of 5.
 
-use edgeplex_ff_fib::{Leaf, routes::Routes};
+use edgeplex_ff_fib::Leaf;
+use edgeplex_ff_fib::routes::{Generation, Routes};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -78,7 +79,7 @@ fn main() {
         let mut routes = Routes::default();
         let load = Instant::now();
         for (i, (a, len)) in all.iter().enumerate() {
-            routes.insert(*a, *len, u32::try_from(i % 500).unwrap_or(0));
+            routes.insert(*a, *len, u32::try_from(i % 500).unwrap_or(0), Generation::default());
         }
         let load = load.elapsed().as_secs_f64() * 1e3;
         let keys: Vec<u32> = (0..KEYS)
@@ -103,7 +104,7 @@ fn main() {
         let change = seconds(|| {
             for (a, len) in &changes {
                 let target = routes.remove(*a, *len).unwrap_or(0);
-                routes.insert(*a, *len, target);
+                routes.insert(*a, *len, target, Generation::default());
             }
         });
         let (lookup, exact) = routes.bytes();

@@ -6,8 +6,11 @@
 //!                                                    └─────► CE next hop (its adjacency is the forwarder's)
 //! ```
 //! A route names a target, a target's paths name tunnels: when the core reroutes, one tunnel changes and a million
-//! prefixes follow. Programming is mark-and-sweep: `begin` marks, each operation takes effect at once and renews,
-//! `end` removes what was not renewed. Lookups are right at every moment between.
+//! prefixes follow. Programming is mark-and-sweep: each operation takes effect at once and renews, `end` lets what
+//! was not renewed since `begin` be removed. Lookups are right at every moment between.
+//!
+//! The thread that programs also forwards, so no call may work long, however many routes there are: `end` sweeps a
+//! first slice, the rest is swept by [`Fib::sweep`], a bounded slice a call.
 
 pub mod cuckoo;
 pub mod routes;
@@ -22,7 +25,7 @@ use api::{FibOp, Interface, Request, Target, Tunnel};
 use cuckoo::Cuckoo;
 use edgeplex_types::{Epoch, Label};
 use ipnet::{IpNet, Ipv4Net};
-use routes::Routes;
+use routes::{Generation, Key, Routes};
 use std::net::{IpAddr, Ipv4Addr};
 use targets::{Targets, Tunnels};
 
@@ -30,6 +33,9 @@ use targets::{Targets, Tunnels};
 pub const MAX_ROUTES: usize = 1 << 24;
 /// Tunnels that are up or that routes name, at most.
 pub const MAX_TUNNELS: usize = 1 << 16;
+
+/// Routes and tunnels that one slice of a sweep looks at: some 100 us if all of them must go.
+const SLICE: usize = 128;
 
 /// Why programming was refused; nothing of it was done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +54,20 @@ pub enum Refused {
     TooManyTunnels,
 }
 
+/// A snapshot that has ended, and how far what it did not renew is removed.
+#[derive(Debug, Clone, Copy)]
+struct Sweep {
+    epoch: Epoch,
+    generation: Generation,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Routes(Option<Key>),
+    Tunnels(usize),
+}
+
 #[derive(Debug, Default)]
 pub struct Fib {
     routes: Routes,
@@ -58,17 +78,22 @@ pub struct Fib {
     own_label: Option<(Label, bool)>,
     interface: Option<(Interface, bool)>,
     epoch: Option<Epoch>,
+    /// Of `epoch`.
+    generation: Generation,
     open: bool,
+    sweep: Option<Sweep>,
+    /// Ended during that sweep; is swept after it, so that a programmer that begins again and again starves none.
+    next_sweep: Option<Sweep>,
     complete: Option<Epoch>,
 }
 
 impl Fib {
-    /// Opens a snapshot. One that is still open is abandoned: what it brought stays until the new one ends.
+    /// Opens a snapshot. One that is still open is abandoned: what it brought stays until the new one ends. A sweep
+    /// under way goes on: what is programmed from now on is newer than what it removes.
     pub fn begin(&mut self, epoch: Epoch) {
         self.epoch = Some(epoch);
         self.open = true;
-        self.routes.begin();
-        self.tunnels.begin();
+        self.generation = self.generation.next();
         if let Some(l) = &mut self.own_label {
             l.1 = false;
         }
@@ -89,7 +114,8 @@ impl Fib {
         Ok(())
     }
 
-    /// Ends the snapshot: removes what it did not renew.
+    /// Ends the snapshot. What it did not renew is removed slice by slice: the first one now, the others by
+    /// [`Fib::sweep`]; [`Fib::complete_epoch`] tells when all is done.
     pub fn end(&mut self, epoch: Epoch) -> Result<(), Refused> {
         if self.epoch != Some(epoch) {
             return Err(Refused::Epoch { got: epoch.0, current: self.epoch });
@@ -97,16 +123,40 @@ impl Fib {
         if !std::mem::take(&mut self.open) {
             return Err(Refused::NoSnapshot);
         }
-        let Self { routes, targets, tunnels, .. } = self;
-        routes.sweep(|target| targets.release(target, tunnels));
-        tunnels.sweep();
         if let Some((label, false)) = self.own_label {
             self.labels.remove(label.get());
             self.own_label = None;
         }
         self.interface.take_if(|i| !i.1);
-        self.complete = Some(epoch);
+        let sweep = Some(Sweep { epoch, generation: self.generation, stage: Stage::Routes(None) });
+        *(if self.sweep.is_some() { &mut self.next_sweep } else { &mut self.sweep }) = sweep;
+        self.sweep();
         Ok(())
+    }
+
+    pub fn is_sweeping(&self) -> bool {
+        self.sweep.is_some()
+    }
+
+    /// Sweeps one slice. To be called again and again, with packets in between, while [`Fib::is_sweeping`].
+    pub fn sweep(&mut self) {
+        let Self { routes, targets, tunnels, .. } = self;
+        let Some(sweep) = &mut self.sweep else { return };
+        let mut left = SLICE;
+        if let Stage::Routes(after) = sweep.stage {
+            let (next, seen) = routes.sweep(after, SLICE, sweep.generation, |target| targets.release(target, tunnels));
+            left -= seen;
+            sweep.stage = if next.is_some() { Stage::Routes(next) } else { Stage::Tunnels(0) };
+        }
+        if let Stage::Tunnels(from) = sweep.stage {
+            match tunnels.sweep(from, left, sweep.generation) {
+                Some(next) => sweep.stage = Stage::Tunnels(next),
+                None => {
+                    self.complete = Some(sweep.epoch);
+                    self.sweep = self.next_sweep.take();
+                }
+            }
+        }
     }
 
     fn check(&self, ops: &[FibOp]) -> Result<(), Refused> {
@@ -147,11 +197,11 @@ impl Fib {
                 }
                 self.labels.insert(label.get(), 0);
             }
-            FibOp::Tunnel(t) => self.tunnels.set(t),
+            FibOp::Tunnel(t) => self.tunnels.set(t, self.generation),
             FibOp::TunnelGone { id } => self.tunnels.gone(*id),
             FibOp::Route { prefix: IpNet::V4(p), target } => {
                 if let Some(n) = self.targets.acquire(target, &mut self.tunnels)
-                    && let Some(old) = self.routes.insert(p.addr().into(), p.prefix_len(), n)
+                    && let Some(old) = self.routes.insert(p.addr().into(), p.prefix_len(), n, self.generation)
                 {
                     self.targets.release(old, &mut self.tunnels);
                 }
@@ -205,7 +255,7 @@ impl Fib {
     pub fn interface(&self) -> Option<&Interface> {
         self.interface.as_ref().map(|i| &i.0)
     }
-    /// Epoch of the last snapshot that ended.
+    /// Epoch of the last snapshot that ended and of which nothing is left to sweep.
     pub fn complete_epoch(&self) -> Option<Epoch> {
         self.complete
     }

@@ -1,32 +1,56 @@
-//! The routes of one VRF: every route by its exact prefix, and the trie that answers for addresses.
+//! The routes of one VRF: every route by its exact prefix, and the structures that answer for addresses.
 //!
 //! ```text
-//! address → hosts (cuckoo, /32 exactly) → trie (longest of the others) → target
-//! prefix  → one cuckoo table for each prefix length in use → target, mark
+//! address → hosts (cuckoo, /32 exactly) → trie (longest of /9 to /31) → short (longest of /0 to /8) → target
+//! prefix  → exact (ordered) → target, generation of the snapshot that last renewed it
 //! ```
-//! The exact tables are what the trie is rebuilt from, what tells the parent of a removed route, and what a new
-//! snapshot marks and sweeps.
+//! The ordered table tells the parent of a removed route, is swept from a cursor, and is dumped from any prefix on.
+//! No call's work grows with the number of routes: a prefix of up to 8 bits, which covers much of the table, paints
+//! 256 slots of its own small trie, and nothing here is ever rebuilt or rehashed in one go.
 
 use crate::cuckoo::Cuckoo;
 use crate::trie::{Leaf, MAX_TARGETS, Trie};
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// A route's address, prefix length and target.
 pub type Row = (u32, u8, u32);
+/// A route's address and prefix length.
+pub type Key = (u32, u8);
 
-const MARK: u32 = 1 << 31;
 const TARGET: u32 = MAX_TARGETS - 1;
+/// Prefixes up to this length stay out of the trie.
+const SHORT: u8 = 8;
+
+/// Numbers snapshots, modulo 2^32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Generation(u32);
+
+impl Generation {
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+    /// Serial number arithmetic (RFC 1982): right while the two are less than 2^31 snapshots apart.
+    pub fn is_before(self, other: Self) -> bool {
+        self.0.wrapping_sub(other.0) > u32::MAX / 2
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    target: u32,
+    renewed: Generation,
+}
 
 #[derive(Debug, Default)]
 pub struct Routes {
     hosts: Cuckoo,
-    /// Lengths 0 to 31 that are in use, ascending.
-    tables: Vec<(u8, Cuckoo)>,
     trie: Trie,
-    /// Routes of the tables, hosts not counted.
+    short: Trie,
+    /// Routes in the trie.
     in_trie: usize,
-    /// What the mark of a route that the running snapshot has renewed looks like.
-    fresh: u32,
+    exact: BTreeMap<Key, Entry>,
 }
 
 fn mask(len: u8) -> u32 {
@@ -35,48 +59,57 @@ fn mask(len: u8) -> u32 {
 
 impl Routes {
     pub fn len(&self) -> usize {
-        self.in_trie + self.hosts.len()
+        self.exact.len()
     }
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.exact.is_empty()
     }
 
     pub fn lookup(&self, address: u32) -> Option<Leaf> {
         if !self.hosts.is_empty()
-            && let Some(v) = self.hosts.get(address)
+            && let Some(target) = self.hosts.get(address)
         {
-            return Some(Leaf { len: 32, target: v & TARGET });
+            return Some(Leaf { len: 32, target });
         }
-        self.trie.lookup(address)
+        self.trie.lookup(address).or_else(|| self.short.lookup(address))
     }
 
     /// [`Routes::lookup`] of each address; stops at the shorter of the two slices.
     pub fn lookup_burst(&self, addresses: &[u32], out: &mut [Option<Leaf>]) {
         self.trie.lookup_burst(addresses, out);
-        if !self.hosts.is_empty() {
-            for (a, o) in addresses.iter().zip(out) {
-                if let Some(v) = self.hosts.get(*a) {
-                    *o = Some(Leaf { len: 32, target: v & TARGET });
-                }
+        for (a, o) in addresses.iter().zip(out) {
+            if !self.hosts.is_empty()
+                && let Some(target) = self.hosts.get(*a)
+            {
+                *o = Some(Leaf { len: 32, target });
+            } else if o.is_none() {
+                *o = self.short.lookup(*a);
             }
         }
     }
 
     pub fn get(&self, address: u32, len: u8) -> Option<u32> {
-        self.table(len)?.get(address).map(|v| v & TARGET)
+        self.exact.get(&(address, len)).map(|e| e.target)
     }
 
-    /// Sets the target of a prefix, marks it renewed, and returns the former target. Host bits are ignored.
-    pub fn insert(&mut self, address: u32, len: u8, target: u32) -> Option<u32> {
-        let (len, address) = (len.min(32), address & mask(len));
-        let fresh = self.fresh;
-        let old = self.table_mut(len).insert(address, target & TARGET | fresh).map(|v| v & TARGET);
-        if len < 32 && old != Some(target) {
-            self.in_trie += usize::from(old.is_none());
-            if self.trie.wants_rebuild(self.in_trie) {
-                self.rebuild();
-            } else {
-                self.trie.insert(address, Leaf { len, target });
+    /// Sets the target of a prefix, as renewed in this generation, and returns the former target. Host bits are ignored.
+    pub fn insert(&mut self, address: u32, len: u8, target: u32, renewed: Generation) -> Option<u32> {
+        let (len, target) = (len.min(32), target & TARGET);
+        let address = address & mask(len);
+        let old = self.exact.insert((address, len), Entry { target, renewed }).map(|e| e.target);
+        if old == Some(target) {
+            return old;
+        }
+        let leaf = Leaf { len, target };
+        match len {
+            32.. => {
+                self.hosts.insert(address, target);
+            }
+            0..=SHORT => self.short.insert(address, leaf),
+            _ => {
+                self.in_trie += usize::from(old.is_none());
+                self.trie.insert(address, leaf);
+                self.trie.reshape(self.in_trie);
             }
         }
         old
@@ -84,116 +117,73 @@ impl Routes {
 
     /// Takes the route of exactly this prefix out; returns its target.
     pub fn remove(&mut self, address: u32, len: u8) -> Option<u32> {
-        let (len, address) = (len.min(32), address & mask(len));
-        let position = self.tables.binary_search_by_key(&len, |t| t.0);
-        if len == 32 {
-            return self.hosts.remove(address).map(|v| v & TARGET);
-        }
-        let position = position.ok()?;
-        let table = &mut self.tables.get_mut(position)?.1;
-        let old = table.remove(address)? & TARGET;
-        if table.is_empty() {
-            self.tables.remove(position);
-        }
-        self.in_trie -= 1;
-        if self.trie.wants_rebuild(self.in_trie) {
-            self.rebuild();
-        } else {
-            self.trie.remove(address, len, self.parent(address, len));
+        let len = len.min(32);
+        let address = address & mask(len);
+        let old = self.exact.remove(&(address, len))?.target;
+        match len {
+            32.. => {
+                self.hosts.remove(address);
+            }
+            0..=SHORT => self.short.remove(address, len, self.parent(address, len)),
+            _ => {
+                self.in_trie -= 1;
+                self.trie.remove(address, len, self.parent(address, len).filter(|l| l.len > SHORT));
+                self.trie.reshape(self.in_trie);
+            }
         }
         Some(old)
     }
 
-    /// Marks every route as not renewed.
-    pub fn begin(&mut self) {
-        let (mark, fresh) = (self.fresh, self.fresh ^ MARK);
-        // An unfinished snapshot leaves both marks behind: first make them one.
-        let even = |v: u32| v & !MARK | mark;
-        self.hosts.update_all(even);
-        self.tables.iter_mut().for_each(|t| t.1.update_all(even));
-        self.fresh = fresh;
-    }
-
-    /// Removes what was not renewed since [`Routes::begin`] and hands the target of each to `gone`.
-    pub fn sweep(&mut self, mut gone: impl FnMut(u32)) {
-        let fresh = self.fresh;
-        let hosts = (32, &self.hosts);
-        let all = self.tables.iter().map(|t| (t.0, &t.1)).chain([hosts]);
-        let stale: Vec<(u8, u32)> =
-            all.flat_map(|(len, t)| t.iter().filter(|(_, v)| v & MARK != fresh).map(move |(a, _)| (len, a))).collect();
-        for (len, address) in stale {
+    /// Looks at no more than `limit` routes behind `after`, removes those last renewed before `since` and hands the
+    /// target of each to `gone`. Returns where to go on, or `None` at the end, and how many were looked at.
+    pub fn sweep(&mut self, after: Option<Key>, limit: usize, since: Generation, mut gone: impl FnMut(u32)) -> (Option<Key>, usize) {
+        let mut stale = Vec::new();
+        let (mut last, mut seen) = (None, 0);
+        for (key, entry) in self.behind(after).take(limit) {
+            (last, seen) = (Some(*key), seen + 1);
+            if entry.renewed.is_before(since) {
+                stale.push(*key);
+            }
+        }
+        for (address, len) in stale {
             if let Some(target) = self.remove(address, len) {
                 gone(target);
             }
         }
+        (if seen < limit { None } else { last.or(after) }, seen)
     }
 
     /// At most `limit` routes in prefix order behind `after`, and whether there are more.
-    pub fn page(&self, after: Option<(u32, u8)>, limit: usize) -> (Vec<Row>, bool) {
-        let all = self.tables.iter().map(|t| (t.0, &t.1)).chain([(32, &self.hosts)]);
-        let mut least: BinaryHeap<Row> = BinaryHeap::with_capacity(limit.saturating_add(2).min(4096));
-        for (len, table) in all {
-            for (address, v) in table.iter() {
-                let row = (address, len, v & TARGET);
-                let wanted = after.is_none_or(|a| (address, len) > a);
-                if wanted && (least.len() <= limit || least.peek().is_some_and(|top| row < *top)) {
-                    least.push(row);
-                    if least.len() > limit + 1 {
-                        least.pop();
-                    }
-                }
-            }
-        }
-        let mut rows = least.into_sorted_vec();
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        (rows, more)
+    pub fn page(&self, after: Option<Key>, limit: usize) -> (Vec<Row>, bool) {
+        let mut behind = self.behind(after);
+        let rows = behind.by_ref().take(limit).map(|(k, e)| (k.0, k.1, e.target)).collect();
+        (rows, behind.next().is_some())
+    }
+
+    fn behind(&self, after: Option<Key>) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.exact.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
     }
 
     /// Heap bytes of the structures that answer lookups, and of those that only updates need.
     pub fn bytes(&self) -> (usize, usize) {
-        let lookup = self.trie.bytes() + self.hosts.bytes();
-        let exact = self.tables.iter().map(|t| t.1.bytes()).sum::<usize>();
-        (lookup, exact + self.tables.capacity() * size_of::<(u8, Cuckoo)>())
-    }
-
-    fn table(&self, len: u8) -> Option<&Cuckoo> {
-        if len == 32 {
-            return Some(&self.hosts);
-        }
-        self.tables.binary_search_by_key(&len, |t| t.0).ok().and_then(|i| self.tables.get(i)).map(|t| &t.1)
-    }
-
-    fn table_mut(&mut self, len: u8) -> &mut Cuckoo {
-        if len >= 32 {
-            return &mut self.hosts;
-        }
-        let i = match self.tables.binary_search_by_key(&len, |t| t.0) {
-            Ok(i) => i,
-            Err(i) => {
-                self.tables.reserve_exact(1);
-                self.tables.insert(i, (len, Cuckoo::default()));
-                i
-            }
-        };
-        &mut self.tables[i].1
+        let lookup = self.trie.bytes() + self.short.bytes() + self.hosts.bytes();
+        // Nodes of a B-tree are half full at worst.
+        (lookup, self.exact.len() * 2 * size_of::<(Key, Entry)>())
     }
 
     /// The longest route shorter than `len` over `address`.
     fn parent(&self, address: u32, len: u8) -> Option<Leaf> {
-        let shorter = self.tables.iter().rev().skip_while(|t| t.0 >= len);
-        shorter.into_iter().find_map(|(l, t)| t.get(address & mask(*l)).map(|v| Leaf { len: *l, target: v & TARGET }))
-    }
-
-    fn rebuild(&mut self) {
-        let mut trie = Trie::shaped_for(self.in_trie);
-        // Ascending lengths: each route simply paints over those before it.
-        for (len, table) in &self.tables {
-            for (address, v) in table.iter() {
-                trie.insert(address, Leaf { len: *len, target: v & TARGET });
+        // Every route over `address` comes before it in the order. The one just before either is over it, or tells
+        // by the bits they share how long a route over both can be: none in between is longer.
+        let mut longest = len.checked_sub(1)?;
+        loop {
+            let (&(a, l), e) = self.exact.range(..=(address & mask(longest), longest)).next_back()?;
+            if a == address & mask(l) {
+                return Some(Leaf { len: l, target: e.target });
             }
+            let shared = u8::try_from((a ^ address).leading_zeros()).unwrap_or(0);
+            longest = shared.min(longest.checked_sub(1)?);
         }
-        self.trie = trie;
     }
 }
 
@@ -219,25 +209,27 @@ mod tests {
         (0u32..4, 0u32..4, 0u32..4, 0u32..8).prop_map(|(a, b, c, d)| a << 30 | b << 23 | c << 15 | d.reverse_bits() >> 24 | c << 8 | d)
     }
 
+    const G: Generation = Generation(0);
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(400))]
         #[test]
         fn agrees_with_the_naive_model(
-            wide: bool,
-            ops in vec((0u8..3, address(), 0u8..=32, 0u32..50), 1..150),
+            ops in vec((0u8..16, address(), 0u8..=32, 0u32..50), 1..150),
             probes in vec(address(), 40),
         ) {
             let (mut r, mut m) = (Routes::default(), Model::default());
-            if wide {
-                r.trie = Trie::shaped_for(1 << 20);
-                r.in_trie = 1 << 20; // keeps its shape; taken off again below
-            }
+            let mut wide = 0;
             for (op, a, len, target) in ops {
                 let a = a & mask(len);
                 if op == 0 {
+                    // As if many others came or went: the root changes its shape, and back with the next one.
+                    (r.in_trie, wide) = if wide == 0 { (r.in_trie + (1 << 20), 1 << 20) } else { (r.in_trie - wide, 0) };
+                    r.trie.reshape(r.in_trie);
+                } else if op < 6 {
                     prop_assert_eq!(r.remove(a, len), m.0.remove(&(a, len)));
                 } else {
-                    prop_assert_eq!(r.insert(a, len, target), m.0.insert((a, len), target));
+                    prop_assert_eq!(r.insert(a, len, target, G), m.0.insert((a, len), target));
                 }
                 for probe in [a, a | !mask(len), a.wrapping_sub(1), (a | !mask(len)).wrapping_add(1)] {
                     prop_assert_eq!(r.lookup(probe), m.lookup(probe));
@@ -252,41 +244,70 @@ mod tests {
             let (rows, more) = r.page(None, 1000);
             prop_assert!(!more);
             prop_assert_eq!(rows, m.0.iter().map(|((a, l), t)| (*a, *l, *t)).collect::<Vec<_>>());
-            // Emptied in any order, nothing is left, not even memory of the nodes' values.
+            // Emptied in any order, nothing is left.
             let all: Vec<_> = m.0.keys().copied().collect();
             for (a, len) in all {
                 prop_assert!(r.remove(a, len).is_some());
             }
             prop_assert_eq!(r.lookup(probes[0]), None);
-            prop_assert_eq!(r.len(), if wide { 1 << 20 } else { 0 });
+            prop_assert_eq!((r.len(), r.in_trie), (0, wide));
+        }
+
+        /// Snapshots that are renewed in part, left unfinished, and swept in slices with changes in between: at every
+        /// moment every lookup is right for what is there, nothing renewed is swept, and in the end nothing else is left.
+        #[test]
+        fn a_sliced_sweep_takes_what_is_stale_and_never_a_right_answer(
+            old in vec((address(), 0u8..=32, 0u8..3), 1..200),
+            changes in vec((any::<bool>(), address(), 0u8..=32), 0..60),
+            slice in 1usize..20,
+        ) {
+            let (mut r, mut m) = (Routes::default(), Model::default());
+            let mut renewed = BTreeMap::new();
+            let mut put = |r: &mut Routes, m: &mut Model, a: u32, len: u8, g: u32| {
+                r.insert(a, len, g, Generation(g.wrapping_sub(1)));
+                m.0.insert((a & mask(len), len), g);
+                renewed.insert((a & mask(len), len), g);
+            };
+            // Generation u32::MAX was left unfinished, 0 before the one that ends: 1.
+            for g in 0..3 {
+                old.iter().filter(|o| o.2 == u8::try_from(g).unwrap()).for_each(|(a, len, _)| put(&mut r, &mut m, *a, *len, g));
+            }
+            let (mut after, mut gone, mut swept) = (None, vec![], 0);
+            let mut changes = changes.into_iter();
+            loop {
+                let before = r.len();
+                let (next, seen) = r.sweep(after, slice, Generation(1), |t| gone.push(t));
+                prop_assert!(seen <= slice && before - r.len() <= seen);
+                swept += before - r.len();
+                let to = next.unwrap_or((u32::MAX, 33));
+                m.0.retain(|k, g| *g >= 2 || *k > to);
+                for (a, len, _) in &old {
+                    for probe in [*a, *a | !mask(*len), (*a & mask(*len)).wrapping_sub(1)] {
+                        prop_assert_eq!(r.lookup(probe), m.lookup(probe));
+                    }
+                }
+                let Some(next) = next else { break };
+                after = Some(next);
+                // Deltas of the snapshot that ended, or of one begun since.
+                for (add, a, len) in changes.by_ref().take(2) {
+                    if add {
+                        put(&mut r, &mut m, a, len, 2 + u32::from(len & 1));
+                    } else {
+                        prop_assert_eq!(r.remove(a, len), m.0.remove(&(a & mask(len), len)));
+                    }
+                }
+            }
+            prop_assert_eq!(gone.len(), swept);
+            prop_assert!(gone.iter().all(|t| *t < 2), "only what was stale went");
+            prop_assert_eq!(r.page(None, 1000).0, m.0.iter().map(|((a, l), t)| (*a, *l, *t)).collect::<Vec<_>>());
         }
     }
 
     #[test]
-    fn a_snapshot_sweeps_what_it_did_not_renew_even_after_one_that_never_ended() {
-        let mut r = Routes::default();
-        for i in 0..10u32 {
-            r.insert(i << 24, 8 + u8::try_from(i).unwrap() % 3 * 12, i);
-        }
-        r.begin();
-        r.insert(3 << 24, 8, 33);
-        assert_eq!(r.lookup(3 << 24).unwrap().target, 33, "new at once");
-        assert_eq!(r.lookup(4 << 24).unwrap().target, 4, "old until the end");
-        r.begin();
-        r.insert(5 << 24, 8 + 24, 5);
-        let mut gone = vec![];
-        r.sweep(|t| gone.push(t));
-        gone.sort_unstable();
-        assert_eq!(gone, [0, 1, 2, 4, 6, 7, 8, 9, 33]);
-        assert_eq!(r.len(), 1);
-        assert_eq!(r.page(None, 10).0, [(5 << 24, 32, 5)]);
-    }
-
-    #[test]
-    fn pages_follow_each_other_without_gap_or_repetition() {
+    fn a_page_begins_anywhere_and_pages_follow_each_other_without_gap_or_repetition() {
         let mut r = Routes::default();
         for i in 0..1000u32 {
-            r.insert(i.wrapping_mul(0x9e37_79b9), 9 + u8::try_from(i % 24).unwrap(), i % 7);
+            r.insert(i.wrapping_mul(0x9e37_79b9), 9 + u8::try_from(i % 24).unwrap(), i % 7, G);
         }
         let (whole, _) = r.page(None, 5000);
         let (mut paged, mut after) = (vec![], None);
@@ -300,13 +321,18 @@ mod tests {
         }
         assert_eq!(paged, whole);
         assert!(whole.is_sorted());
+        // Behind a prefix that is not there, and behind the last.
+        let from = whole.iter().position(|r| r.0 >= 1 << 31).unwrap();
+        assert_eq!(r.page(Some((0x7fff_ffff, 32)), 3).0, whole[from..from + 3]);
+        assert_eq!(r.page(Some((u32::MAX, 32)), 3), (vec![], false));
     }
 
     #[test]
     fn the_root_widens_and_narrows_with_the_number_of_routes_and_answers_stay() {
         let mut r = Routes::default();
+        r.insert(0, 0, 99_999, G);
         for i in 0..40_000u32 {
-            r.insert(i << 8, 24, i);
+            r.insert(i << 8, 24, i, G);
         }
         for i in (0..40_000u32).step_by(97) {
             assert_eq!(r.lookup(i << 8 | 5), Some(Leaf { len: 24, target: i }));
@@ -315,17 +341,22 @@ mod tests {
             r.remove(i << 8, 24);
         }
         assert_eq!(r.lookup(99 << 8), Some(Leaf { len: 24, target: 99 }));
-        assert_eq!(r.lookup(100 << 8), None);
+        assert_eq!(r.lookup(100 << 8), Some(Leaf { len: 0, target: 99_999 }));
         let (lookup, exact) = r.bytes();
-        assert!(lookup + exact < 16_384, "{lookup} + {exact}");
+        assert!(lookup + exact < 24_576, "{lookup} + {exact}");
+        for i in 0..100u32 {
+            r.remove(i << 8, 24);
+        }
+        assert_eq!(r.remove(0, 0), Some(99_999));
+        assert_eq!(r.lookup(100 << 8), None);
     }
 
     #[test]
     fn ten_routes_cost_less_than_two_kilobytes() {
         let mut r = Routes::default();
-        r.insert(0, 0, 0);
+        r.insert(0, 0, 0, G);
         for i in 0..9u32 {
-            r.insert(0x0a00_0000 | i << 16 | i << 8, 24, i);
+            r.insert(0x0a00_0000 | i << 16 | i << 8, 24, i, G);
         }
         let (lookup, exact) = r.bytes();
         assert!(lookup + exact < 2048, "{lookup} + {exact}");

@@ -7,18 +7,19 @@
 //! moves all prefixes behind it at once.
 
 use crate::api;
+use crate::routes::Generation;
 use edgeplex_types::{Label, MacAddr, TunnelId};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Path {
     pub label: Label,
     tunnel: u32,
 }
 
 /// [`api::Target`], resolved to slots.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Forward {
     /// One path in place, since most routes have one; the others of an ECMP group behind it.
     Vpn {
@@ -38,6 +39,9 @@ impl Forward {
             _ => (None, &[][..]),
         };
         first.into_iter().chain(others)
+    }
+    fn others(&self) -> usize {
+        if let Self::Vpn { others, .. } = self { others.len() } else { 0 }
     }
 }
 
@@ -64,14 +68,14 @@ struct Slot {
     paths: u32,
     rewrite: Option<Rewrite>,
     endpoint: IpAddr,
-    fresh: bool,
+    renewed: Generation,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Tunnels {
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
-    by_id: HashMap<TunnelId, u32>,
+    by_id: BTreeMap<TunnelId, u32>,
     up: usize,
 }
 
@@ -90,7 +94,7 @@ impl Tunnels {
         if let Some(n) = self.by_id.get(&id) {
             return *n;
         }
-        let slot = Some(Slot { id, paths: 0, rewrite: None, endpoint: IpAddr::V4(Ipv4Addr::UNSPECIFIED), fresh: false });
+        let slot = Some(Slot { id, paths: 0, rewrite: None, endpoint: IpAddr::V4(Ipv4Addr::UNSPECIFIED), renewed: Generation::default() });
         let n = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             // Fib::check bounds the number of tunnels.
@@ -103,7 +107,7 @@ impl Tunnels {
     fn get_mut(&mut self, n: u32) -> Option<&mut Slot> {
         self.slots.get_mut(n as usize)?.as_mut()
     }
-    pub(crate) fn set(&mut self, t: &api::Tunnel) {
+    pub(crate) fn set(&mut self, t: &api::Tunnel, renewed: Generation) {
         let n = self.slot(t.id);
         let mut labels = [Label::IPV4_EXPLICIT_NULL; api::MAX_TRANSPORT_LABELS];
         let mut depth = 0;
@@ -114,7 +118,7 @@ impl Tunnels {
         let rewrite = Rewrite { source: t.source_mac, destination: t.destination_mac, labels, depth };
         if let Some(slot) = self.get_mut(n) {
             slot.endpoint = t.endpoint;
-            slot.fresh = true;
+            slot.renewed = renewed;
             if slot.rewrite.replace(rewrite).is_none() {
                 self.up += 1;
             }
@@ -139,12 +143,15 @@ impl Tunnels {
             self.free.push(n);
         }
     }
-    pub(crate) fn begin(&mut self) {
-        self.slots.iter_mut().flatten().for_each(|s| s.fresh = false);
-    }
-    pub(crate) fn sweep(&mut self) {
-        let stale: Vec<_> = self.slots.iter().flatten().filter(|s| s.rewrite.is_some() && !s.fresh).map(|s| s.id).collect();
-        stale.into_iter().for_each(|id| self.gone(id));
+    /// Looks at no more than `limit` slots from `from` on and takes down the tunnels last renewed before `since`.
+    /// Returns where to go on, or `None` at the end.
+    pub(crate) fn sweep(&mut self, from: usize, limit: usize, since: Generation) -> Option<usize> {
+        let slots = self.slots.get(from..).unwrap_or_default();
+        let stale = |s: &&Slot| s.rewrite.is_some() && s.renewed.is_before(since);
+        let ids: Vec<_> = slots.iter().take(limit).flatten().filter(stale).map(|s| s.id).collect();
+        let more = slots.len() > limit;
+        ids.into_iter().for_each(|id| self.gone(id));
+        more.then_some(from + limit)
     }
     pub(crate) fn rewrite(&self, path: &Path) -> Option<&Rewrite> {
         self.slots.get(path.tunnel as usize)?.as_ref()?.rewrite.as_ref()
@@ -164,9 +171,7 @@ impl Tunnels {
         rows
     }
     pub(crate) fn bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<Option<Slot>>()
-            + self.free.capacity() * 4
-            + self.by_id.capacity() * (size_of::<(TunnelId, u32)>() + 1)
+        self.slots.capacity() * size_of::<Option<Slot>>() + self.free.capacity() * 4 + self.by_id.len() * 2 * size_of::<(TunnelId, u32)>()
     }
 }
 
@@ -180,7 +185,10 @@ struct Entry {
 pub(crate) struct Targets {
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
-    ids: HashMap<Forward, u32>,
+    /// Ordered, not hashed: a hash table that grows is a pause.
+    ids: BTreeMap<Forward, u32>,
+    /// Paths of all entries beyond their first.
+    others: usize,
 }
 
 impl Targets {
@@ -222,6 +230,7 @@ impl Targets {
             // Fib::check bounds the number of routes, and with it that of targets.
             u32::try_from(self.entries.len() - 1).unwrap_or(0)
         });
+        self.others += forward.others();
         self.ids.insert(forward.clone(), n);
         self.entries[n as usize] = Some(Entry { forward, routes: 1 });
         Some(n)
@@ -236,6 +245,7 @@ impl Targets {
             && let Some(entry) = place.take()
         {
             entry.forward.paths().for_each(|p| tunnels.release(p.tunnel, 1));
+            self.others -= entry.forward.others();
             self.ids.remove(&entry.forward);
             self.free.push(n);
         }
@@ -254,10 +264,9 @@ impl Targets {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let others: usize = self.ids.keys().map(|f| f.paths().count().saturating_sub(1) * size_of::<Path>() * 2).sum();
         self.entries.capacity() * size_of::<Option<Entry>>()
             + self.free.capacity() * 4
-            + self.ids.capacity() * (size_of::<(Forward, u32)>() + 1)
-            + others
+            + self.ids.len() * 2 * size_of::<(Forward, u32)>()
+            + self.others * 2 * size_of::<Path>()
     }
 }

@@ -7,7 +7,12 @@
 //! ```
 //! Routes are pushed down to the slots they win, so a lookup keeps no best match: it ends at the answer. A leaf
 //! remembers the length of its prefix; with it and the next shorter prefix (which [`crate::routes`] knows) one
-//! route is put in or taken out by repainting the slots it covers, and nothing else is rebuilt.
+//! route is put in or taken out by repainting the slots it covers, and nothing is ever rebuilt: the root changes its
+//! shape by copying 2^16 words, and free room between runs is squeezed out a few runs at each change.
+
+use values::Values;
+
+mod values;
 
 /// What a lookup gives: a target and the length of the prefix that led there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,15 +181,47 @@ impl Trie {
         self.repaint(Paint { address, len, shortest: u32::from(len) + 1, new });
     }
 
-    /// Whether the shape of the root should change for this number of routes; the caller then rebuilds.
-    pub fn wants_rebuild(&self, routes: usize) -> bool {
-        if self.wide.is_some() { routes < NARROW_BELOW } else { routes >= WIDE_FROM }
+    /// Gives the root the shape for this number of routes. A change costs 2^16 words whatever their number.
+    pub fn reshape(&mut self, routes: usize) {
+        match self.wide.take() {
+            Some(wide) if routes < NARROW_BELOW => self.narrow(&wide),
+            None if routes >= WIDE_FROM => self.wide = Some(self.widen()),
+            as_it_is => self.wide = as_it_is,
+        }
     }
 
-    /// An empty trie shaped for this number of routes.
-    pub fn shaped_for(routes: usize) -> Self {
-        let wide = (routes >= WIDE_FROM).then(|| vec![NONE; 1 << 16].into_boxed_slice());
-        Self { wide, ..Self::default() }
+    /// The first two levels as an array; their nodes are given back.
+    fn widen(&mut self) -> Box<[Word]> {
+        let mut wide = Vec::with_capacity(1 << 16);
+        let top = self.unpack(self.top);
+        for i in 0..top.count {
+            let (start, word) = (usize::from(top.starts[i]), top.words[i]);
+            if word & CHILD == 0 {
+                wide.resize(top.end(i) << 8, word);
+                continue;
+            }
+            // Two slots never share a child.
+            let second = self.unpack(word);
+            for j in 0..second.count {
+                wide.resize((start << 8) + second.end(j), second.words[j]);
+            }
+            self.free(word & !CHILD);
+        }
+        if self.top & CHILD != 0 {
+            self.free(self.top & !CHILD);
+        }
+        self.top = NONE;
+        wide.into_boxed_slice()
+    }
+
+    fn narrow(&mut self, wide: &[Word]) {
+        let mut top = Runs::default();
+        for (start, words) in wide.chunks(256).enumerate() {
+            let mut second = Runs::default();
+            words.iter().enumerate().for_each(|(i, w)| second.push(i, *w));
+            top.push(start, self.store(None, &second));
+        }
+        self.top = self.store(None, &top);
     }
 
     /// Heap bytes.
@@ -206,9 +243,7 @@ impl Trie {
         } else {
             self.top = self.paint(self.top, 0, p);
         }
-        if self.values.mostly_free() {
-            self.values.compact(&mut self.nodes, &self.free_nodes);
-        }
+        self.values.tidy(&mut self.nodes);
     }
 
     /// Repaints what lies behind `w`, which stands for the `depth` bits it shares with the painted prefix
@@ -219,11 +254,7 @@ impl Trie {
             return p.over(w);
         }
         let node = (w & CHILD != 0).then_some(w & !CHILD);
-        let mut old = Runs::default();
-        match node {
-            Some(n) => self.read(n, &mut old),
-            None => old.push(0, w),
-        }
+        let old = self.unpack(w);
         // Under the prefix all slots are repainted; at its level those it covers; above it the one on its path.
         let (first, last) = if below {
             (0, 255)
@@ -253,9 +284,14 @@ impl Trie {
         if changed { self.store(node, &new) } else { w }
     }
 
-    fn read(&self, node: u32, runs: &mut Runs) {
-        let Some(n) = self.nodes.get(node as usize) else { return };
-        let words = self.values.words.get(n.base as usize..).unwrap_or_default();
+    /// The runs of the node that `w` names, or the leaf `w` as one run.
+    fn unpack(&self, w: Word) -> Runs {
+        let mut runs = Runs::default();
+        let Some(n) = self.nodes.get((w & !CHILD) as usize).filter(|_| w & CHILD != 0) else {
+            runs.push(0, w);
+            return runs;
+        };
+        let words = self.values.of(n);
         for (w, bits) in n.map.iter().enumerate() {
             let mut bits = *bits;
             while bits != 0 {
@@ -264,21 +300,25 @@ impl Trie {
                 bits &= bits - 1;
             }
         }
+        runs
+    }
+
+    fn free(&mut self, n: u32) {
+        self.values.give_back(&self.nodes[n as usize]);
+        self.nodes[n as usize] = Node::default();
+        self.free_nodes.push(n);
+        if self.free_nodes.len() == self.nodes.len() {
+            (self.nodes, self.free_nodes) = (Vec::new(), Vec::new());
+        }
     }
 
     /// Writes runs into `node` (a new one if `None`); gives it back to the free ones when all are one leaf.
     fn store(&mut self, node: Option<u32>, runs: &Runs) -> Word {
-        let only = (runs.count == 1 && runs.words[0] & CHILD == 0).then_some(runs.words[0]);
-        if let Some(n) = node {
-            let old = self.nodes[n as usize];
-            self.values.give_back(old.base, old.runs());
-            if let Some(leaf) = only {
-                self.free_nodes.push(n);
-                self.nodes[n as usize] = Node::default();
-                return leaf;
+        if runs.count == 1 && runs.words[0] & CHILD == 0 {
+            if let Some(n) = node {
+                self.free(n);
             }
-        } else if let Some(leaf) = only {
-            return leaf;
+            return runs.words[0];
         }
         let mut map = [0u64; 4];
         for start in &runs.starts[..runs.count] {
@@ -289,20 +329,20 @@ impl Trie {
             // At most 192 bits lie before the last word.
             before[i] = before[i - 1] + u8::try_from(map[i - 1].count_ones()).unwrap_or(0);
         }
-        let base = self.values.take(&runs.words[..runs.count]);
-        let new = Node { map, base, before };
-        let n = match node.or_else(|| self.free_nodes.pop()) {
+        let n = match node {
             Some(n) => {
-                self.nodes[n as usize] = new;
+                self.values.give_back(&self.nodes[n as usize]);
                 n
             }
-            None => {
+            None => self.free_nodes.pop().unwrap_or_else(|| {
                 grow_by_an_eighth(&mut self.nodes, 1);
-                self.nodes.push(new);
+                self.nodes.push(Node::default());
                 // A node covers at least one route's 2^8 addresses: their number stays far below 2^31.
                 u32::try_from(self.nodes.len() - 1).unwrap_or(0)
-            }
+            }),
         };
+        let base = self.values.take(n, &runs.words[..runs.count]);
+        self.nodes[n as usize] = Node { map, base, before };
         n | CHILD
     }
 }
@@ -315,78 +355,5 @@ fn slot(address: u32, shift: u32) -> u8 {
 fn grow_by_an_eighth<T>(v: &mut Vec<T>, more: usize) {
     if v.capacity() - v.len() < more {
         v.reserve_exact((v.len() / 8).max(more));
-    }
-}
-
-/// The runs of all nodes in one array; free pieces are kept by size and given out again.
-#[derive(Debug, Clone, Default)]
-struct Values {
-    words: Vec<Word>,
-    /// By class of size: where free pieces begin.
-    free: Vec<Vec<u32>>,
-    free_words: usize,
-}
-
-/// Sizes come in steps of an eighth or so: what a growing node leaves behind then fits the next one.
-fn rounded(n: usize) -> usize {
-    match n {
-        0..=16 => n.next_multiple_of(2),
-        17..=64 => n.next_multiple_of(8),
-        _ => n.next_multiple_of(16),
-    }
-}
-
-impl Values {
-    fn take(&mut self, runs: &[Word]) -> u32 {
-        let size = rounded(runs.len());
-        let base = match self.free.get_mut(size / 2).and_then(Vec::pop) {
-            Some(base) => {
-                self.free_words -= size;
-                base as usize
-            }
-            None => {
-                let base = self.words.len();
-                grow_by_an_eighth(&mut self.words, size);
-                self.words.resize(base + size, NONE);
-                base
-            }
-        };
-        self.words[base..base + runs.len()].copy_from_slice(runs);
-        // 2^32 words would be 16 GB; routes are limited far below that.
-        u32::try_from(base).unwrap_or(0)
-    }
-
-    fn give_back(&mut self, base: u32, runs: usize) {
-        let size = rounded(runs);
-        if self.free.len() <= size / 2 {
-            self.free.resize(size / 2 + 1, Vec::new());
-        }
-        self.free[size / 2].push(base);
-        self.free_words += size;
-    }
-
-    fn mostly_free(&self) -> bool {
-        self.free_words > 1024 && self.free_words > self.words.len() / 4
-    }
-
-    /// Moves all runs together, in the order of the nodes.
-    fn compact(&mut self, nodes: &mut [Node], free_nodes: &[u32]) {
-        let mut words = Vec::with_capacity(self.words.len() - self.free_words);
-        for n in nodes.iter_mut() {
-            let runs = n.runs();
-            if runs == 0 {
-                continue; // free
-            }
-            let base = words.len();
-            words.extend_from_slice(&self.words[n.base as usize..n.base as usize + runs]);
-            words.resize(base + rounded(runs), NONE);
-            n.base = u32::try_from(base).unwrap_or(0);
-        }
-        debug_assert_eq!(free_nodes.len(), nodes.iter().filter(|n| n.runs() == 0).count());
-        *self = Self { words, free: Vec::new(), free_words: 0 };
-    }
-
-    fn bytes(&self) -> usize {
-        self.words.capacity() * 4 + self.free.iter().map(|f| f.capacity() * 4 + size_of::<Vec<u32>>()).sum::<usize>()
     }
 }

@@ -157,6 +157,65 @@ fn rows_come_back_as_programmed() {
     assert!(f.bytes() < 8192, "{}", f.bytes());
 }
 
+fn many(epoch: u64, f: &mut Fib, what: impl Iterator<Item = u32>) {
+    let ops: Vec<_> = what.map(|i| route(&format!("{}/24", Ipv4Addr::from(0x0b00_0000 + (i << 8))), Target::Unreachable)).collect();
+    ops.chunks(MAX_OPS).for_each(|ops| f.program(Epoch(epoch), ops).unwrap());
+}
+
+/// The thread that sweeps also forwards: no call may do more than a little, and no answer may be wrong meanwhile.
+#[test]
+fn a_sweep_of_many_goes_in_slices_and_takes_new_programming_in_between() {
+    const N: u32 = 20_000;
+    let there = |f: &Fib, i: u32| f.route(Ipv4Addr::from(0x0b00_0001 + (i << 8))).is_some();
+    let mut f = begun();
+    many(1, &mut f, 0..N);
+    f.program(Epoch(1), &(0..500).map(|t| tunnel(t, 1)).collect::<Vec<_>>()).unwrap();
+    f.end(Epoch(1)).unwrap();
+    while f.is_sweeping() {
+        f.sweep();
+    }
+    assert_eq!((f.complete_epoch(), f.routes(), f.tunnels_up()), (Some(Epoch(1)), 20_000, 500));
+
+    // The second snapshot renews every tenth.
+    f.begin(Epoch(2));
+    many(2, &mut f, (0..N).step_by(10));
+    f.end(Epoch(2)).unwrap();
+    assert_eq!(f.end(Epoch(2)), Err(Refused::NoSnapshot));
+    assert!(f.is_sweeping());
+    // While it is swept: a delta of it, behind and before where the sweep is; then a third that renews every fifth of
+    // what is there and ends, and a fourth that only begins.
+    many(2, &mut f, [1, N - 1].into_iter());
+    f.begin(Epoch(3));
+    many(3, &mut f, (0..N).step_by(50));
+    f.end(Epoch(3)).unwrap();
+    f.begin(Epoch(4));
+    many(4, &mut f, std::iter::once(N - 2));
+    let (mut calls, mut epochs) = (0, vec![]);
+    while f.is_sweeping() {
+        let (routes, tunnels) = (f.routes(), f.tunnels_up());
+        f.sweep();
+        assert!(routes - f.routes() + (tunnels - f.tunnels_up()) <= 128);
+        assert!((0..N).step_by(50).all(|i| there(&f, i)) && there(&f, N - 2));
+        if epochs.last() != Some(&f.complete_epoch()) {
+            epochs.push(f.complete_epoch());
+            assert_eq!(f.tunnels_up(), if epochs.len() == 1 { tunnels } else { 0 });
+            if epochs.len() == 2 {
+                let left = f.routes();
+                assert_eq!(left, 2000 + 3, "what the second did not renew is gone, deltas are not");
+            }
+        }
+        calls += 1;
+        assert!(calls < 1000);
+    }
+    assert_eq!(epochs, [1, 2, 3].map(|e| Some(Epoch(e))));
+    assert_eq!(f.routes(), 400 + 1);
+    f.end(Epoch(4)).unwrap();
+    while f.is_sweeping() {
+        f.sweep();
+    }
+    assert_eq!((f.routes(), f.targets(), f.tunnels_known()), (1, 1, 0));
+}
+
 proptest! {
     /// Whatever is programmed, references balance: with all routes and tunnels gone, nothing is left.
     #[test]

@@ -131,6 +131,9 @@ impl EventLoop {
             if ready.control || self.control.has_backlog() {
                 self.serve(now);
             }
+            if self.forwarder.has_work() {
+                self.forwarder.work();
+            }
             if ready.port_error || !self.devices.cust.is_up() || !self.devices.core.is_up() {
                 self.inspect()?;
             }
@@ -142,7 +145,7 @@ impl EventLoop {
 
     /// How long to wait for something to happen; `None` is for ever.
     fn patience(&self, now: Instant) -> Option<Duration> {
-        if self.control.has_backlog() {
+        if self.control.has_backlog() || self.forwarder.has_work() {
             return Some(Duration::ZERO);
         }
         let timer = self.forwarder.next_deadline().map(|d| d.saturating_duration_since(now));

@@ -108,6 +108,16 @@ impl<B: PacketBuf> Forwarder<B> {
         }
     }
 
+    /// Whether control work is left over: [`Forwarder::work`] is then to be called soon, with packets in between.
+    pub fn has_work(&self) -> bool {
+        self.fib.is_sweeping()
+    }
+
+    /// Does a bounded slice of it.
+    pub fn work(&mut self) {
+        self.fib.sweep();
+    }
+
     /// When [`Forwarder::tick`] is to be called next.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.neighbours.next_deadline()
