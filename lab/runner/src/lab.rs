@@ -33,7 +33,7 @@ impl Lab {
         }
         let made = Self::build(&dir, topology, file);
         drop(lock);
-        if made.is_err() && std::env::var_os("EDGEPLEX_LAB_KEEP_FAILED").is_none() {
+        if made.is_err() {
             dir.destroy().context("and taking away what was made failed")?;
         }
         made
