@@ -6,7 +6,7 @@ use edgeplex_bgp_wire::*;
 use edgeplex_types::Label;
 use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
-const ROUTES: u32 = 500_000;
+const ROUTES: u32 = 300_000;
 
 fn routes(family: Family) -> Vec<(Nlri, Arc<Attributes>)> {
     let mut set = Arc::new(Attributes::default());
@@ -35,7 +35,7 @@ fn median(what: &str, family: Family, mut run: impl FnMut() -> usize) {
         })
         .collect();
     rates.sort_by(f64::total_cmp);
-    println!("{family:13} {what:40} {:6.2} M routes/s (min {:.2}, max {:.2})", rates[2], rates[0], rates[4]);
+    println!("{:13} {what:40} {:6.2} M routes/s (min {:.2}, max {:.2})", family.to_string(), rates[2], rates[0], rates[4]);
 }
 
 fn main() {

@@ -9,6 +9,7 @@
 //! A neighbour has at most three connections: one established, one we opened, one it opened.
 
 use crate::config::PeerConfig;
+use crate::connection::{Connection, State};
 use crate::events::{Action, ConnId, Event, Time};
 use crate::inbound::{Inbound, Outcomes, Refusal};
 use crate::rib_out::AdjRibOut;
@@ -26,47 +27,6 @@ const DELAY_OPEN: Duration = Duration::from_secs(1);
 const COLLISION_WINDOW: Duration = Duration::from_secs(2);
 /// A session that held this long was no failure: the next pause is the shortest.
 const STABLE: Duration = Duration::from_secs(10);
-
-/// States of RFC 4271 §8.2.2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    Idle,
-    Connect,
-    Active,
-    OpenSent,
-    OpenConfirm,
-    Established,
-}
-
-impl State {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Connect => "connect",
-            Self::Active => "active",
-            Self::OpenSent => "open-sent",
-            Self::OpenConfirm => "open-confirm",
-            Self::Established => "established",
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Connection {
-    id: ConnId,
-    /// We opened it.
-    outgoing: bool,
-    state: State,
-    buffer: Vec<u8>,
-    negotiated: Option<Negotiated>,
-    /// When the TCP connection was made.
-    since: Time,
-    /// Our OPEN has not been sent; then it will be.
-    open_due: Option<Time>,
-    /// Connect, open or hold timer, by state.
-    expires: Option<Time>,
-    keepalive: Option<Time>,
-}
 
 /// Counters since the peer was configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -585,6 +545,13 @@ impl Peer {
         // The connection opened by the side with the larger identifier stays; RFC 6286 §2.3 breaks ties by AS number.
         let ours = (self.local.router_id, self.local.asn).cmp(&(negotiated.peer_id, self.config.remote_as));
         let stays = outgoing == (ours == Ordering::Greater);
+        if !stays {
+            // The other was chosen without having said a word: it has not long to do so.
+            self.connections
+                .iter_mut()
+                .filter(|c| c.id == other && c.negotiated.is_none())
+                .for_each(|c| c.expires = Some(now + CONNECT_TIMEOUT));
+        }
         self.drop_connection(if stays { other } else { id }, collision(), actions);
         stays
     }
@@ -607,19 +574,5 @@ impl Peer {
             peer_has_gr: negotiated.graceful_restart.is_some(),
             families: negotiated.families.iter().collect(),
         });
-    }
-}
-
-impl Connection {
-    /// The negotiated hold time; nothing before OPEN was received or if it is zero.
-    fn restart_hold_timer(&mut self, now: Time) {
-        if let Some(n) = self.negotiated.as_ref().filter(|n| !n.hold_time.is_zero()) {
-            self.expires = Some(now + n.hold_time);
-        }
-    }
-
-    /// A third of the hold time (RFC 4271 §4.4).
-    fn restart_keepalive_timer(&mut self, now: Time) {
-        self.keepalive = self.negotiated.as_ref().filter(|n| !n.hold_time.is_zero()).map(|n| now + n.hold_time / 3);
     }
 }

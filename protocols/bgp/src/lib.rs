@@ -8,6 +8,7 @@
 //! Nothing here reads a clock or owns a socket: time is an argument, counted from any fixed moment.
 
 mod config;
+mod connection;
 pub mod decision;
 mod events;
 mod fsm;
@@ -16,8 +17,9 @@ mod rib_out;
 mod session;
 
 pub use config::{Backoff, GracefulRestart, PeerConfig};
+pub use connection::State;
 pub use decision::{Candidate, best, better};
 pub use events::{Action, ConnId, Event, Time};
-pub use fsm::{Counters, Peer, State};
+pub use fsm::{Counters, Peer};
 pub use rib_out::AdjRibOut;
 pub use session::{Local, SendContext};

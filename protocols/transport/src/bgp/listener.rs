@@ -76,8 +76,8 @@ pub(super) async fn run(address: SocketAddr, doors: Arc<Doors>, mut keys: mpsc::
             }
             accepted = accept(listener.as_ref()) => match accepted {
                 Ok(Some((stream, from))) => {
-                    if !doors.hand_over(from.ip(), stream) {
-                        let refused = doors.refused.fetch_add(1, Ordering::Relaxed) + 1;
+                    if doors.hand_over(from.ip(), stream).is_err() {
+                        let refused = doors.refused.load(Ordering::Relaxed);
                         if logged.is_none_or(|at| at.elapsed() >= LOG_PACE) {
                             logged = Some(Instant::now());
                             warn!(from = %from.ip(), refused, "refused a BGP connection: no such neighbour, or too many at once");

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use task::{Command, Status, Wiring};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::JoinHandle;
 
 /// Events that may wait for the daemon, over all neighbours.
@@ -85,9 +85,15 @@ impl Doors {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// False, and the stream closed, if nobody awaits it.
-    fn hand_over(&self, from: IpAddr, stream: TcpStream) -> bool {
-        self.lock().get(&from).is_some_and(|door| door.try_send(stream).is_ok())
+    /// Gives the stream back, counted as refused, if nobody awaits it.
+    fn hand_over(&self, from: IpAddr, stream: TcpStream) -> Result<(), TcpStream> {
+        let given = match self.lock().get(&from) {
+            Some(door) => door.try_send(stream).map_err(TrySendError::into_inner),
+            None => Err(stream),
+        };
+        given.inspect_err(|_| {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        })
     }
 }
 

@@ -184,7 +184,11 @@ impl Task {
             Wake::Readable(at) => self.read(at),
             Wake::Accepted(stream) => self.step(Input::Accepted, Some(stream)),
             Wake::Connected(id, result) => {
-                self.aborts.retain(|(other, _)| *other != id);
+                let Some(at) = self.aborts.iter().position(|(other, _)| *other == id) else {
+                    // It stood just before it was given up; the engine knows it no more.
+                    return;
+                };
+                self.aborts.swap_remove(at);
                 match result {
                     Ok(stream) => {
                         self.connections.push(Connection::new(id, stream));
