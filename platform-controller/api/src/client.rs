@@ -62,8 +62,7 @@ impl Client {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), ClientError> {
-        let stream =
-            UnixStream::connect(&self.socket).await.map_err(|error| ClientError::Connect { path: self.socket.clone(), error })?;
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| ClientError::Connect { path: self.socket.clone(), error })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
         let driver = tokio::spawn(connection);
         let request = Request::builder()

@@ -1,5 +1,7 @@
 //! Both stores behave the same; the embedded one survives what a crash leaves.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test, though not under cfg(test)
+
 use edgeplex_store::*;
 use std::{collections::BTreeMap, process::Command};
 

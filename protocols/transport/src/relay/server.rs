@@ -1,6 +1,6 @@
 //! The CVM's end of the relay.
 
-use super::{HANDSHAKE_MS, Delivery, HIGH_WATER, Keys, MAX_FRAME, PublicKey, TransportError, keys::decode_key, socket::AsyncSocket, zap};
+use super::{Delivery, HANDSHAKE_MS, HIGH_WATER, Keys, MAX_FRAME, PublicKey, TransportError, keys::decode_key, socket::AsyncSocket, zap};
 use edgeplex_mgmt::config;
 use edgeplex_relay::{Refusal, ToCvm, ToPvm, decode, encode};
 use edgeplex_types::AttachmentId;
