@@ -74,7 +74,7 @@ impl Node {
         write_json(&dir.join("spec.json"), spec)?;
         let log = fs::File::create(dir.join("shared/init.log"))?;
         let mut outer =
-            Command::new(env::current_exe()?).arg(NODE_INIT).arg(&dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn()?;
+            Command::new(own_program()?).arg(NODE_INIT).arg(&dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn()?;
         let mut said = String::new();
         if let Some(out) = outer.stdout.take() {
             BufReader::new(out).read_line(&mut said)?;
@@ -123,7 +123,7 @@ impl Node {
 
     /// Starts one of our own subcommands in the node, with a pipe to it.
     pub fn tool(&self, arguments: &[&str]) -> Result<Child> {
-        let me = env::current_exe()?;
+        let me = own_program()?;
         let mut c = self.command(&me.to_string_lossy(), arguments);
         c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         c.spawn().with_context(|| format!("{} in {}", arguments.join(" "), self.name))
@@ -132,7 +132,7 @@ impl Node {
     /// Starts a daemon as a child of the node's first process, in a session of its own, with its output in the
     /// node's log directory. Returns once it has been started.
     pub fn daemon(&self, name: &str, line: &[&str]) -> Result<()> {
-        let me = env::current_exe()?.to_string_lossy().into_owned();
+        let me = own_program()?.to_string_lossy().into_owned();
         let log = format!("/run/lab/{name}.log");
         self.run(&[&[me.as_str(), "daemonize", "--log", &log, "--"], line].concat()).map(drop)
     }
@@ -155,7 +155,15 @@ impl Node {
 
 /// Where this program and the rest of EdgePlex lie.
 pub fn bin_dir() -> Result<PathBuf> {
-    Ok(env::current_exe()?.parent().context("no directory of our own")?.to_owned())
+    Ok(own_program()?.parent().context("no directory of our own")?.to_owned())
+}
+
+/// This program's file. When a build has replaced it meanwhile, the kernel says so behind the name: then it is the
+/// new one that we want, the same as the other programs beside it.
+pub fn own_program() -> Result<PathBuf> {
+    let path = env::current_exe()?;
+    let name = path.to_string_lossy();
+    Ok(name.strip_suffix(" (deleted)").map_or_else(|| path.clone(), PathBuf::from))
 }
 
 /// `edgeplex-lab node-init DIR`, outer half: new namespaces, then pid 1 within them.
@@ -163,7 +171,7 @@ pub fn init_outer(dir: &Path) -> Result<()> {
     nix::unistd::setsid().context("setsid")?;
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWPID)
         .context("unshare (root is needed)")?;
-    let mut inner = Command::new(env::current_exe()?).arg(NODE_INIT).arg(dir).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut inner = Command::new(own_program()?).arg(NODE_INIT).arg(dir).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let pid = i32::try_from(inner.id())?;
     let process = Process::find(pid).context("the node's first process is gone")?;
     write_json(&dir.join("init.json"), &process)?;
