@@ -1,5 +1,7 @@
 //! The relay's messages: round trips, limits, hostile bytes, and bytes written by version 1.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test, though not under cfg(test)
+
 use edgeplex_relay::*;
 use edgeplex_types::{Epoch, Label, MacAddr, TunnelId};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
