@@ -51,8 +51,10 @@ impl Wire {
     }
 
     fn start(&mut self, command: &str) {
+        // `ip netns exec` gives it a mount namespace of its own: what FRR leaves in /var/tmp goes with it.
+        let line = format!("mount -t tmpfs tmpfs /var/tmp && exec {command}");
         let mut run = Command::new("ip");
-        run.args(["netns", "exec", &self.theirs]).args(command.split_whitespace());
+        run.args(["netns", "exec", &self.theirs, "sh", "-c", &line]);
         self.daemon = Some(run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     }
 
