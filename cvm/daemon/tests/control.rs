@@ -91,6 +91,7 @@ impl Site {
             export: vec![rt],
             label: None,
             relay_public_key: self.pvms[n].public.clone(),
+            max_routes: None,
         });
         self.write();
     }

@@ -75,12 +75,29 @@ pub fn core_mtu(p: &Platform) -> u16 {
     p.core.iter().map(|c| c.mtu).min().unwrap_or(1500)
 }
 
+/// What an honest PVM can export at most: what the customer may send, the static routes and the connected one.
+fn max_routes(a: &Attachment) -> Option<u32> {
+    let own = u32::try_from(a.static_routes.len()).unwrap_or(u32::MAX).saturating_add(1);
+    match &a.bgp {
+        None => Some(own),
+        Some(bgp) => bgp.max_prefix.map(|most| most.saturating_add(own)),
+    }
+}
+
 /// `keys` of every attachment; one without a key is left out, for it cannot be let in.
 pub fn cvm_config(intent: &Intent, p: &Platform, rds: &Allocations, own: &Keys, keys: &BTreeMap<AttachmentId, Keys>) -> CvmConfig {
     let attachments = intent.attachments().filter_map(|(id, c, a)| {
         let rd = a.rd.or_else(|| rds.get(&id).copied())?;
         let relay_public_key = keys.get(&id)?.public.clone();
-        Some(CvmAttachment { id, rd, import: c.vpn.import.clone(), export: c.vpn.export.clone(), label: a.label, relay_public_key })
+        Some(CvmAttachment {
+            id,
+            rd,
+            import: c.vpn.import.clone(),
+            export: c.vpn.export.clone(),
+            label: a.label,
+            relay_public_key,
+            max_routes: max_routes(a),
+        })
     });
     let core = p.core.iter().enumerate();
     CvmConfig {

@@ -74,6 +74,15 @@ fn configurations_follow_from_the_intent() {
     let cvm = cvm_config(&intent, p, &allocations, &own, &BTreeMap::from([(id.clone(), key.clone())]));
     let known = &cvm.attachments[0];
     assert_eq!((known.rd.to_string().as_str(), known.relay_public_key.as_str(), known.label.unwrap().get()), ("65000:1001", "P", 1000));
+    // The customer's 1000, a static route and the connected one: what the CVM believes of its PVM.
+    assert_eq!(known.max_routes, Some(1002));
+    for (change, most) in [(", maxPrefix: 1000", None), ("      bgp: {neighbor: 192.168.1.2, remoteAs: 65101, maxPrefix: 1000}\n", Some(2))]
+    {
+        assert!(ACME.contains(change));
+        let other = apply(&intent, &ACME.replace(change, "")).unwrap();
+        let keys = BTreeMap::from([(id.clone(), key.clone())]);
+        assert_eq!(cvm_config(&other, p, &allocations, &own, &keys).attachments[0].max_routes, most, "without `{change}`");
+    }
     assert_eq!((cvm.core[0].name.as_str(), cvm.core[0].mac, cvm.relay.secret_key.as_str()), ("core0", core_mac(p, "eth1"), "CS"));
     let pvm = pvm_config(p, &id, a, &own.public, &key);
     assert_eq!((pvm.core_mtu, pvm.relay.server_key.as_str(), pvm.relay.secret_key.as_str()), (1600, "CP", "S"));

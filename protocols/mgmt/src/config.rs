@@ -76,6 +76,9 @@ pub struct CvmAttachment {
     pub label: Option<Label>,
     /// CURVE public key of the PVM, Z85.
     pub relay_public_key: String,
+    /// How many routes the attachment may export, whatever its PVM says of itself; no limit of its own if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_routes: Option<u32>,
 }
 
 /// Configuration of a PVM.
