@@ -4,7 +4,7 @@
 //! (labels) or has not named it for [`LINGER`] (neighbours): a restart of the control plane must not touch forwarding.
 
 use crate::{desired::Desired, specs, vmlink};
-use edgeplex_intent::{Platform, core_interface, core_mac};
+use edgeplex_intent::{Customer, Platform, core_interface, core_mac};
 use edgeplex_mgmt::show::{CvmQuery, Fabric};
 use edgeplex_runtime::{VmId, host_nic_name};
 use edgeplex_switch::{Attachment, CorePort, FabricModel, Neighbor, PortNo, cookie_of};
@@ -77,7 +77,13 @@ pub fn model(desired: &Desired, platform: &Platform, known: &Known, ports: &BTre
     let core = platform.core.iter().enumerate().filter_map(|(n, c)| {
         Some(CorePort { port: port(&c.port)?, cvm: nic(specs::CVM, &core_interface(n))?, mac: core_mac(platform, &c.port) })
     });
-    let attachment = |(id, _, a): (AttachmentId, _, &edgeplex_intent::Attachment)| {
+    // Whose routes may come here by import (RFC 4364 §4.3.1): only to them may this attachment send without leaving the PE.
+    let imports = |id: &AttachmentId, c: &Customer| {
+        let exporters =
+            desired.intent.attachments().filter(|(other, o, _)| other != id && o.vpn.export.iter().any(|rt| c.vpn.import.contains(rt)));
+        exporters.filter_map(|(other, _, _)| known.labels.get(&other).copied()).collect()
+    };
+    let attachment = |(id, c, a): (AttachmentId, &Customer, &edgeplex_intent::Attachment)| {
         let vm = specs::vm_of(&id);
         Some(Attachment {
             cookie: cookie_of(id.customer.as_str()),
@@ -86,6 +92,7 @@ pub fn model(desired: &Desired, platform: &Platform, known: &Known, ports: &BTre
             cust: nic(&vm, specs::CUST)?,
             core: nic(&vm, specs::CORE)?,
             label: known.labels.get(&id).copied(),
+            imports: imports(&id, c),
         })
     };
     let behind = |interface: &str| platform.core.iter().enumerate().find(|(n, _)| core_interface(*n) == interface).map(|(_, c)| &c.port);

@@ -8,11 +8,11 @@
 //!   core, other             -> CVM.core
 //!   CVM.core                -> core
 //!   PVM.core, MPLS from PE MAC to a neighbour -> core port
-//!   PVM.core, MPLS from PE MAC to a PE MAC    -> table 1
+//!   PVM.core, MPLS from PE MAC to a PE MAC, label of an attachment it imports from -> that PVM.core
 //! ```
 //!
 //! A PVM is hostile. What it may send is what has a rule: untagged frames to its own VLAN, and MPLS frames with the
-//! PE's source address to a core neighbour or to another attachment of this PE. All else is dropped for want of one.
+//! PE's source address to a core neighbour or to attachments of its own VPN on this PE. All else is dropped for want of one.
 
 use crate::rule::{Action, ETH_TYPE_MPLS, Match, PLATFORM_COOKIE, PortNo, Rule, VlanMatch};
 use edgeplex_types::{Label, MacAddr, VlanId};
@@ -34,7 +34,7 @@ pub struct CorePort {
     pub mac: MacAddr,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
     /// [`crate::cookie_of`] its customer.
     pub cookie: u64,
@@ -46,6 +46,8 @@ pub struct Attachment {
     pub core: PortNo,
     /// VPN label of the attachment, once the CVM has given it one.
     pub label: Option<Label>,
+    /// Labels of the attachments of this PE whose routes this one imports: all that it may send to directly.
+    pub imports: Vec<Label>,
 }
 
 /// A router seen on a core segment.
@@ -88,11 +90,17 @@ pub fn rules(model: &FabricModel) -> Vec<Rule> {
         let outward = push.into_iter().chain([Action::Output(a.access)]).collect();
         add(a.cookie, CLASSIFY, EXACT, Match { vlan: VlanMatch::Untagged, ..from(a.cust) }, outward);
         for c in &model.core {
-            for n in model.neighbors.iter().filter(|n| n.port == c.port) {
+            // A neighbour that claims a PE's own address gets nothing.
+            let own = |mac| model.core.iter().any(|p| p.mac == mac);
+            for n in model.neighbors.iter().filter(|n| n.port == c.port && !own(n.mac)) {
                 add(a.cookie, CLASSIFY, EXACT, mpls(a.core, Some(c.mac), n.mac), vec![Action::Output(c.port)]);
             }
-            for to in &model.core {
-                add(a.cookie, CLASSIFY, EXACT, mpls(a.core, Some(c.mac), to.mac), vec![Action::Goto(LABELS)]);
+            // By label, not to table 1: a PVM that was taken over must not reach another customer on this PE.
+            for (to, label) in model.core.iter().flat_map(|to| a.imports.iter().map(move |l| (to, *l))) {
+                if let Some(owner) = model.attachments.iter().find(|o| o.label == Some(label)) {
+                    let matches = Match { mpls_label: Some(label), ..mpls(a.core, Some(c.mac), to.mac) };
+                    add(a.cookie, CLASSIFY, EXACT, matches, vec![Action::Output(owner.core)]);
+                }
             }
         }
         if let Some(label) = a.label {
@@ -123,6 +131,7 @@ mod tests {
             cust: PortNo(10 + n),
             core: PortNo(20 + n),
             label: Some(Label::try_from(1000 + n).unwrap()),
+            imports: if n == 0 { vec![Label::try_from(1001).unwrap()] } else { vec![] },
         };
         FabricModel {
             core: vec![CorePort { port: PortNo(1), cvm: PortNo(3), mac: mac(1) }],
@@ -225,6 +234,9 @@ mod tests {
         assert_eq!(forward(&r, 20, &mpls(mac(1), mac(1), 1001)), Some((21, None)));
         assert_eq!(forward(&r, 20, &mpls(mac(1), mac(1), 1000)), None);
         assert_eq!(forward(&r, 20, &mpls(mac(7), mac(1), 1001)), None);
+        // Attachments of other VPNs have labels here, too, but not for this PVM.
+        assert_eq!(forward(&r, 20, &mpls(mac(1), mac(1), 1002)), None);
+        assert_eq!(forward(&r, 21, &mpls(mac(1), mac(1), 1000)), None);
     }
 
     #[test]
@@ -241,7 +253,9 @@ mod tests {
         m.attachments.remove(1);
         let gone = diff(&rules(&m), &before);
         assert!(gone.add.is_empty());
-        assert!(gone.remove.iter().all(|r| r.cookie == 11) && gone.remove.len() == 5);
+        // Its own four, and the one by which attachment 0 sent to it.
+        let cookies: Vec<u64> = gone.remove.iter().map(|r| r.cookie).collect();
+        assert_eq!((cookies.iter().filter(|c| **c == 11).count(), cookies.iter().filter(|c| **c == 10).count()), (4, 1), "{cookies:?}");
         m = model();
         m.attachments[0].cookie = 99;
         let Changes { add, remove } = diff(&rules(&m), &before);

@@ -87,6 +87,7 @@ fn model(p: &[PortNo]) -> FabricModel {
         cust,
         core,
         label: Some(Label::try_from(16 + u32::from(n)).unwrap()),
+        imports: if n > 0 { vec![Label::try_from(15 + u32::from(n)).unwrap()] } else { vec![] },
     };
     FabricModel {
         core: vec![CorePort { port: p[1], cvm: p[2], mac: mac(1) }],
