@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[command(name = "edgeplex", version, about = "Operate one EdgePlex provider edge")]
 pub(crate) struct Args {
     /// Socket of edgeplexd.
-    #[arg(long, global = true, env = "EDGEPLEX_SOCKET", default_value = "/run/edgeplex/api.sock", value_name = "PATH")]
+    #[arg(long, global = true, env = "EDGEPLEX_SOCKET", default_value = "/var/lib/edgeplex/api.sock", value_name = "PATH")]
     pub(crate) socket: PathBuf,
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,

@@ -17,7 +17,8 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 /// How long a neighbour counts that the CVM no longer names.
-const LINGER: Duration = Duration::from_secs(60);
+/// Long: a rule for a neighbour that is gone harms nobody, one that is missing stops forwarding.
+const LINGER: Duration = Duration::from_secs(600);
 /// The CVM answers a long poll after some 20 s at the latest.
 const POLL: Duration = Duration::from_secs(30);
 /// Between two tries while it does not answer.
@@ -124,8 +125,8 @@ mod tests {
         known.learn(&fabric(&[("acme/a", 100)], &[1, 2]), start);
         known.learn(&fabric(&[], &[]), start + Duration::from_secs(5));
         assert_eq!((known.labels.len(), known.neighbors.len()), (1, 2));
-        known.learn(&fabric(&[], &[1]), start + Duration::from_secs(50));
-        known.learn(&fabric(&[], &[1]), start + Duration::from_secs(65));
+        known.learn(&fabric(&[], &[1]), start + Duration::from_secs(500));
+        known.learn(&fabric(&[], &[1]), start + Duration::from_secs(650));
         assert_eq!(known.neighbors.len(), 1, "a neighbour that is not named for long is gone");
     }
 

@@ -30,8 +30,8 @@ use tokio::{
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Where state, VMs and the API's socket are.
-    #[arg(long, default_value = "/run/edgeplex")]
+    /// Where state, VMs and the API's socket are. Must outlive a reboot: peers would notice other RDs and labels.
+    #[arg(long, default_value = "/var/lib/edgeplex")]
     dir: PathBuf,
     /// Run directory of Open vSwitch.
     #[arg(long, default_value = "/run/openvswitch")]

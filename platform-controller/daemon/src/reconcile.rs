@@ -16,7 +16,7 @@ use edgeplex_mgmt::{
     config::PvmConfig,
     show::{CvmQuery, Fabric, PvmQuery, Reloaded},
 };
-use edgeplex_runtime::{Runtime, VmId, VmInfo, VmState, host_nic_name};
+use edgeplex_runtime::{Runtime, VmId, VmInfo, VmSpec, VmState, host_nic_name};
 use edgeplex_switch::{Changes, PortNo, Rule, Switch, diff, rules};
 use edgeplex_types::AttachmentId;
 use futures::future::{BoxFuture, join_all};
@@ -127,6 +127,18 @@ struct Memory {
     taken: BTreeMap<String, String>,
     /// VMs for which something failed: what, how long they rest now, and until when.
     pauses: BTreeMap<String, Pause>,
+}
+
+impl Memory {
+    fn rests(&self, vm: &str, now: Instant) -> bool {
+        self.pauses.get(vm).is_some_and(|p| p.until > now)
+    }
+
+    /// After a failure a VM rests, each time twice as long.
+    fn rest(&mut self, vm: &str, problem: String) {
+        let length = self.pauses.get(vm).map_or(FIRST_PAUSE, |p| (p.length * 2).min(LONGEST_PAUSE));
+        self.pauses.insert(vm.to_owned(), Pause { problem, length, until: Instant::now() + length });
+    }
 }
 
 #[derive(Debug)]
@@ -252,10 +264,8 @@ impl Reconciler {
         self.memory.taken.retain(|id, _| vms.iter().any(|vm| vm.id.as_str() == id));
         let ports = self.switch.ports().await.context("switch")?;
         let mut observed = Observed { ports: ports.keys().cloned().collect(), ..Observed::default() };
-        for vm in &vms {
-            let seen = self.observe(vm, &wanted).await;
-            observed.vms.insert(vm.id.to_string(), seen);
-        }
+        self.confirm(&vms, &wanted).await;
+        observed.vms = vms.iter().map(|vm| (vm.id.to_string(), self.observe(vm, &wanted))).collect();
         let (target, waiting) = match &desired.intent.platform {
             None => (vec![], None),
             Some(_) if !self.memory.heard => (vec![], Some("wait for the CVM to say its labels and neighbours")),
@@ -283,23 +293,34 @@ impl Reconciler {
         Ok(View { wanted, steps, rules: changes, connected, waiting, desired })
     }
 
-    /// A VM as it is. A daemon whose file is right already, but of which we do not know that it has read it (this process is
-    /// new), is asked to read it again: that disturbs nothing.
-    async fn observe(&mut self, vm: &VmInfo, wanted: &Wanted) -> ObservedVm {
-        let id = vm.id.to_string();
-        if let Some(want) = wanted.vms.vms.get(&id)
-            && vm.state == VmState::Running
-            && !self.memory.taken.contains_key(&id)
-            && self.file_digest(&vm.id).as_deref() == Some(&want.config)
-            && self.reload(&id).await.is_ok()
-        {
-            self.memory.taken.insert(id.clone(), want.config.clone());
+    /// A daemon whose file is right already, but of which we do not know that it has read it (this process is new), is asked to
+    /// read it again: that disturbs nothing. All are asked at once; one that is silent rests before it is asked again.
+    async fn confirm(&mut self, vms: &[VmInfo], wanted: &Wanted) {
+        let now = Instant::now();
+        let unsure = vms.iter().filter_map(|vm| {
+            let id = vm.id.as_str();
+            let want = wanted.vms.vms.get(id)?;
+            let asked = vm.state == VmState::Running && !self.memory.taken.contains_key(id) && !self.memory.rests(id, now);
+            (asked && self.file_digest(&vm.id).as_deref() == Some(&want.config)).then(|| (id.to_owned(), want.config.clone()))
+        });
+        let this = &*self;
+        let answers = join_all(unsure.map(async |(id, config)| (this.reload(&id).await, id, config))).await;
+        for (answer, id, config) in answers {
+            match answer {
+                Ok(()) => drop(self.memory.taken.insert(id, config)),
+                Err(e) => self.memory.rest(&id, format!("VM {id}: {e:#}")),
+            }
         }
+    }
+
+    /// A VM as it is.
+    fn observe(&self, vm: &VmInfo, wanted: &Wanted) -> ObservedVm {
+        let id = vm.id.as_str();
         ObservedVm {
             state: if vm.state == VmState::Dead { Life::Dead } else { Life::Alive },
             spec: vm.spec_hash.clone(),
-            config: self.memory.taken.get(&id).cloned(),
-            ports: wanted.specs.get(&id).map(|s| s.nics.iter().map(|n| n.host_name.clone()).collect()).unwrap_or_default(),
+            config: self.memory.taken.get(id).cloned(),
+            ports: wanted.specs.get(id).map(|s| s.nics.iter().map(|n| n.host_name.clone()).collect()).unwrap_or_default(),
         }
     }
 
@@ -321,35 +342,23 @@ impl Reconciler {
     /// Carries out the steps of `view`; how many succeeded, and what did not. VMs are started side by side.
     async fn act(&mut self, view: View) -> (u64, Vec<String>) {
         let now = Instant::now();
-        let resting = |memory: &Memory, vm: &str| memory.pauses.get(vm).is_some_and(|p| p.until > now);
         let (mut done, mut problems) = (0, vec![]);
-        let steps: Vec<Step> = view.steps.into_iter().filter(|s| s.vm().is_none_or(|vm| !resting(&self.memory, vm))).collect();
+        let steps: Vec<Step> = view.steps.into_iter().filter(|s| s.vm().is_none_or(|vm| !self.memory.rests(vm, now))).collect();
         let mut broken = BTreeSet::new();
         let mut index = 0;
         while index < steps.len() {
             let step = &steps[index];
             let mut together = vec![step];
-            if matches!(step, Step::Start { vm } if vm != CVM) {
-                together.extend(steps[index + 1..].iter().take_while(|s| matches!(s, Step::Start { .. })));
+            // Those for which the CVM is ready are served side by side: a slow one must not hold up the others.
+            if matches!(step, Step::Start { vm } | Step::Configure { vm } if vm != CVM) {
+                let alike = |s: &&Step| std::mem::discriminant(*s) == std::mem::discriminant(step);
+                together.extend(steps[index + 1..].iter().take_while(alike));
             }
             index += together.len();
             together.retain(|s| s.vm().is_none_or(|vm| !broken.contains(vm)));
             let results = match together.as_slice() {
                 [] => continue,
-                [Step::Start { .. }, ..] => {
-                    let specs = together.iter().filter_map(|s| view.wanted.specs.get(s.vm()?));
-                    let runtime = &self.runtime;
-                    let started = join_all(specs.map(async |spec| (spec, runtime.start(spec).await))).await;
-                    let mut results = vec![];
-                    for (spec, result) in started {
-                        if let Ok(info) = &result {
-                            tracing::info!("started VM {}: pid {}, {:?}", spec.id, info.pid, info.timings);
-                            self.memory.taken.insert(spec.id.to_string(), digest(&spec.config));
-                        }
-                        results.push((Some(spec.id.to_string()), result.map(drop).map_err(anyhow::Error::from)));
-                    }
-                    results
-                }
+                [Step::Start { .. } | Step::Configure { .. }, ..] => self.side_by_side(&together, &view.wanted).await,
                 [other, ..] => vec![(other.vm().map(ToOwned::to_owned), self.take(other, &view.wanted, &view.rules).await)],
             };
             for (vm, result) in results {
@@ -361,8 +370,7 @@ impl Reconciler {
                     (Err(e), Some(vm)) => {
                         let problem = format!("VM {vm}: {step}: {e:#}");
                         problems.push(problem.clone());
-                        let length = self.memory.pauses.get(&vm).map_or(FIRST_PAUSE, |p| (p.length * 2).min(LONGEST_PAUSE));
-                        self.memory.pauses.insert(vm.clone(), Pause { problem, length, until: Instant::now() + length });
+                        self.memory.rest(&vm, problem);
                         broken.insert(vm);
                     }
                     (Err(e), None) => problems.push(format!("{step}: {e:#}")),
@@ -370,6 +378,39 @@ impl Reconciler {
             }
         }
         (done, problems)
+    }
+
+    /// Starts or configures VMs, all at once. What a VM's daemon has taken is known afterwards.
+    async fn side_by_side(&mut self, steps: &[&Step], wanted: &Wanted) -> Vec<(Option<String>, anyhow::Result<()>)> {
+        let this = &*self;
+        let one = async |step: &Step| {
+            let vm = step.vm().unwrap_or_default();
+            tracing::info!("{step}");
+            let result = match wanted.specs.get(vm) {
+                None => Err(anyhow::anyhow!("no such VM is wanted")),
+                Some(spec) if matches!(step, Step::Start { .. }) => this.start(spec).await.map(|()| digest(&spec.config)),
+                Some(spec) => this.configure(spec).await.map(|()| digest(&spec.config)),
+            };
+            (vm.to_owned(), result)
+        };
+        let mut results = vec![];
+        for (vm, result) in join_all(steps.iter().map(|s| one(s))).await {
+            self.memory.taken.remove(&vm);
+            let result = result.map(|config| drop(self.memory.taken.insert(vm.clone(), config)));
+            results.push((Some(vm), result));
+        }
+        results
+    }
+
+    async fn start(&self, spec: &VmSpec) -> anyhow::Result<()> {
+        let info = self.runtime.start(spec).await?;
+        tracing::info!("started VM {}: pid {}, {:?}", spec.id, info.pid, info.timings);
+        Ok(())
+    }
+
+    async fn configure(&self, spec: &VmSpec) -> anyhow::Result<()> {
+        self.runtime.rewrite_config(&spec.id, &spec.config).await?;
+        self.reload(spec.id.as_str()).await
     }
 
     async fn take(&mut self, step: &Step, wanted: &Wanted, rules: &Changes) -> anyhow::Result<()> {
@@ -381,14 +422,6 @@ impl Reconciler {
                 }
                 self.remove(vm).await
             }
-            Step::Configure { vm } => {
-                let spec = wanted.specs.get(vm).context("no such VM is wanted")?;
-                self.memory.taken.remove(vm);
-                self.runtime.rewrite_config(&spec.id, &spec.config).await?;
-                self.reload(vm).await?;
-                self.memory.taken.insert(vm.clone(), digest(&spec.config));
-                Ok(())
-            }
             Step::Connect { ports, .. } => {
                 for port in ports {
                     self.switch.ensure_port(port).await?;
@@ -397,7 +430,7 @@ impl Reconciler {
             }
             // Ports that came in this round have no rules in `rules` yet: the next round adds them.
             Step::Rules { .. } => self.switch.apply(rules).await,
-            Step::Start { vm } => anyhow::bail!("VM {vm} is started elsewhere"),
+            Step::Start { vm } | Step::Configure { vm } => anyhow::bail!("VM {vm} is served elsewhere"),
         }
     }
 
