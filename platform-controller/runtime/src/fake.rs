@@ -13,11 +13,12 @@ use std::{
 pub struct FakeRuntime {
     dir: PathBuf,
     vms: Mutex<BTreeMap<VmId, (VmSpec, VmInfo)>>,
+    forgotten: Mutex<Vec<VmId>>,
 }
 
 impl FakeRuntime {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), vms: Mutex::default() }
+        Self { dir: dir.into(), vms: Mutex::default(), forgotten: Mutex::default() }
     }
 
     /// What the VM was last started with, its configuration as last rewritten.
@@ -28,6 +29,11 @@ impl FakeRuntime {
     /// Lets a VM die as if its init had crashed.
     pub fn crash(&self, id: &VmId) {
         let _ = self.set_state(id, VmState::Dead);
+    }
+
+    /// The VMs that it was told to forget, in that order.
+    pub fn forgotten(&self) -> Vec<VmId> {
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<VmId, (VmSpec, VmInfo)>) -> T) -> T {
@@ -67,6 +73,14 @@ impl Runtime for FakeRuntime {
     fn stop<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()> {
         self.with(|vms| vms.remove(id));
         Box::pin(ready(Ok(())))
+    }
+
+    fn forget<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()> {
+        let runs = self.with(|vms| vms.get(id).is_some_and(|(_, i)| i.state != VmState::Dead));
+        if !runs {
+            self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).push(id.clone());
+        }
+        Box::pin(ready(if runs { Err(RuntimeError::Exists(id.clone())) } else { Ok(()) }))
     }
 
     fn inspect<'a>(&'a self, id: &'a VmId) -> Answer<'a, Option<VmInfo>> {

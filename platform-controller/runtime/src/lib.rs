@@ -23,8 +23,11 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
     /// Stops all of the VM's processes where they are, until [`Runtime::thaw`].
     fn freeze<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()>;
     fn thaw<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()>;
-    /// Stops the VM, asking it first, and removes all it had on the host. Nothing happens if there is none.
+    /// Stops the VM, asking it first, and removes all it had on the host but what it is to find again when it is made
+    /// anew (see [`Runtime::forget`]). Nothing happens if there is none.
     fn stop<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()>;
+    /// Removes what a stopped VM has kept: it will not come back. Fails with [`RuntimeError::Exists`] if it runs.
+    fn forget<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()>;
     /// What is known of the VM, also if it has died; `None` if it was never started or has been stopped.
     fn inspect<'a>(&'a self, id: &'a VmId) -> Answer<'a, Option<VmInfo>>;
     /// All VMs of this runtime, in order of their ids.

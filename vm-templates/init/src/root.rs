@@ -71,6 +71,7 @@ fn place(spec: &BootSpec, entry: &Entry) -> anyhow::Result<()> {
         Entry::Vm { what, path } => match what {
             VmDir::Config => bind(&spec.config_dir, &to(path), Access::Read),
             VmDir::Run => bind(&spec.run_dir, &to(path), Access::Write),
+            VmDir::State => spec.state_dir.as_deref().map_or(Ok(()), |dir| bind(dir, &to(path), Access::Write)),
             VmDir::Relay => spec.relay_dir.as_deref().map_or(Ok(()), |dir| {
                 // A read-only mount does not keep a VM from connecting to the socket in it.
                 bind(dir, &to(path), if spec.relay_writable { Access::Write } else { Access::Read })

@@ -33,6 +33,8 @@ pub struct BootSpec {
     /// Where the host has the directories that are this VM's own.
     pub config_dir: PathBuf,
     pub run_dir: PathBuf,
+    #[serde(default)]
+    pub state_dir: Option<PathBuf>,
     pub relay_dir: Option<PathBuf>,
     pub relay_writable: bool,
     /// Programs to stand in [`crate::BIN_DIR`]: name, and the host's file.

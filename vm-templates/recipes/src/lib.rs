@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u8 = 1;
 /// Where our programs stand in a VM.
 pub const BIN_DIR: &str = "/opt/edgeplex";
+/// What a CVM shall find again is here in it.
+pub const STATE_DIR: &str = "/var/lib/edgeplex";
 
 /// One thing in a VM's root; paths are absolute and inside the VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +58,8 @@ pub enum VmDir {
     Config,
     /// Sockets that the host connects to: writable.
     Run,
+    /// What is found again when the VM is made anew: writable.
+    State,
     /// The relay's socket, shared by the VMs of a PE.
     Relay,
 }
@@ -81,7 +85,10 @@ impl Recipe {
     pub fn cvm() -> Self {
         // PVMs, whose root is another user of the host, must be able to connect to the CVM's relay socket; CURVE
         // decides who may speak there. Hence no umask.
-        Self::common("cvm", &["cvmd"], true, 0, false)
+        let mut recipe = Self::common("cvm", &["cvmd"], true, 0, false);
+        // It keeps the label assignment there. A PVM has nothing to keep, and shall have no place on the host's disk.
+        recipe.root.push(Entry::Vm { what: VmDir::State, path: STATE_DIR.into() });
+        recipe
     }
 
     /// A port VM.
@@ -114,6 +121,7 @@ mod tests {
         for recipe in [Recipe::cvm(), Recipe::pvm()] {
             let has = |what| recipe.root.iter().any(|e| matches!(e, Entry::Vm { what: w, .. } if *w == what));
             assert!(has(VmDir::Config) && has(VmDir::Run) && has(VmDir::Relay));
+            assert_eq!(has(VmDir::State), recipe.name == "cvm");
             assert!(recipe.root.contains(&Entry::Host { path: "/usr".into() }));
             assert!(recipe.root.contains(&Entry::Proc { path: "/proc".into() }));
             for e in &recipe.root {

@@ -3,12 +3,12 @@
 use super::{Sandbox, UIDS, failed, nics, proc::ProcessId, state::State, state::replace};
 use crate::{RuntimeError, VmId, VmKind, VmSpec};
 use edgeplex_recipes::{
-    Recipe,
+    Entry, Recipe, VmDir,
     boot::{self, BootProcess, BootSpec, GO, MAX_LINE, Report},
 };
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown, lchown},
     path::Path,
     process::Stdio,
     time::{Duration, Instant},
@@ -41,6 +41,18 @@ pub(super) fn recipe(kind: VmKind) -> Recipe {
 /// Writes the VM's configuration file, for its root only.
 pub(super) fn write_config(vm_dir: &Path, config: &[u8], uid: u32) -> io::Result<()> {
     replace(&vm_dir.join("etc/config.json"), config, 0o600, Some(uid))
+}
+
+/// Gives a tree to the VM that is about to be made; links in it are not followed. Other user ids than the last time
+/// are rare: another VM had taken them meanwhile.
+fn own(path: &Path, uid: u32) -> io::Result<()> {
+    lchown(path, Some(uid), Some(uid))?;
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            own(&entry?.path(), uid)?;
+        }
+    }
+    Ok(())
 }
 
 /// The pipe to and from a VM's init.
@@ -153,10 +165,16 @@ impl Sandbox {
         for (name, mode) in [("etc", 0o755), ("log", 0o700), ("root", 0o700), ("run", 0o700)] {
             make(&dir.join(name), mode)?;
         }
-        // The VM sees these two by their own permissions alone: mounts do not go through the host's path.
-        chown(dir.join("etc"), owner, owner)?;
+        // The VM sees these by their own permissions alone: mounts do not go through the host's path. `etc` stays the
+        // host's, which writes there.
         chown(dir.join("run"), owner, owner)?;
         write_config(&dir, &spec.config, uid_base)?;
+        let state_dir = recipe.root.iter().any(|e| matches!(e, Entry::Vm { what: VmDir::State, .. })).then(|| self.state_dir(&spec.id));
+        if let Some(state) = &state_dir {
+            state.parent().map_or(Ok(()), |all| make(all, 0o700))?;
+            make(state, 0o700)?;
+            own(state, uid_base)?;
+        }
         if let Some(relay) = &spec.relay_dir {
             make(relay, 0o755)?;
             if recipe.relay_writable {
@@ -172,6 +190,7 @@ impl Sandbox {
             entries: recipe.root.clone(),
             config_dir: dir.join("etc"),
             run_dir: dir.join("run"),
+            state_dir,
             relay_dir: spec.relay_dir.clone(),
             relay_writable: recipe.relay_writable,
             binaries: recipe.binaries.iter().map(|b| (b.clone(), self.config.bin_dir.join(b))).collect(),

@@ -4,6 +4,10 @@
 //! v2 tree has freezing and killing, and the limits are set in the v1 trees of memory, pids and cpu. What is not
 //! there is said once in the log and done without.
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -118,6 +122,13 @@ impl Cgroups {
     pub(super) fn kill(&self, id: &str) {
         if let Some(p) = &self.unified {
             let _ = fs::write(p.join(id).join("cgroup.kill"), "1");
+        }
+        // Before Linux 5.14, and in v1 trees, one by one. With its init the rest goes.
+        for dir in self.groups(id) {
+            let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            for pid in pids.lines().filter_map(|p| p.parse::<i32>().ok()).filter(|p| *p > 1) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
         }
     }
 

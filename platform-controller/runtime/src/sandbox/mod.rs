@@ -6,6 +6,7 @@
 //!                   run/         sockets of its daemons, /run/edgeplex in the VM
 //!                   log/         one file a process, not seen in the VM
 //!                   root/        empty; its root is mounted over it, in its own namespace
+//!  <dir>/vm-state/<id>/          what the VM shall find again when it is made anew, /var/lib/edgeplex in the CVM
 //!  <dir>/templates/              manifests
 //!  <dir>/old-logs/<id>/          logs of a VM that was stopped
 //! ```
@@ -18,7 +19,7 @@ mod proc;
 mod sockopt;
 mod state;
 
-use crate::{Answer, Runtime, RuntimeError, VmId, VmInfo, VmSpec, VmState};
+use crate::{Answer, Runtime, RuntimeError, VmId, VmInfo, VmKind, VmSpec, VmState};
 use cgroup::{Cgroups, wait_until};
 use edgeplex_recipes::Templates;
 use nix::sys::signal::Signal;
@@ -27,6 +28,7 @@ use state::State;
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -88,11 +90,18 @@ impl Sandbox {
                 Ok(Some(state)) => drop(s.uids().insert(id, state.uid_base)),
                 // Its making was cut short: without `go` its init has ended by itself. Its files are in the way.
                 Ok(None) => s.clear(&id).await?,
-                Err(e) => tracing::warn!("VM {id}: {e}"),
+                // It may be running: it is found dead by `list`, and whoever wants it made anew says so.
+                Err(e) => {
+                    tracing::warn!("VM {id}: {e}");
+                    if let Some(base) = s.owner(&id) {
+                        s.uids().insert(id, base);
+                    }
+                }
             }
         }
+        let known = s.ids().map_err(bad(s.config.dir.display().to_string()))?;
         for id in s.cgroups.list() {
-            if !s.uids().keys().any(|k| k.as_str() == id) {
+            if !known.iter().any(|k| k.as_str() == id) {
                 s.cgroups.kill(&id);
                 let groups = s.cgroups.clone();
                 let _ = blocking(move || groups.remove(&id)).await;
@@ -102,7 +111,7 @@ impl Sandbox {
     }
 
     /// The template from which VMs of that kind are made now. Reads programs that have changed since the last time.
-    pub async fn template(&self, kind: crate::VmKind) -> Result<edgeplex_recipes::Template, RuntimeError> {
+    pub async fn template(&self, kind: VmKind) -> Result<edgeplex_recipes::Template, RuntimeError> {
         let templates = self.templates.clone();
         let resolve = tokio::task::spawn_blocking(move || templates.resolve(boot::recipe(kind)));
         Ok(resolve.await.map_err(|e| RuntimeError::Invalid(format!("template: {e}")))??)
@@ -114,6 +123,11 @@ impl Sandbox {
 
     fn vm_dir(&self, id: &VmId) -> PathBuf {
         self.config.dir.join("vms").join(id.as_str())
+    }
+
+    /// Outlives the VM's own directory.
+    fn state_dir(&self, id: &VmId) -> PathBuf {
+        self.config.dir.join("vm-state").join(id.as_str())
     }
 
     fn ids(&self) -> io::Result<Vec<VmId>> {
@@ -145,6 +159,25 @@ impl Sandbox {
         State::read(&self.vm_dir(id)).map_err(failed(id, "state"))
     }
 
+    /// The first user id of a VM whose state does not say.
+    fn owner(&self, id: &VmId) -> Option<u32> {
+        fs::symlink_metadata(self.vm_dir(id).join("run")).ok().map(|m| m.uid()).filter(|uid| *uid >= FIRST_UID)
+    }
+
+    /// What is known of a VM. One whose state cannot be understood can be neither spoken to nor watched: it counts as
+    /// dead, so that it is made anew, and the others are left alone.
+    fn look(&self, id: &VmId) -> Result<Option<VmInfo>, RuntimeError> {
+        match State::read(&self.vm_dir(id)) {
+            Ok(state) => Ok(state.map(|s| self.info(s))),
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                let kind = if id.as_str() == "cvm" { VmKind::Cvm } else { VmKind::Pvm };
+                let (spec_hash, template, timings) = (String::new(), String::new(), vec![]);
+                Ok(Some(VmInfo { id: id.clone(), kind, pid: 0, state: VmState::Dead, spec_hash, template, timings }))
+            }
+            Err(e) => Err(failed(id, "state")(e)),
+        }
+    }
+
     fn info(&self, s: State) -> VmInfo {
         let state = match s.init.is_alive() {
             false => VmState::Dead,
@@ -157,8 +190,8 @@ impl Sandbox {
 
     async fn start_vm(&self, spec: &VmSpec) -> Result<VmInfo, RuntimeError> {
         spec.check()?;
-        if let Some(old) = self.state(&spec.id)? {
-            if old.init.is_alive() {
+        if let Some(old) = self.look(&spec.id)? {
+            if old.state != VmState::Dead {
                 return Err(RuntimeError::Exists(spec.id.clone()));
             }
             self.stop_vm(&spec.id).await?;
@@ -185,7 +218,13 @@ impl Sandbox {
     }
 
     async fn stop_vm(&self, id: &VmId) -> Result<(), RuntimeError> {
-        let Some(state) = self.state(id)? else { return Ok(()) };
+        let state = match State::read(&self.vm_dir(id)) {
+            Ok(Some(state)) => state,
+            Ok(None) => return Ok(()),
+            // What runs of it is found by its cgroup. Its vNICs go with its processes.
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => return self.clear(id).await,
+            Err(e) => return Err(failed(id, "state")(e)),
+        };
         let (cgroups, init, name) = (self.cgroups.clone(), state.init, id.as_str().to_owned());
         let end = move || {
             if cgroups.is_frozen(&name) {
@@ -228,6 +267,14 @@ impl Sandbox {
         Ok(())
     }
 
+    async fn forget_vm(&self, id: &VmId) -> Result<(), RuntimeError> {
+        if self.look(id)?.is_some_and(|s| s.state != VmState::Dead) {
+            return Err(RuntimeError::Exists(id.clone()));
+        }
+        let dir = self.state_dir(id);
+        blocking(move || remove_all(&dir)).await.map_err(failed(id, "its state"))
+    }
+
     fn require(&self, id: &VmId) -> Result<State, RuntimeError> {
         self.state(id)?.filter(|s| s.init.is_alive()).ok_or_else(|| RuntimeError::Unknown(id.clone()))
     }
@@ -240,7 +287,14 @@ impl Sandbox {
 
     fn list_vms(&self) -> Result<Vec<VmInfo>, RuntimeError> {
         let ids = self.ids().map_err(|e| RuntimeError::Invalid(format!("{}: {e}", self.config.dir.display())))?;
-        ids.iter().filter_map(|id| self.state(id).transpose()).map(|s| Ok(self.info(s?))).collect()
+        let look = |id: &VmId| {
+            // Not read for now, as when descriptors have run out: that says nothing about the VM, nor about the others.
+            self.look(id).unwrap_or_else(|e| {
+                tracing::warn!("{e}");
+                None
+            })
+        };
+        Ok(ids.iter().filter_map(look).collect())
     }
 
     /// Takes away the host-wide groups of this runtime, if no VM is left. For a platform that is being removed.
@@ -274,8 +328,12 @@ impl Runtime for Sandbox {
         Box::pin(self.stop_vm(id))
     }
 
+    fn forget<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()> {
+        Box::pin(self.forget_vm(id))
+    }
+
     fn inspect<'a>(&'a self, id: &'a VmId) -> Answer<'a, Option<VmInfo>> {
-        Box::pin(async move { Ok(self.state(id)?.map(|s| self.info(s))) })
+        Box::pin(async move { self.look(id) })
     }
 
     fn list(&self) -> Answer<'_, Vec<VmInfo>> {

@@ -52,21 +52,39 @@ impl State {
     }
 }
 
-/// Writes a file so that a reader sees the old one or the new one, whole.
+/// Writes a file so that a reader sees the old one or the new one, whole, also after the host has lost power.
 pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32, owner: Option<u32>) -> io::Result<()> {
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
     let new = path.with_extension("new");
-    let mut f = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
+    match fs::remove_file(&new) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    // `create_new` is O_EXCL: neither what somebody else has put there nor what a link there leads to is written.
+    let mut f = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
     f.write_all(bytes)?;
     if owner.is_some() {
         std::os::unix::fs::fchown(&f, owner, owner)?;
     }
-    fs::rename(&new, path)
+    f.sync_all()?;
+    fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_in_the_way_of_a_new_file_is_not_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, victim) = (dir.path().join("config.json"), dir.path().join("victim"));
+        fs::write(&victim, "untouched").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join("config.new")).unwrap();
+        replace(&path, b"new", 0o600, None).unwrap();
+        assert_eq!((fs::read(&victim).unwrap(), fs::read(&path).unwrap()), (b"untouched".to_vec(), b"new".to_vec()));
+        assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
+    }
 
     #[test]
     fn a_state_of_version_1_reads_and_a_later_one_is_refused() {
