@@ -417,10 +417,15 @@ impl Reconciler {
         tracing::info!("{step}");
         match step {
             Step::Remove { vm, .. } => {
-                if !wanted.specs.contains_key(vm) {
+                let for_good = !wanted.specs.contains_key(vm);
+                if for_good {
                     self.say_goodbye(vm).await;
                 }
-                self.remove(vm).await
+                self.remove(vm).await?;
+                if for_good {
+                    self.runtime.forget(&vm.parse()?).await?;
+                }
+                Ok(())
             }
             Step::Connect { ports, .. } => {
                 for port in ports {

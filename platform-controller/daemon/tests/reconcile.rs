@@ -197,6 +197,7 @@ async fn a_customer_that_goes_takes_its_rules_ports_and_vm_and_nothing_else() {
     assert_eq!(b.vms().await, ["cvm", "pvm-beta-b"]);
     assert_eq!(pid(b.runtime.list().await.unwrap()), before);
     assert_eq!(b.switch.with(|t| t.ports.len()), 2 + 1 + 2);
+    assert_eq!(b.runtime.forgotten().iter().map(ToString::to_string).collect::<Vec<_>>(), ["pvm-acme-a"], "it will not come back");
     let cookies: Vec<u64> = b.switch.with(|t| t.rules.iter().map(|r| r.cookie).collect());
     assert!(!cookies.contains(&edgeplex_switch::cookie_of("acme")));
     assert!(cookies.contains(&edgeplex_switch::cookie_of("beta")));
@@ -212,6 +213,7 @@ async fn a_vm_that_died_is_made_anew_and_its_neighbours_are_left_alone() {
     b.reconciler.pass().await;
     assert!(b.settled());
     let after = b.runtime.list().await.unwrap();
+    assert!(b.runtime.forgotten().is_empty(), "what is made anew keeps its state");
     for (old, new) in before.iter().zip(&after) {
         assert_eq!(old.pid == new.pid, old.id.as_str() != "pvm-acme-a", "{}", old.id);
     }
