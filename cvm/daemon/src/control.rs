@@ -47,6 +47,8 @@ const RESTART_TIME: u16 = 120;
 pub struct Paths {
     pub config: PathBuf,
     pub run: PathBuf,
+    /// What outlives the making of the VM.
+    pub state: PathBuf,
 }
 
 /// Ports and pauses that a test changes.
@@ -118,7 +120,7 @@ impl Control {
         mut neighbors: mpsc::Receiver<NeighborEvent>,
     ) -> anyhow::Result<Self> {
         let now = Instant::now();
-        let labels_file = LabelsFile::new(&paths.run);
+        let labels_file = LabelsFile::new(&paths.state);
         let mut labels = LabelSpace::new(config.labels, Duration::from_secs(config.label_quarantine_s.into()));
         let restarting = labels_file.load(now, &mut labels);
         let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

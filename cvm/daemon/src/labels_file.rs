@@ -2,7 +2,8 @@
 
 use edgeplex_cvm_vpn::LabelSpace;
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -14,8 +15,9 @@ const NAME: &str = "labels";
 pub(crate) struct LabelsFile(PathBuf);
 
 impl LabelsFile {
-    pub(crate) fn new(run: &Path) -> Self {
-        Self(run.join(NAME))
+    /// `dir` outlives the making of the VM: while other routers may still use a label, no other customer gets it.
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self(dir.join(NAME))
     }
 
     /// Fills `space`; true if a past process had given labels. A file that cannot be read is set aside: new labels are
@@ -42,7 +44,9 @@ impl LabelsFile {
     /// Replaces the file at once and whole.
     pub(crate) fn save(&self, space: &LabelSpace) -> anyhow::Result<()> {
         let new = self.0.with_extension("new");
-        fs::write(&new, space.save()?)?;
+        let mut file = fs::File::create(&new)?;
+        file.write_all(&space.save()?)?;
+        file.sync_all()?;
         fs::rename(&new, &self.0)?;
         Ok(())
     }

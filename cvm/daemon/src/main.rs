@@ -14,9 +14,12 @@ struct Arguments {
     /// Configuration, written by the platform controller.
     #[arg(long, default_value = "/etc/edgeplex/config.json")]
     config: PathBuf,
-    /// Directory of the management socket and of what outlives the process.
+    /// Directory of the management socket.
     #[arg(long, default_value = "/run/edgeplex")]
     run: PathBuf,
+    /// Directory of what outlives the making of the VM: the label assignment.
+    #[arg(long, default_value = "/var/lib/edgeplex")]
+    state: PathBuf,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -32,7 +35,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (network, neighbors) = Network::start(&config).await.context("setting up the network")?;
-    let paths = Paths { config: arguments.config, run: arguments.run };
+    let paths = Paths { config: arguments.config, run: arguments.run, state: arguments.state };
     let control = Control::start(config, paths, Timing::default(), Some(network), neighbors).await?;
     let stop = async move {
         tokio::select! {

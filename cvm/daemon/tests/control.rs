@@ -57,6 +57,7 @@ struct Running {
 impl Site {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("state")).unwrap();
         let (cvm, pvms): (_, Vec<_>) = (generate_keypair().unwrap(), (0..2).map(|_| generate_keypair().unwrap()).collect());
         let label = |n| Label::try_from(n).unwrap();
         let config = CvmConfig {
@@ -99,7 +100,7 @@ impl Site {
         std::fs::write(self.paths().config, serde_json::to_vec(&self.config).unwrap()).unwrap();
     }
     fn paths(&self) -> Paths {
-        Paths { config: self.dir.path().join("config.json"), run: self.dir.path().into() }
+        Paths { config: self.dir.path().join("config.json"), run: self.dir.path().into(), state: self.dir.path().join("state") }
     }
     async fn start(&self) -> Running {
         let (neighbors, events) = mpsc::channel(16);
@@ -337,6 +338,8 @@ async fn both_ways() {
     running.stop.send(()).unwrap();
     assert_eq!(timeout(LIMIT, running.task).await.unwrap().unwrap().unwrap(), Exit::Stopped);
     rr.until("a graceful end", |rr| rr.graceful_downs == 1).await;
+    // The run directory goes when the VM is made anew; labels are not in it.
+    assert!(site.dir.path().join("state/labels").exists() && !site.dir.path().join("labels").exists());
     let running = site.start().await;
     resolve(&running, Some(REMOTE_MAC)).await;
     let labels: Vec<LabelRow> = site.ask(CvmQuery::Labels).await.unwrap();
