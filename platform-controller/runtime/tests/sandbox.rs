@@ -48,7 +48,7 @@ exec sleep 1000
 "#;
 const FASTFORWARD: &str = "#!/bin/sh\necho $$ > /run/edgeplex/ff.pid\necho run >> /run/edgeplex/ff.runs\nexec sleep 1000\n";
 /// A process that takes no hint.
-const CVMD: &str = "#!/bin/sh\ntrap '' TERM\nread a b c </proc/self/stat\necho up > /run/relay/up; echo up > /run/edgeplex/up\nwhile :; do sleep 1000; done\n";
+const CVMD: &str = "#!/bin/sh\ntrap '' TERM\nread a b c </proc/self/stat\necho up > /run/relay/up; echo up > /run/edgeplex/up\necho kept >> /var/lib/edgeplex/labels\nwhile :; do sleep 1000; done\n";
 
 impl Host {
     fn new() -> Self {
@@ -193,6 +193,10 @@ async fn a_vm_sees_itself_and_nothing_of_the_host() {
     assert!(status.contains(&format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}")), "{status}");
     let config = fs::metadata(host.path().join("d/vms/pvm-acme-denver/etc/config.json")).unwrap();
     assert_eq!((config.uid(), config.mode() & 0o777), (uid, 0o600));
+    let etc = fs::metadata(host.path().join("d/vms/pvm-acme-denver/etc")).unwrap();
+    assert_eq!((etc.uid(), etc.mode() & 0o777), (0, 0o755));
+    // Nothing of the host's disk to fill apart from its sockets' directory.
+    assert!(!host.path().join("d/vm-state/pvm-acme-denver").exists());
     // Its own namespaces, all of them.
     for ns in ["mnt", "pid", "net", "ipc", "uts", "user", "cgroup"] {
         let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{ns}")).unwrap();
@@ -368,5 +372,73 @@ async fn a_start_that_fails_leaves_nothing() {
     fs::rename(host.path().join("bin/away"), host.path().join("bin/pvmd")).unwrap();
     s.start(&spec).await.unwrap();
     s.stop(&spec.id).await.unwrap();
+    assert_eq!(host.remains(), Vec::<String>::new());
+}
+
+#[tokio::test]
+#[ignore = "needs root and namespaces"]
+async fn the_state_of_a_cvm_outlives_its_making_until_it_is_forgotten() {
+    let host = Host::new();
+    let s = host.open().await;
+    let spec = host.spec("cvm", VmKind::Cvm);
+    let dir = host.path().join("d/vm-state/cvm");
+    let runs = |n: usize| wait_for("cvmd", || (read(dir.join("labels")).lines().count() == n).then_some(()));
+    let vm = s.start(&spec).await.unwrap();
+    runs(1);
+    let (meta, run) = (fs::metadata(&dir).unwrap(), fs::metadata(s.vm_run_dir(&spec.id)).unwrap());
+    assert_eq!((meta.uid(), meta.mode() & 0o777), (run.uid(), 0o700));
+    assert!(matches!(s.forget(&spec.id).await, Err(RuntimeError::Exists(_))));
+
+    // Told to stop, and made anew; by then another VM has had its user ids.
+    s.stop(&spec.id).await.unwrap();
+    std::os::unix::fs::chown(dir.join("labels"), Some(99_999), Some(99_999)).unwrap();
+    s.start(&spec).await.unwrap();
+    runs(2);
+    assert_eq!(fs::metadata(dir.join("labels")).unwrap().uid(), run.uid());
+    // Dead, and made anew over what is left, by a daemon that has just started.
+    let vm = s.inspect(&vm.id).await.unwrap().unwrap();
+    assert!(Command::new("kill").args(["-9", &vm.pid.to_string()]).status().unwrap().success());
+    while s.inspect(&spec.id).await.unwrap().unwrap().state != VmState::Dead {
+        tokio::task::yield_now().await;
+    }
+    let s = host.open().await;
+    s.start(&spec).await.unwrap();
+    runs(3);
+
+    s.stop(&spec.id).await.unwrap();
+    assert!(dir.exists());
+    s.forget(&spec.id).await.unwrap();
+    assert!(!dir.exists());
+    s.forget(&spec.id).await.unwrap();
+    assert_eq!(host.remains(), Vec::<String>::new());
+}
+
+#[tokio::test]
+#[ignore = "needs root and namespaces"]
+async fn a_vm_whose_state_is_damaged_counts_as_dead_and_lives_until_it_is_made_anew() {
+    let host = Host::new();
+    let s = host.open().await;
+    let (good, bad) = (host.spec("pvm-acme-denver", VmKind::Pvm), host.spec("pvm-b", VmKind::Pvm));
+    let before = (s.start(&good).await.unwrap(), s.start(&bad).await.unwrap());
+    let state = host.path().join("d/vms/pvm-b/state.json");
+    let text = read(&state);
+    for damage in [text.replace("\"version\": 1", "\"version\": 2"), text[..text.len() / 2].to_owned(), String::new()] {
+        assert_ne!(damage, text);
+        fs::write(&state, damage).unwrap();
+        let s = host.open().await;
+        let found: Vec<_> = s.list().await.unwrap().into_iter().map(|v| (v.id.to_string(), v.state)).collect();
+        assert_eq!(found, [("pvm-acme-denver".into(), VmState::Running), ("pvm-b".to_owned(), VmState::Dead)]);
+        assert_eq!(s.inspect(&bad.id).await.unwrap().unwrap().state, VmState::Dead);
+        assert!(!children(&before.1).is_empty(), "killed at open");
+    }
+    let s = host.open().await;
+    let after = s.start(&bad).await.unwrap();
+    assert_ne!(after.pid, before.1.pid);
+    let old = read(format!("/proc/{}/stat", before.1.pid));
+    assert!(old.is_empty() || old.contains(") Z "), "still there: {old}");
+    assert_eq!(s.inspect(&good.id).await.unwrap().unwrap(), before.0);
+    fs::write(&state, "").unwrap();
+    s.stop(&bad.id).await.unwrap();
+    s.stop(&good.id).await.unwrap();
     assert_eq!(host.remains(), Vec::<String>::new());
 }
