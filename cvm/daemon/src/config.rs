@@ -89,6 +89,7 @@ pub fn vpn_config(config: &CvmConfig) -> vpn::Config {
         import: a.import.iter().copied().collect(),
         export: a.export.iter().copied().collect(),
         label: a.label,
+        max_routes: a.max_routes,
     };
     vpn::Config {
         asn: config.asn,

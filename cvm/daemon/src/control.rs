@@ -25,6 +25,7 @@ use edgeplex_types::{AttachmentId, Epoch};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher, RandomState},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -94,6 +95,8 @@ pub struct Control {
     restarting: bool,
     vpn: Vpn<Peer>,
     labels_file: LabelsFile,
+    /// Whether the last attempt to write it succeeded.
+    labels_stored: bool,
     relay: RelayServer,
     speaker: Speaker,
     bgp: mpsc::Receiver<Event>,
@@ -110,6 +113,17 @@ pub struct Control {
     _management: MgmtServer,
 }
 
+/// A number that no other process started from, nor comes to by counting: the clock may have been set back since.
+fn first_epoch() -> Epoch {
+    // Seeded by the operating system. The highest bit is left for counting.
+    Epoch(RandomState::new().hash_one(std::process::id()) >> 1)
+}
+
+/// Since 1970.
+fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 impl Control {
     /// Opens the sockets. Without a network the namespace is left as it is (and nobody resolves neighbours but `neighbors`).
     pub async fn start(
@@ -122,10 +136,9 @@ impl Control {
         let now = Instant::now();
         let labels_file = LabelsFile::new(&paths.state);
         let mut labels = LabelSpace::new(config.labels, Duration::from_secs(config.label_quarantine_s.into()));
+        labels.set_clock(now, wall_clock());
         let restarting = labels_file.load(now, &mut labels);
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let epoch = Epoch(u64::try_from(clock.as_nanos()).unwrap_or(u64::MAX / 2));
-        let mut vpn = Vpn::new(now, Start { epoch, restarting }, vpn_config(&config), labels);
+        let mut vpn = Vpn::new(now, Start { epoch: first_epoch(), restarting }, vpn_config(&config), labels);
         // What the kernel already knew is there before anybody asks.
         while let Ok(event) = neighbors.try_recv() {
             vpn.neighbor(event.neighbor, event.mac);
@@ -148,6 +161,7 @@ impl Control {
             restarting,
             vpn,
             labels_file,
+            labels_stored: true,
             relay,
             speaker,
             bgp,
@@ -190,7 +204,9 @@ impl Control {
                     let _ = reply.send(answer);
                 }
                 _ = tick.tick() => {
-                    self.vpn.tick(Instant::now());
+                    let now = Instant::now();
+                    self.vpn.set_clock(now, wall_clock());
+                    self.vpn.tick(now);
                     self.release();
                 }
                 () = std::future::ready(()), if more => tokio::task::yield_now().await,
@@ -205,7 +221,7 @@ impl Control {
     fn work(&mut self) -> anyhow::Result<bool> {
         let mut more = self.vpn.work(SLICE);
         while let Some(action) = self.vpn.next_action() {
-            self.act(action)?;
+            self.act(action);
         }
         let now = Instant::now();
         let mut sent = 0;
@@ -223,7 +239,7 @@ impl Control {
         Ok(more)
     }
 
-    fn act(&mut self, action: Action) -> anyhow::Result<()> {
+    fn act(&mut self, action: Action) {
         let next_hop = IpAddr::V4(self.config.loopback);
         match action {
             Action::Advertise(nlri, attributes) => {
@@ -232,13 +248,24 @@ impl Control {
                 }
             }
             Action::Withdraw(key) => self.peers.keys().for_each(|peer| self.speaker.withdraw(*peer, key)),
-            // Before anything that carries the label leaves this task.
-            Action::LabelsChanged => self.labels_file.save(self.vpn.labels()).context("storing the labels")?,
+            Action::LabelsChanged => self.store_labels(),
             Action::FabricChanged => self.fabric_dirty = true,
             Action::Refused(attachment, why) => self.log_refusal(attachment, &why),
             Action::LabelMissing(why) => error!(%why, "an attachment has no label"),
         }
-        Ok(())
+    }
+
+    /// A disk that is full keeps new customers waiting, and the others go on: the engine withholds what is not stored, and
+    /// asks again.
+    fn store_labels(&mut self) {
+        let saved = self.labels_file.save(self.vpn.labels());
+        match &saved {
+            Err(error) if self.labels_stored => error!(error = format!("{error:#}"), "labels cannot be stored: new ones wait"),
+            Ok(()) if !self.labels_stored => info!("labels are stored again"),
+            _ => {}
+        }
+        self.labels_stored = saved.is_ok();
+        self.vpn.labels_stored(Instant::now(), self.labels_stored);
     }
 
     /// At most a line a second for each attachment: a PVM must not fill the log.
@@ -389,5 +416,18 @@ impl Control {
         self.set_peers();
         info!(attachments = self.config.attachments.len(), "configuration taken");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_process_counts_into_the_epochs_of_another() {
+        let mut starts: Vec<u64> = (0..100).map(|_| first_epoch().0).collect();
+        starts.sort_unstable();
+        assert!(starts.windows(2).all(|pair| pair[1] - pair[0] > 1 << 24), "{starts:?}");
+        assert!(starts.iter().all(|s| *s < u64::MAX / 2 + 1));
     }
 }

@@ -65,12 +65,9 @@ pub(crate) fn tunnels(vpn: &Vpn<Peer>) -> Vec<TunnelRow> {
 }
 
 pub(crate) fn fabric(vpn: &Vpn<Peer>) -> Fabric {
-    let active = |l: edgeplex_cvm_vpn::LabelView| {
-        (l.state == LabelState::Active).then_some(FabricLabel { attachment: l.attachment, label: l.label })
-    };
     Fabric {
         generation: vpn.generation(),
-        labels: vpn.show_labels().into_iter().filter_map(active).collect(),
+        labels: vpn.labels_in_use().into_iter().map(|(label, id)| FabricLabel { attachment: id.clone(), label }).collect(),
         neighbors: vpn.neighbors().into_iter().map(|(n, mac)| FabricNeighbor { mac, interface: n.interface }).collect(),
     }
 }

@@ -114,6 +114,10 @@ impl Site {
         let socket: PathBuf = self.dir.path().join(SOCKET);
         ask(&socket, &question, LIMIT).await
     }
+    async fn labels_in_use(&self) -> Vec<u32> {
+        let fabric: Fabric = self.ask(CvmQuery::Fabric { seen: 0 }).await.unwrap();
+        fabric.labels.iter().map(|l| l.label.get()).collect()
+    }
     fn pvm(&self, n: usize, id: &str, keys: &KeyPair) -> Pvm {
         let config = ClientConfig {
             endpoint: self.config.relay.endpoint.clone(),
@@ -165,18 +169,17 @@ impl Pvm {
         })
         .await
         .expect("welcomed");
+        let sync = |sync| ToCvm::Sync { incarnation, sync };
+        assert_eq!(self.say(ToCvm::Grant { incarnation, credits: 16 }), Delivery::Queued);
+        assert_eq!(self.say(sync(Sync::Begin { epoch })), Delivery::Queued);
+        self.announce(prefixes);
+        assert_eq!(self.say(sync(Sync::End { epoch })), Delivery::Queued);
+    }
+    fn announce(&mut self, prefixes: &[&str]) {
         let attributes = Attributes { as_path: AsPath::sequence([65101]), ..Attributes::default() }.to_bytes();
         let ops = prefixes.iter().map(|p| CustomerOp::Route { prefix: p.parse().unwrap(), attributes: attributes.clone() }).collect();
-        let sync = |sync| ToCvm::Sync { incarnation, sync };
-        let all = [
-            ToCvm::Grant { incarnation, credits: 16 },
-            sync(Sync::Begin { epoch }),
-            sync(Sync::Ops { epoch, ops }),
-            sync(Sync::End { epoch }),
-        ];
-        for message in all {
-            assert_eq!(self.say(message), Delivery::Queued);
-        }
+        let sync = Sync::Ops { epoch: Epoch(1), ops };
+        assert_eq!(self.say(ToCvm::Sync { incarnation: self.incarnation, sync }), Delivery::Queued);
     }
     /// Reads what the CVM says until it makes `done` true.
     async fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
@@ -361,6 +364,40 @@ async fn both_ways() {
     assert_eq!(labels[1].state, "quarantine");
     running.stop.send(()).unwrap();
     timeout(LIMIT, running.task).await.unwrap().unwrap().unwrap();
+}
+
+#[test]
+fn a_full_disk_keeps_a_new_customer_waiting_and_ends_nothing() {
+    common::join(common::in_namespace(full_disk));
+}
+
+async fn full_disk() {
+    addresses().await;
+    let mut site = Site::new();
+    let running = site.start().await;
+    let mut rr = Reflector::start();
+    let mut acme = site.pvm(0, "acme/denver-1", &site.pvms[0]);
+    acme.join(&["10.1.0.0/16"]).await;
+    rr.until("acme's route", |rr| !rr.routes.is_empty()).await;
+    assert_eq!(site.labels_in_use().await, [1000]);
+
+    // Nothing more can be written there.
+    let (state, away) = (site.dir.path().join("state"), site.dir.path().join("away"));
+    std::fs::rename(&state, &away).unwrap();
+    site.attach("beta/denver-1", 1, 200);
+    site.ask::<Reloaded>(CvmQuery::Reload).await.unwrap();
+    let mut beta = site.pvm(1, "beta/denver-1", &site.pvms[1]);
+    beta.join(&["10.2.0.0/16"]).await;
+    acme.announce(&["10.3.0.0/16"]);
+    rr.until("acme goes on", |rr| rr.routes.len() == 2).await;
+    assert!(rr.routes.iter().all(|r| r.contains(" label 1000")), "{:?}", rr.routes);
+    assert_eq!(site.labels_in_use().await, [1000]);
+    assert_eq!(site.ask::<CvmStatus>(CvmQuery::Status).await.unwrap().attachments.len(), 1);
+    std::fs::rename(&away, &state).unwrap();
+    beta.until("its label at last", |p| p.label == Label::try_from(1001).ok()).await;
+    rr.until("beta's route", |rr| rr.routes.contains("10.255.0.1:1 10.2.0.0/16 label 1001")).await;
+    running.stop.send(()).unwrap();
+    assert_eq!(timeout(LIMIT, running.task).await.unwrap().unwrap().unwrap(), Exit::Stopped);
 }
 
 #[test]

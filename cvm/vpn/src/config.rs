@@ -41,4 +41,6 @@ pub struct AttachmentConfig {
     pub export: BTreeSet<RouteTarget>,
     /// A label fixed by the operator; otherwise one is allocated.
     pub label: Option<Label>,
+    /// How many customer routes it may export, whatever its PVM thinks.
+    pub max_routes: Option<u32>,
 }

@@ -23,6 +23,8 @@ pub enum ExportError {
     Family(ipnet::IpNet),
     #[error("the AS path holds the provider's AS {0}: a loop")]
     Loop(u32),
+    #[error("more than the {0} routes this attachment may export")]
+    Limit(u32),
     #[error("more than {MAX_ROUTES} routes or {MAX_ATTRIBUTE_BYTES} bytes of attributes")]
     Full,
 }

@@ -6,13 +6,13 @@ use crate::{
     core_net::{CoreNet, Neighbor},
     customer::ExportError,
     feed::Feed,
-    labels::{Claim, LabelError, LabelSpace},
+    labels::{LabelError, LabelSpace},
     rib::{Key, Learned, Path, Received, Reflector, Rib, Session},
     sessions::PvmSession,
 };
 use edgeplex_bgp_wire::{Attributes, Nlri, NlriKey};
 use edgeplex_relay::{CustomerOp, DEAD_AFTER, MAX_ATTRIBUTES, Refusal, Sync, ToCvm, ToPvm, WINDOW};
-use edgeplex_types::{AttachmentId, Epoch, MacAddr, RouteTarget};
+use edgeplex_types::{AttachmentId, Epoch, Label, MacAddr, RouteTarget};
 use ipnet::{IpNet, Ipv4Net};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -22,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod labels;
 mod pvm;
 mod reflector;
 
@@ -31,7 +32,7 @@ pub enum Action {
     /// To every route reflector, next hop self.
     Advertise(Nlri, Arc<Attributes>),
     Withdraw(NlriKey),
-    /// Labels were given or taken: store them before they are used ([`Vpn::labels`]).
+    /// Labels were given or taken: to be stored ([`Vpn::labels`]), and answered by [`Vpn::labels_stored`].
     LabelsChanged,
     /// The switch or the neighbour monitor has something new to learn ([`Vpn::generation`]).
     FabricChanged,
@@ -43,8 +44,8 @@ pub enum Action {
 /// How the process came up.
 #[derive(Debug, Clone, Copy)]
 pub struct Start {
-    /// Larger than in any process before, such as the wall clock in nanoseconds: what PVMs hold of a past process must
-    /// never carry an epoch of this one.
+    /// Counted up from here. What PVMs hold of a past process must never carry an epoch of this one, or it would not be swept:
+    /// numbers are compared for being equal only, so a random number does, and a wall clock that was set back would not.
     pub epoch: Epoch,
     /// Whether PVMs and route reflectors may still hold what a past process told them.
     pub restarting: bool,
@@ -67,6 +68,12 @@ pub struct Vpn<P> {
     pub(crate) core: CoreNet,
     pub(crate) rib: Rib,
     pub(crate) labels: LabelSpace,
+    /// Labels as they are in the file: these may be used.
+    stored: BTreeMap<AttachmentId, Label>,
+    /// The owner of the engine was asked to store labels and has not answered.
+    storing: bool,
+    /// Storing failed and is tried again then.
+    store_again: Option<Instant>,
     pub(crate) attachments: BTreeMap<Slot, Attachment>,
     pub(crate) slots: BTreeMap<AttachmentId, Slot>,
     next_slot: Slot,
@@ -89,7 +96,7 @@ pub struct Vpn<P> {
 }
 
 impl<P: Clone + Eq> Vpn<P> {
-    /// An engine that knows nothing. `labels` are those of a past process.
+    /// An engine that knows nothing. `labels` are those of a past process, as they are stored.
     pub fn new(now: Instant, start: Start, config: Config, labels: LabelSpace) -> Self {
         let wait = if start.restarting { Duration::from_secs(30) } else { Duration::from_secs(3) };
         let empty = Config { attachments: vec![], reflectors: BTreeSet::new(), ..config.clone() };
@@ -97,7 +104,10 @@ impl<P: Clone + Eq> Vpn<P> {
             config: empty,
             core: CoreNet::default(),
             rib: Rib::default(),
+            stored: labels.held().clone(),
             labels,
+            storing: false,
+            store_again: None,
             attachments: BTreeMap::new(),
             slots: BTreeMap::new(),
             next_slot: 0,
@@ -144,7 +154,7 @@ impl<P: Clone + Eq> Vpn<P> {
         }
         for new in wanted.into_values() {
             match self.slots.get(&new.id).copied() {
-                Some(slot) => self.change_attachment(slot, new.clone(), moved.contains(&slot)),
+                Some(slot) => self.change_attachment(now, slot, new.clone(), moved.contains(&slot)),
                 None => self.add_attachment(new.clone()),
             }
         }
@@ -165,7 +175,7 @@ impl<P: Clone + Eq> Vpn<P> {
         self.scans.push_back(Scan { slot, after: None });
     }
 
-    fn change_attachment(&mut self, slot: Slot, new: crate::config::AttachmentConfig, moved: bool) {
+    fn change_attachment(&mut self, now: Instant, slot: Slot, new: crate::config::AttachmentConfig, moved: bool) {
         let Some(attachment) = self.attachments.get_mut(&slot) else { return };
         if attachment.config == new {
             return;
@@ -185,6 +195,9 @@ impl<P: Clone + Eq> Vpn<P> {
         }
         if moved || old.export != new.export {
             self.export_all(slot);
+        }
+        if old.max_routes != new.max_routes {
+            self.limit_changed(now, slot);
         }
     }
 
@@ -232,31 +245,6 @@ impl<P: Clone + Eq> Vpn<P> {
         }
     }
 
-    fn assign_labels(&mut self, now: Instant) {
-        self.labels.set_range(self.config.labels, self.config.quarantine);
-        let before = self.labels.clone();
-        let claim = |a: &Attachment| Claim { owner: a.config.id.clone(), rd: a.config.rd, fixed: a.config.label };
-        let claims: Vec<_> = self.attachments.values().map(claim).collect();
-        self.actions.extend(self.labels.assign(now, &claims).into_iter().map(Action::LabelMissing));
-        if self.labels != before {
-            self.actions.push_back(Action::LabelsChanged);
-        }
-        for (slot, label) in self.attachments.iter().map(|(s, a)| (*s, self.labels.get(&a.config.id))).collect::<Vec<_>>() {
-            if let Some(attachment) = self.attachments.get_mut(&slot)
-                && attachment.label != label
-            {
-                attachment.label = label;
-                self.ready.insert(slot);
-                if label.is_some() {
-                    self.export_all(slot)
-                } else {
-                    self.unexport_all(slot)
-                }
-                self.fabric_changed();
-            }
-        }
-    }
-
     /// A neighbour appeared, changed or went.
     pub fn neighbor(&mut self, neighbor: Neighbor, mac: Option<MacAddr>) {
         let before = self.core.resolved();
@@ -300,10 +288,6 @@ impl<P: Clone + Eq> Vpn<P> {
     /// Changes whenever labels or neighbours do, and from one process to the next.
     pub fn generation(&self) -> u64 {
         self.generation
-    }
-
-    pub fn labels(&self) -> &LabelSpace {
-        &self.labels
     }
 
     /// Everything advertised, for a route reflector that is new.
@@ -464,12 +448,7 @@ impl<P: Clone + Eq> Vpn<P> {
     pub fn tick(&mut self, now: Instant) {
         self.tick_reflectors(now);
         self.tick_pvms(now);
-        if self.labels.expire(now) {
-            self.actions.push_back(Action::LabelsChanged);
-            if self.attachments.values().any(|a| a.label.is_none()) {
-                self.assign_labels(now);
-            }
-        }
+        self.tick_labels(now);
         let waiting = self.rib.reflectors.values().any(|r| !r.session.is_some_and(|s| s.complete));
         if !self.converged && (!waiting || now >= self.converged_by) {
             self.converged = true;
@@ -478,7 +457,7 @@ impl<P: Clone + Eq> Vpn<P> {
     }
 }
 
-fn nlri(attachment: &Attachment, prefix: Ipv4Net, label: edgeplex_types::Label) -> Nlri {
+fn nlri(attachment: &Attachment, prefix: Ipv4Net, label: Label) -> Nlri {
     Nlri::Vpnv4 { rd: attachment.config.rd, prefix, label }
 }
 

@@ -29,7 +29,7 @@ fn rts(list: &[u32]) -> BTreeSet<RouteTarget> {
 }
 
 fn attachment(name: &str, n: u32, import: &[u32], export: &[u32]) -> AttachmentConfig {
-    AttachmentConfig { id: id(name), rd: rd(n), import: rts(import), export: rts(export), label: None }
+    AttachmentConfig { id: id(name), rd: rd(n), import: rts(import), export: rts(export), label: None, max_routes: None }
 }
 
 fn config(attachments: Vec<AttachmentConfig>) -> Config {
@@ -60,6 +60,9 @@ struct Bench {
     ended: BTreeSet<u32>,
     replies: Vec<(u32, ToPvm)>,
     refused: Vec<String>,
+    /// Storing labels fails.
+    disk_full: bool,
+    missing: Vec<String>,
 }
 
 impl Bench {
@@ -68,7 +71,7 @@ impl Bench {
         let labels = LabelSpace::new(config.labels, config.quarantine);
         let vpn = Vpn::new(now, Start { epoch: Epoch(1000), restarting }, config, labels);
         let (advertised, told, ended) = Default::default();
-        let mut bench = Self { vpn, now, advertised, told, ended, replies: vec![], refused: vec![] };
+        let mut bench = Self { vpn, now, advertised, told, ended, replies: vec![], refused: vec![], disk_full: false, missing: vec![] };
         bench.resolve(2);
         bench.settle();
         bench
@@ -92,6 +95,8 @@ impl Bench {
                     Action::Advertise(nlri, a) => drop(self.advertised.insert(nlri.key(), (nlri.label(), a))),
                     Action::Withdraw(key) => assert!(self.advertised.remove(&key).is_some(), "{key} was never advertised"),
                     Action::Refused(_, why) => self.refused.push(why),
+                    Action::LabelsChanged => self.vpn.labels_stored(self.now, !self.disk_full),
+                    Action::LabelMissing(why) => self.missing.push(why.to_string()),
                     _ => {}
                 }
             }
@@ -310,6 +315,139 @@ fn a_lost_pvms_routes_stay_for_a_while_and_a_snapshot_sweeps_what_it_does_not_re
     b.pass(3.0);
     b.pass(30.0);
     assert_eq!(b.advertised(), [""; 0]);
+}
+
+#[test]
+fn a_session_that_begins_no_snapshot_does_not_keep_stale_routes_alive() {
+    let mut b = Bench::new();
+    b.snapshot(0, &["10.1.0.0/16"]);
+    b.pass(1.0);
+    let alive = |b: &mut Bench, seconds: u32| {
+        for _ in 0..seconds {
+            b.message(100, ToCvm::Keepalive { incarnation: 100 });
+            b.pass(1.0);
+        }
+    };
+    b.hello(100);
+    alive(&mut b, 29);
+    assert_eq!(b.advertised().len(), 1);
+    alive(&mut b, 1);
+    assert_eq!(b.advertised(), [""; 0]);
+    // Late is not never.
+    b.snapshot(200, &["10.1.0.0/16", "10.2.0.0/16"]);
+    assert_eq!(b.advertised().len(), 2);
+    // Nor does one that is begun and never ended; what it has renewed stays.
+    b.message(200, ToCvm::Sync { incarnation: 200, sync: Sync::Begin { epoch: Epoch(1) } });
+    b.ops(200, vec![route("10.2.0.0/16")]);
+    for _ in 0..30 {
+        b.message(200, ToCvm::Keepalive { incarnation: 200 });
+        b.pass(1.0);
+    }
+    assert_eq!(b.advertised(), ["65000:1 10.2.0.0/16 1000"]);
+}
+
+/// acme/d1 may export two routes.
+fn limited(most: Option<u32>) -> Vec<AttachmentConfig> {
+    let mut all = acme_and_beta();
+    all[0].max_routes = most;
+    all
+}
+
+#[test]
+fn routes_beyond_the_limit_are_left_out_counted_and_told_once() {
+    let mut b = Bench::with(config(limited(Some(2))), false);
+    let withdraw = |prefix: &str| CustomerOp::Withdraw { prefix: prefix.parse().unwrap() };
+    b.snapshot(0, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16", "10.4.0.0/16"]);
+    b.snapshot(2, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
+    let acme = |b: &Bench| b.advertised().into_iter().filter(|r| r.starts_with("65000:1 ")).collect::<Vec<_>>();
+    assert_eq!(acme(&b), ["65000:1 10.1.0.0/16 1000", "65000:1 10.2.0.0/16 1000"]);
+    assert_eq!(b.advertised().len(), 5);
+    // What is there may change; what is not has to wait for room.
+    let other = Attributes { med: Some(7), ..customer() };
+    b.ops(0, vec![route("10.5.0.0/16"), CustomerOp::Route { prefix: "10.1.0.0/16".parse().unwrap(), attributes: other.to_bytes() }]);
+    assert_eq!(b.advertised[&NlriKey::Vpnv4 { rd: rd(1), prefix: net("10.1.0.0/16") }].1.med, Some(7));
+    assert_eq!((b.vpn.show_attachments()[0].over_limit, b.vpn.show_attachments()[2].over_limit), (3, 0));
+    assert!(matches!(&b.refused[..], [why] if why.starts_with("more than the 2 routes")), "{:?}", b.refused);
+    assert!(b.vpn.sessions.contains_key(&0));
+    b.ops(0, vec![withdraw("10.1.0.0/16"), route("10.5.0.0/16"), route("10.6.0.0/16")]);
+    assert_eq!(acme(&b), ["65000:1 10.2.0.0/16 1000", "65000:1 10.5.0.0/16 1000"]);
+    assert_eq!(b.refused.len(), 2);
+}
+
+#[test]
+fn routes_that_wait_for_being_swept_keep_no_new_ones_out_and_do_not_pile_up() {
+    let mut b = Bench::with(config(limited(Some(2))), false);
+    b.snapshot(0, &["10.1.0.0/16", "10.2.0.0/16"]);
+    b.pass(1.0);
+    b.snapshot(100, &["10.3.0.0/16", "10.4.0.0/16"]);
+    assert_eq!(b.advertised(), ["65000:1 10.3.0.0/16 1000", "65000:1 10.4.0.0/16 1000"]);
+    assert_eq!(b.refused, [""; 0]);
+    // Snapshots begun again and again.
+    for n in 10..20 {
+        b.message(100, ToCvm::Sync { incarnation: 100, sync: Sync::Begin { epoch: Epoch(1) } });
+        b.ops(100, vec![route(&format!("10.{n}.0.0/16")), route(&format!("10.{n}.1.0/24")), route(&format!("10.{n}.2.0/24"))]);
+        assert!(b.advertised().len() <= 4, "{:?}", b.advertised());
+    }
+    b.message(100, ToCvm::Sync { incarnation: 100, sync: Sync::End { epoch: Epoch(1) } });
+    assert_eq!(b.advertised(), ["65000:1 10.19.0.0/16 1000", "65000:1 10.19.1.0/24 1000"]);
+}
+
+#[test]
+fn another_limit_holds_at_once_and_what_was_left_out_is_asked_for_again() {
+    let mut b = Bench::with(config(limited(None)), false);
+    b.snapshot(0, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
+    b.vpn.configure(b.now, config(limited(Some(3))));
+    b.settle();
+    assert!(b.vpn.sessions.contains_key(&0), "nothing is left out");
+    b.vpn.configure(b.now, config(limited(Some(2))));
+    b.settle();
+    assert_eq!(b.advertised(), ["65000:1 10.1.0.0/16 1000", "65000:1 10.2.0.0/16 1000"]);
+    assert!(b.replies.contains(&(0, ToPvm::Refused { incarnation: 0, reason: Refusal::Unknown })));
+    b.snapshot(100, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
+    b.vpn.configure(b.now, config(limited(Some(9))));
+    b.settle();
+    assert!(b.replies.contains(&(100, ToPvm::Refused { incarnation: 100, reason: Refusal::Unknown })));
+    assert_eq!(b.advertised().len(), 2, "what is there stays meanwhile");
+    b.snapshot(200, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
+    assert_eq!(b.advertised().len(), 3);
+}
+
+#[test]
+fn a_label_that_cannot_be_stored_is_not_used_and_the_others_are() {
+    let mut b = Bench::new();
+    b.snapshot(0, &["10.1.0.0/16"]);
+    b.disk_full = true;
+    let mut more = acme_and_beta();
+    more.push(attachment("gamma/g1", 4, &[100], &[400]));
+    // A label that moves is not used either, neither the old one nor the new.
+    more[2].label = Label::try_from(1050).ok();
+    b.vpn.configure(b.now, config(more.clone()));
+    b.settle();
+    b.snapshot(2, &["10.3.0.0/16"]);
+    b.snapshot(3, &["10.9.0.0/16"]);
+    let in_use = |b: &Bench| b.vpn.labels_in_use().into_iter().map(|(l, id)| format!("{l} {id}")).collect::<Vec<_>>();
+    assert_eq!(b.advertised(), ["65000:1 10.1.0.0/16 1000"]);
+    assert_eq!(in_use(&b), ["1000 acme/d1", "1001 acme/d2"]);
+    // Told once, tried again.
+    b.pass(2.0);
+    assert!(matches!(&b.missing[..], [beta, gamma] if beta.contains("1050") && gamma.contains("gamma/g1")), "{:?}", b.missing);
+    b.disk_full = false;
+    b.pass(0.5);
+    assert_eq!(b.advertised().len(), 1);
+    b.pass(0.6);
+    assert_eq!(b.advertised(), ["65000:1 10.1.0.0/16 1000", "65000:3 10.3.0.0/16 1050", "65000:4 10.9.0.0/16 1003"]);
+    assert_eq!(in_use(&b), ["1000 acme/d1", "1001 acme/d2", "1003 gamma/g1", "1050 beta/d1"]);
+}
+
+#[test]
+fn labels_of_a_past_process_are_used_though_nothing_can_be_stored() {
+    let mut past = LabelSpace::new(config(vec![]).labels, Duration::from_secs(60));
+    let claim = crate::labels::Claim { owner: id("acme/d1"), rd: rd(1), fixed: None };
+    past.assign(Instant::now(), &[claim]);
+    let now = Instant::now();
+    let mut vpn: Engine = Vpn::new(now, Start { epoch: Epoch(1), restarting: true }, config(acme_and_beta()), past);
+    vpn.labels_stored(now, false);
+    assert_eq!(vpn.labels_in_use().into_values().collect::<Vec<_>>(), [&id("acme/d1")]);
 }
 
 #[test]

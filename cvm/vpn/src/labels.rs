@@ -12,8 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Version of [`LabelSpace::save`].
-const VERSION: u8 = 1;
+/// Version of [`LabelSpace::save`]. Version 1 knew only that a label rests, not until when.
+const VERSION: u8 = 2;
+/// A wall clock that is off by more than this, between two looks, was set.
+const STEP: Duration = Duration::from_secs(1);
+/// In a file, the end of a rest that is not known.
+const UNKNOWN: u64 = u64::MAX;
+
+/// A row of the file: the last is when the label is free again, milliseconds since 1970, if it rests.
+type Row<Owner> = (Label, Owner, Rd, Option<u64>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LabelState {
@@ -28,6 +35,8 @@ pub enum LabelError {
     Taken { label: Label, wanted: AttachmentId, holder: AttachmentId },
     #[error("label {label} is fixed for {wanted} but rests after {holder} gave it back")]
     Resting { label: Label, wanted: AttachmentId, holder: AttachmentId },
+    #[error("label {label} of {wanted} is not used: it could not be stored")]
+    NotStored { label: Label, wanted: AttachmentId },
     #[error("no free label for {0}: the range is used up or rests")]
     Exhausted(AttachmentId),
 }
@@ -53,11 +62,21 @@ pub struct LabelSpace {
     quarantine: Duration,
     entries: BTreeMap<Label, Entry>,
     held: BTreeMap<AttachmentId, Label>,
+    /// One moment by both clocks; the wall clock since 1970.
+    clock: Option<(Instant, Duration)>,
 }
 
 impl LabelSpace {
     pub fn new(range: LabelRange, quarantine: Duration) -> Self {
-        Self { range, quarantine, entries: BTreeMap::new(), held: BTreeMap::new() }
+        Self { range, quarantine, entries: BTreeMap::new(), held: BTreeMap::new(), clock: None }
+    }
+
+    /// Tells what the wall clock (since 1970) says now, by which a rest goes on over the end of the process: to be told before
+    /// [`load`](Self::load), and every now and then. True if the clock was set, so that what is stored of rests is no longer right.
+    pub fn set_clock(&mut self, now: Instant, wall: Duration) -> bool {
+        let expected = self.clock.map_or(wall, |(then, wall)| wall + now.saturating_duration_since(then));
+        self.clock = Some((now, wall));
+        expected.abs_diff(wall) > STEP && self.entries.values().any(|e| e.state != LabelState::Active)
     }
 
     /// For allocations from now on; what is given stays.
@@ -99,11 +118,9 @@ impl LabelSpace {
         let mut errors = vec![];
         // Fixed labels first, so that no allocation takes one away from them.
         for claim in claims {
-            if let Some(label) = claim.fixed
-                && self.get(&claim.owner) != Some(label)
-            {
+            if let Some(label) = claim.fixed {
                 match self.entries.get(&label) {
-                    // Its own label again: nobody else can be reached by it.
+                    // Its own label still (its RD may be another now) or again: nobody else can be reached by it.
                     Some(e) if e.owner == claim.owner => self.give(label, claim),
                     Some(Entry { owner, state: LabelState::Active, .. }) => {
                         errors.push(LabelError::Taken { label, wanted: claim.owner.clone(), holder: owner.clone() });
@@ -149,20 +166,44 @@ impl LabelSpace {
         }
     }
 
-    /// For a file, so that labels outlive the process.
+    /// Who holds which label.
+    pub(crate) fn held(&self) -> &BTreeMap<AttachmentId, Label> {
+        &self.held
+    }
+
+    /// For a file, so that labels outlive the process, and rests go on by the wall clock.
     pub fn save(&self) -> Result<Vec<u8>, WireError> {
-        let rows: Vec<(Label, &AttachmentId, Rd, bool)> =
-            self.entries.iter().map(|(l, e)| (*l, &e.owner, e.rd, e.state == LabelState::Active)).collect();
+        let end = |state| match state {
+            LabelState::Active => None,
+            LabelState::Quarantine(until) => Some(self.wall(until)),
+        };
+        let rows: Vec<Row<&AttachmentId>> = self.entries.iter().map(|(l, e)| (*l, &e.owner, e.rd, end(e.state))).collect();
         wire::encode(VERSION, &rows)
     }
 
-    /// Takes back what [`save`](Self::save) gave. What rested then rests again for the whole time: how long the process
-    /// was away is not known.
+    fn wall(&self, at: Instant) -> u64 {
+        let Some((now, wall)) = self.clock else { return UNKNOWN };
+        let at = (wall + at.saturating_duration_since(now)).saturating_sub(now.saturating_duration_since(at));
+        u64::try_from(at.as_millis()).unwrap_or(UNKNOWN)
+    }
+
+    /// Takes back what [`save`](Self::save) gave. What rested then rests until the time that was stored, but never longer
+    /// than a whole quarantine from now: the clock may have been set back, or the end not be known.
     pub fn load(&mut self, now: Instant, bytes: &[u8]) -> Result<(), WireError> {
-        let rows: Vec<(Label, AttachmentId, Rd, bool)> = wire::decode(VERSION, bytes)?;
-        for (label, owner, rd, active) in rows {
-            let active = active && !label.is_reserved() && !self.held.contains_key(&owner);
-            let state = if active { LabelState::Active } else { LabelState::Quarantine(now + self.quarantine) };
+        let rows: Vec<Row<AttachmentId>> = match bytes.first() {
+            Some(1) => {
+                let rows: Vec<(Label, AttachmentId, Rd, bool)> = wire::decode(1, bytes)?;
+                rows.into_iter().map(|(label, owner, rd, active)| (label, owner, rd, (!active).then_some(UNKNOWN))).collect()
+            }
+            _ => wire::decode(VERSION, bytes)?,
+        };
+        for (label, owner, rd, rests) in rows {
+            let active = rests.is_none() && !label.is_reserved() && !self.held.contains_key(&owner);
+            let rest = match (rests, self.clock) {
+                (Some(end), Some(_)) => Duration::from_millis(end.saturating_sub(self.wall(now))).min(self.quarantine),
+                _ => self.quarantine,
+            };
+            let state = if active { LabelState::Active } else { LabelState::Quarantine(now + rest) };
             if active && !self.entries.contains_key(&label) {
                 self.held.insert(owner.clone(), label);
             }

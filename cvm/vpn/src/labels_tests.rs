@@ -53,7 +53,7 @@ fn a_fixed_label_is_reserved_and_conflicts_are_told() {
 }
 
 #[test]
-fn what_was_saved_comes_back_and_rests_anew() {
+fn what_was_saved_comes_back_and_rests_anew_where_there_is_no_clock() {
     let t = Instant::now();
     let mut s = space();
     s.assign(t, &[claim("a/x", None), claim("b/x", None)]);
@@ -79,7 +79,85 @@ fn yesterdays_file_is_read() {
     s.load(Instant::now(), bytes).unwrap();
     assert_eq!(held(&s, "acme/a"), Some(1000));
     assert!(matches!(s.iter().nth(1), Some((l, _, _, LabelState::Quarantine(_))) if l == label(1001)));
+}
+
+/// Seconds that label 1001 rests from `now` on.
+fn rests(s: &LabelSpace, now: Instant) -> Option<u64> {
+    match s.iter().find(|(l, ..)| *l == label(1001))?.3 {
+        LabelState::Quarantine(until) => Some(until.saturating_duration_since(now).as_secs()),
+        LabelState::Active => None,
+    }
+}
+
+/// A file written by version 2 of the format: 1001 rests until 1000 s after 1970.
+#[test]
+fn todays_file_is_read_and_written() {
+    let bytes = b"\x02\x02\xe8\x07\x06acme/a\x0765000:1\x00\xe9\x07\x06beta/b\x0765000:2\x01\xc0\x84\x3d";
+    let now = Instant::now();
+    let at = |wall: u64| {
+        let mut s = space();
+        s.set_clock(now, Duration::from_secs(wall));
+        s.load(now, bytes).unwrap();
+        s
+    };
+    let s = at(970);
+    assert_eq!((held(&s, "acme/a"), rests(&s, now)), (Some(1000), Some(30)));
     assert_eq!(s.save().unwrap(), bytes);
+    assert_eq!(rests(&at(1000), now), Some(0));
+    assert_eq!(rests(&at(5000), now), Some(0));
+    // The clock was set back: not longer than whole.
+    assert_eq!(rests(&at(10), now), Some(60));
+}
+
+#[test]
+fn a_rest_ends_in_time_however_often_the_process_starts() {
+    let (start, wall) = (Instant::now(), Duration::from_secs(1_800_000_000));
+    let mut s = space();
+    s.set_clock(start, wall);
+    s.assign(start, &[claim("a/x", None), claim("b/x", None)]);
+    s.assign(start, &[claim("a/x", None)]);
+    let starts = |s: LabelSpace, seconds: u64| {
+        let now = start + Duration::from_secs(seconds);
+        let mut next = space();
+        next.set_clock(now, wall + Duration::from_secs(seconds));
+        next.load(now, &s.save().unwrap()).unwrap();
+        next
+    };
+    for seconds in (0..60).step_by(10) {
+        s = starts(s, seconds);
+        assert_eq!(rests(&s, start), Some(60));
+    }
+    s = starts(s, 61);
+    s.assign(start + Duration::from_secs(61), &[claim("a/x", None), claim("c/x", None)]);
+    assert_eq!(held(&s, "c/x"), Some(1001));
+}
+
+#[test]
+fn a_clock_that_is_set_makes_rests_be_stored_again() {
+    let start = Instant::now();
+    let at = |s: u64| start + Duration::from_secs(s);
+    let mut s = space();
+    assert!(!s.set_clock(start, Duration::from_secs(5)));
+    s.assign(start, &[claim("a/x", None), claim("b/x", None)]);
+    assert!(!s.set_clock(at(1), Duration::from_secs(1_800_000_000)), "nothing rests");
+    s.assign(at(1), &[claim("a/x", None)]);
+    assert!(!s.set_clock(at(2), Duration::from_secs(1_800_000_001)));
+    assert!(s.set_clock(at(3), Duration::from_secs(1_700_000_000)));
+    let mut next = space();
+    next.set_clock(at(4), Duration::from_secs(1_700_000_001));
+    next.load(at(4), &s.save().unwrap()).unwrap();
+    assert_eq!(rests(&next, start), Some(61));
+}
+
+#[test]
+fn a_label_that_is_kept_takes_the_new_rd() {
+    let t = Instant::now();
+    for fixed in [None, Some(1000)] {
+        let mut s = space();
+        s.assign(t, &[claim("a/x", fixed)]);
+        s.assign(t, &[Claim { rd: "65000:2".parse().unwrap(), ..claim("a/x", fixed) }]);
+        assert_eq!(s.iter().map(|(l, _, rd, _)| (l.get(), rd.to_string())).collect::<Vec<_>>(), [(1000, "65000:2".into())]);
+    }
 }
 
 proptest! {

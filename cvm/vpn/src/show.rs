@@ -35,6 +35,8 @@ pub struct AttachmentView {
     /// Customer routes, and VPN routes told to the PVM.
     pub customer_routes: u64,
     pub vpn_routes: u64,
+    /// Customer routes refused since the limit on them was set: there were as many as are allowed.
+    pub over_limit: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +73,7 @@ impl<P: Clone + Eq> Vpn<P> {
                 session_up: session.is_some(),
                 customer_routes: a.routes.len() as u64,
                 vpn_routes: session.map_or(0, |s| s.feed.told_routes()),
+                over_limit: a.over_limit,
             })
         };
         self.slots.iter().filter_map(view).collect()

@@ -61,8 +61,12 @@ impl<P: Clone + Eq> Vpn<P> {
         match sync {
             Sync::Begin { epoch } => {
                 session.receiving = Some(epoch);
+                if !attachment.routes.is_empty() {
+                    attachment.stale_since.get_or_insert(now);
+                }
                 // The PVM's own numbers are not relied on: it might use one twice.
-                attachment.epoch.0 += 1;
+                let gone = attachment.begin();
+                gone.into_iter().for_each(|prefix| self.export(slot, prefix));
             }
             Sync::End { epoch } if session.receiving == Some(epoch) => {
                 attachment.synced = true;
@@ -76,6 +80,7 @@ impl<P: Clone + Eq> Vpn<P> {
                 }
                 let mut refused = None;
                 let mut count = 0u32;
+                let mut limit = None;
                 for op in ops {
                     match self.customer_op(slot, op) {
                         Ok(()) => {}
@@ -83,6 +88,7 @@ impl<P: Clone + Eq> Vpn<P> {
                             self.refuse(now, slot, Refusal::Limit, ExportError::Full.to_string());
                             return;
                         }
+                        Err(error @ ExportError::Limit(_)) => limit = Some(error),
                         Err(error) => {
                             count += 1;
                             refused.get_or_insert(error);
@@ -91,6 +97,12 @@ impl<P: Clone + Eq> Vpn<P> {
                 }
                 if let (Some(error), Some(attachment)) = (refused, self.attachments.get(&slot)) {
                     self.actions.push_back(Action::Refused(attachment.config.id.clone(), format!("{count} routes, first: {error}")));
+                }
+                if let (Some(error), Some(attachment)) = (limit, self.attachments.get_mut(&slot))
+                    && !std::mem::replace(&mut attachment.limit_told, true)
+                {
+                    let why = format!("{error}: the others are left out until there is room ({} so far)", attachment.over_limit);
+                    self.actions.push_back(Action::Refused(attachment.config.id.clone(), why));
                 }
                 let Some(session) = self.sessions.get_mut(&slot) else { return };
                 let (peer, incarnation) = (session.peer.clone(), session.incarnation);
@@ -131,6 +143,23 @@ impl<P: Clone + Eq> Vpn<P> {
             self.export(slot, prefix);
         }
         Ok(())
+    }
+
+    /// The limit of an attachment is another one now.
+    pub(super) fn limit_changed(&mut self, now: Instant, slot: Slot) {
+        let Some(attachment) = self.attachments.get_mut(&slot) else { return };
+        let beyond = attachment.beyond_limit();
+        attachment.over_limit += beyond.len() as u64;
+        for prefix in &beyond {
+            attachment.remove(prefix);
+        }
+        let refused = std::mem::take(&mut attachment.over_limit);
+        attachment.limit_told = false;
+        beyond.into_iter().for_each(|prefix| self.export(slot, prefix));
+        if refused > 0 {
+            // Which routes were left out is not known here: the PVM is made to say all again.
+            self.refuse(now, slot, Refusal::Unknown, format!("{refused} routes were left out under a limit that has changed"));
+        }
     }
 
     fn refuse(&mut self, now: Instant, slot: Slot, reason: Refusal, why: String) {
@@ -179,10 +208,13 @@ impl<P: Clone + Eq> Vpn<P> {
             .collect();
         for slot in expired {
             let Some(attachment) = self.attachments.get_mut(&slot) else { continue };
-            if !self.sessions.contains_key(&slot) {
-                attachment.epoch.0 += 1;
-            }
-            let gone = attachment.sweep();
+            // In a snapshot that is being received, what it has renewed stays. Without one nothing was renewed, however alive
+            // the session is.
+            let mut gone = match self.sessions.get(&slot) {
+                Some(session) if session.receiving.is_some() => vec![],
+                _ => attachment.begin(),
+            };
+            gone.extend(attachment.sweep());
             gone.into_iter().for_each(|prefix| self.export(slot, prefix));
         }
     }
