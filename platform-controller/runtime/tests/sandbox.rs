@@ -4,9 +4,16 @@
 
 use edgeplex_runtime::{Nic, Process, Runtime, RuntimeError, Sandbox, SandboxConfig, VmId, VmInfo, VmKind, VmSpec, VmState, host_nic_name};
 use edgeplex_types::MacAddr;
+use nix::libc;
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+            net::{UnixListener, UnixStream},
+        },
+    },
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -42,6 +49,7 @@ touch /usr/x || echo "usr is read-only"
 touch /x || echo "root is read-only"
 mount -t tmpfs none /tmp || echo "cannot mount"
 touch /run/relay/x || echo "relay is read-only"
+ln -s /etc /run/x || echo "the place of run is not its own"
 echo yes > /run/edgeplex/alive
 echo done
 exec sleep 1000
@@ -182,7 +190,14 @@ async fn a_vm_sees_itself_and_nothing_of_the_host() {
     let caps = u64::from_str_radix(line("CapBnd:").trim(), 16).unwrap();
     assert_eq!((caps & (1 << 21 | 1 << 19 | 1 << 16), caps & 1 << 12), (0, 1 << 12));
     assert_eq!(line("NoNewPrivs:").trim(), "1");
-    for refused in ["etc is read-only", "usr is read-only", "root is read-only", "cannot mount", "relay is read-only"] {
+    for refused in [
+        "etc is read-only",
+        "usr is read-only",
+        "root is read-only",
+        "cannot mount",
+        "relay is read-only",
+        "the place of run is not its own",
+    ] {
         assert!(log.contains(refused), "{refused} in {log}");
     }
 
@@ -195,8 +210,19 @@ async fn a_vm_sees_itself_and_nothing_of_the_host() {
     assert_eq!((config.uid(), config.mode() & 0o777), (uid, 0o600));
     let etc = fs::metadata(host.path().join("d/vms/pvm-acme-denver/etc")).unwrap();
     assert_eq!((etc.uid(), etc.mode() & 0o777), (0, 0o755));
-    // Nothing of the host's disk to fill apart from its sockets' directory.
+    // Nothing of the host's disk is its to fill.
+    let own = Command::new("find").arg(host.path()).args(["-uid", &uid.to_string(), "-not", "-type", "l"]).output().unwrap();
+    assert_eq!(String::from_utf8(own.stdout).unwrap().lines().count(), 1, "etc/config.json, which it sees read-only");
     assert!(!host.path().join("d/vm-state/pvm-acme-denver").exists());
+    let run = s.vm_run_dir(&spec.id);
+    // As the daemon reaches a socket there: a handle on it first, which follows no link of the VM's.
+    let _listener = UnixListener::bind(run.join("s")).unwrap();
+    let handle = fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(run.join("s")).unwrap();
+    UnixStream::connect(format!("/proc/self/fd/{}", handle.as_raw_fd())).unwrap();
+    assert_eq!(fs::write(run.join("big"), vec![1; 5 << 20]).unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    fs::remove_file(run.join("big")).unwrap();
+    let files = (0..500).take_while(|n| fs::write(run.join(n.to_string()), "").is_ok()).count();
+    assert!((100..256).contains(&files), "{files}");
     // Its own namespaces, all of them.
     for ns in ["mnt", "pid", "net", "ipc", "uts", "user", "cgroup"] {
         let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{ns}")).unwrap();

@@ -13,6 +13,9 @@ use std::{
 };
 
 const NONE: Option<&str> = None;
+/// What the daemons may keep in their run directory: sockets, and little else.
+const RUN_KB: u32 = 4096;
+const RUN_FILES: u32 = 256;
 
 /// Builds the root over `spec.root` and moves into it. Nothing of the host remains in sight.
 pub(crate) fn build(spec: &BootSpec) -> anyhow::Result<()> {
@@ -70,7 +73,11 @@ fn place(spec: &BootSpec, entry: &Entry) -> anyhow::Result<()> {
         }
         Entry::Vm { what, path } => match what {
             VmDir::Config => bind(&spec.config_dir, &to(path), Access::Read),
-            VmDir::Run => bind(&spec.run_dir, &to(path), Access::Write),
+            VmDir::Run => {
+                fs::create_dir_all(to(path))?;
+                let options = format!("size={RUN_KB}k,nr_inodes={RUN_FILES},mode=700,uid={0},gid={0}", spec.uid_base);
+                tmpfs_with(&to(path), &options)
+            }
             VmDir::State => spec.state_dir.as_deref().map_or(Ok(()), |dir| bind(dir, &to(path), Access::Write)),
             VmDir::Relay => spec.relay_dir.as_deref().map_or(Ok(()), |dir| {
                 // A read-only mount does not keep a VM from connecting to the socket in it.
@@ -90,9 +97,12 @@ fn parent(path: &Path) -> io::Result<()> {
 }
 
 fn tmpfs(at: &Path, size_kb: u32, mode: u32) -> anyhow::Result<()> {
-    let options = format!("size={size_kb}k,mode={mode:o}");
+    tmpfs_with(at, &format!("size={size_kb}k,mode={mode:o}"))
+}
+
+fn tmpfs_with(at: &Path, options: &str) -> anyhow::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(options.as_str())).with_context(|| format!("tmpfs {}", at.display()))
+    mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(options)).with_context(|| format!("tmpfs {}", at.display()))
 }
 
 /// Binds a directory, file or device; what may be mounted below it on the host does not come along.

@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, io, path::PathBuf};
 /// Longest line, bytes.
 pub const MAX_LINE: usize = 1 << 20;
 /// Version of [`BootSpec`].
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,10 +32,10 @@ pub struct BootSpec {
     pub entries: Vec<Entry>,
     /// Where the host has the directories that are this VM's own.
     pub config_dir: PathBuf,
-    pub run_dir: PathBuf,
-    #[serde(default)]
     pub state_dir: Option<PathBuf>,
     pub relay_dir: Option<PathBuf>,
+    /// The VM's root as the host counts users.
+    pub uid_base: u32,
     pub relay_writable: bool,
     /// Programs to stand in [`crate::BIN_DIR`]: name, and the host's file.
     pub binaries: BTreeMap<String, PathBuf>,
@@ -101,9 +101,9 @@ mod tests {
 
     /// The runtime and the init of one release speak to each other only, but both must know this form.
     #[test]
-    fn a_specification_of_version_1_reads() {
-        let text = r#"{"version":1,"hostname":"pvm-a","root":"/r","entries":[{"host":{"path":"/usr"}},{"vm":{"what":"run","path":"/run/edgeplex"}}],
-            "config_dir":"/c","run_dir":"/u","relay_dir":null,"relay_writable":false,"binaries":{"pvmd":"/b/pvmd"},"log_dir":"/l","log_max":1024,
+    fn a_specification_of_version_2_reads() {
+        let text = r#"{"version":2,"hostname":"pvm-a","root":"/r","entries":[{"host":{"path":"/usr"}},{"vm":{"what":"run","path":"/run/edgeplex"}}],
+            "config_dir":"/c","state_dir":null,"relay_dir":null,"uid_base":100000,"relay_writable":false,"binaries":{"pvmd":"/b/pvmd"},"log_dir":"/l","log_max":1024,
             "processes":[{"name":"pvmd","argv":["pvmd","--run","/run/edgeplex"]}],"umask":63,"raw_nics":["cust"]}"#;
         let spec: BootSpec = serde_json::from_str(text).unwrap();
         assert_eq!((spec.version, spec.entries.len(), spec.umask), (VERSION, 2, 0o077));

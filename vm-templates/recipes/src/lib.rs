@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u8 = 1;
 /// Where our programs stand in a VM.
 pub const BIN_DIR: &str = "/opt/edgeplex";
+/// Where the recipes have [`VmDir::Run`].
+pub const RUN_DIR: &str = "/run/edgeplex";
 /// What a CVM shall find again is here in it.
 pub const STATE_DIR: &str = "/var/lib/edgeplex";
 
@@ -56,7 +58,7 @@ pub enum Entry {
 pub enum VmDir {
     /// Configuration: read-only.
     Config,
-    /// Sockets that the host connects to: writable.
+    /// Sockets that the host connects to: writable, in memory and small, since a VM may want to fill the host's disk.
     Run,
     /// What is found again when the VM is made anew: writable.
     State,
@@ -120,7 +122,8 @@ mod tests {
     fn the_recipes_have_what_a_vm_cannot_do_without() {
         for recipe in [Recipe::cvm(), Recipe::pvm()] {
             let has = |what| recipe.root.iter().any(|e| matches!(e, Entry::Vm { what: w, .. } if *w == what));
-            assert!(has(VmDir::Config) && has(VmDir::Run) && has(VmDir::Relay));
+            assert!(recipe.root.contains(&Entry::Vm { what: VmDir::Run, path: RUN_DIR.into() }));
+            assert!(has(VmDir::Config) && has(VmDir::Relay));
             assert_eq!(has(VmDir::State), recipe.name == "cvm");
             assert!(recipe.root.contains(&Entry::Host { path: "/usr".into() }));
             assert!(recipe.root.contains(&Entry::Proc { path: "/proc".into() }));

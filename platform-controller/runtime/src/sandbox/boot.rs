@@ -3,12 +3,12 @@
 use super::{Sandbox, UIDS, failed, nics, proc::ProcessId, state::State, state::replace};
 use crate::{RuntimeError, VmId, VmKind, VmSpec};
 use edgeplex_recipes::{
-    Entry, Recipe, VmDir,
+    Entry, RUN_DIR, Recipe, VmDir,
     boot::{self, BootProcess, BootSpec, GO, MAX_LINE, Report},
 };
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown, lchown},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown, lchown, symlink},
     path::Path,
     process::Stdio,
     time::{Duration, Instant},
@@ -128,6 +128,10 @@ impl Sandbox {
         lap("cgroup");
         pipe.say(&serde_json::to_vec(&boot).map_err(|e| failed(id, "specification")(e.into()))?).await?;
         pipe.expect(&Report::Ready).await?;
+        // Not before: until its root is made, its root is the host's.
+        let run = dir.join("run");
+        let linked = symlink(format!("/proc/{pid}/root{RUN_DIR}"), &run).and_then(|()| lchown(&run, Some(uid_base), Some(uid_base)));
+        linked.map_err(failed(id, "run directory"))?;
         lap("root and namespaces");
 
         let map = format!("0 {uid_base} {UIDS}");
@@ -162,12 +166,11 @@ impl Sandbox {
             _ => Ok(()),
         };
         make(&dir, 0o700)?;
-        for (name, mode) in [("etc", 0o755), ("log", 0o700), ("root", 0o700), ("run", 0o700)] {
+        for (name, mode) in [("etc", 0o755), ("log", 0o700), ("root", 0o700)] {
             make(&dir.join(name), mode)?;
         }
-        // The VM sees these by their own permissions alone: mounts do not go through the host's path. `etc` stays the
-        // host's, which writes there.
-        chown(dir.join("run"), owner, owner)?;
+        // The VM sees its directories by their own permissions alone: mounts do not go through the host's path. `etc`
+        // stays the host's, which writes there.
         write_config(&dir, &spec.config, uid_base)?;
         let state_dir = recipe.root.iter().any(|e| matches!(e, Entry::Vm { what: VmDir::State, .. })).then(|| self.state_dir(&spec.id));
         if let Some(state) = &state_dir {
@@ -189,8 +192,8 @@ impl Sandbox {
             root: dir.join("root"),
             entries: recipe.root.clone(),
             config_dir: dir.join("etc"),
-            run_dir: dir.join("run"),
             state_dir,
+            uid_base,
             relay_dir: spec.relay_dir.clone(),
             relay_writable: recipe.relay_writable,
             binaries: recipe.binaries.iter().map(|b| (b.clone(), self.config.bin_dir.join(b))).collect(),

@@ -3,7 +3,7 @@
 //! ```text
 //!  <dir>/vms/<id>/  state.json   what a later daemon needs to find the VM again
 //!                   etc/         config.json, seen in the VM as /etc/edgeplex
-//!                   run/         sockets of its daemons, /run/edgeplex in the VM
+//!                   run          leads into the VM, to its /run/edgeplex with the sockets of its daemons
 //!                   log/         one file a process, not seen in the VM
 //!                   root/        empty; its root is mounted over it, in its own namespace
 //!  <dir>/vm-state/<id>/          what the VM shall find again when it is made anew, /var/lib/edgeplex in the CVM
