@@ -229,7 +229,7 @@ fn invalid_input_is_2_and_failure_is_1() {
     says(&["apply", "-f", "/nowhere"], 2, "error: /nowhere: No such file");
     says(&["apply"], 2, "--file");
     says(&["customer", "show", "Nobody!"], 2, "lower-case letter");
-    says(&["customer", "show", "nobody"], 1, "error: there is no customer nobody; there are: acme\n");
+    says(&["customer", "show", "nobody"], 2, "error: there is no customer nobody; there are: acme\n");
     says(&["customer", "create", "acme", "--attachment", "name=d1,port=eth2,address=10.0.0.1/30"], 2, "already there");
     says(&["--socket", "/nowhere/s", "status"], 1, "is edgeplexd running? --socket or EDGEPLEX_SOCKET");
     let platform = fake.file("p", &documents()[0].to_string());

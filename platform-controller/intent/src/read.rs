@@ -293,7 +293,10 @@ impl<'a> At<'a> {
         if !(1..=31).contains(&n.prefix_len()) {
             return Err(self.wrong("must have a prefix length of 1 to 31, so that a neighbour fits in the subnet"));
         }
-        if !unicast(n.addr()) || !usable(n, n.addr()) {
+        if !unicast(n.addr()) {
+            return Err(self.wrong("must be a unicast address, such as 192.168.1.1/30"));
+        }
+        if !usable(n, n.addr()) {
             let hosts = n.hosts().next().map(|h| format!(", such as {h}/{}", n.prefix_len())).unwrap_or_default();
             return Err(self.wrong(format!("must be an address that a host can have in {}{hosts}", n.trunc())));
         }
