@@ -2,12 +2,13 @@
 //! the steps before and after the scenarios too.
 
 use crate::{
+    complain,
     lab::{Lab, down},
-    leftovers,
-    scenarios::{ALL, CITIES, CUSTOMERS, Ctx, Evidence, Proof},
+    leftovers, say,
+    scenarios::{ALL, CITIES, CUSTOMERS, Ctx, Evidence, Proof, Scenario},
     state::LabDir,
 };
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use comfy_table::{Cell, ContentArrangement, Table, presets};
 use std::{
     collections::BTreeMap,
@@ -26,8 +27,6 @@ pub struct Options {
     pub json: Option<PathBuf>,
     /// Where captures are kept.
     pub out: PathBuf,
-    /// Also what takes long only because somebody must wait.
-    pub thorough: bool,
     /// Only the scenarios whose name contains this.
     pub only: Option<String>,
 }
@@ -61,8 +60,7 @@ impl Ledger {
     pub fn progress(&self, name: &str) {
         let line = format!("[{:2}/{}] {name} …", self.proofs.len() + 1, self.total);
         if std::io::stderr().is_terminal() {
-            eprint!("\r\x1b[K{line}");
-            let _ = std::io::stderr().flush();
+            let _ = write!(std::io::stderr(), "\r\x1b[K{line}").and_then(|()| std::io::stderr().flush());
         }
     }
 
@@ -70,9 +68,9 @@ impl Ledger {
         let terminal = std::io::stderr().is_terminal();
         let sign = if proof.passed { "ok" } else { "FAILED" };
         let clear = if terminal { "\r\x1b[K" } else { "" };
-        eprintln!("{clear}[{:2}/{}] {} {sign} ({:.1} s)", self.proofs.len() + 1, self.total, proof.name, proof.seconds);
+        complain!("{clear}[{:2}/{}] {} {sign} ({:.1} s)", self.proofs.len() + 1, self.total, proof.name, proof.seconds);
         if !proof.passed {
-            eprintln!("        {}", proof.evidence);
+            complain!("        {}", proof.evidence);
         }
         self.proofs.push(proof);
     }
@@ -96,6 +94,20 @@ impl Ledger {
     }
 }
 
+fn wanted(only: Option<&str>) -> impl Iterator<Item = &'static Scenario> {
+    ALL.iter().filter(move |s| only.is_none_or(|o| s.name.contains(o)))
+}
+
+/// What can be known to be wrong before anything runs: `--only` that leaves nothing, a report that cannot be written.
+pub fn check(only: Option<&str>, json: Option<&Path>) -> Result<()> {
+    let names = || ALL.iter().map(|s| format!("`{}`", s.name)).collect::<Vec<_>>().join(", ");
+    ensure!(wanted(only).next().is_some(), "--only {}: no scenario has that in its name; there are {}", only.unwrap_or_default(), names());
+    if let Some(file) = json {
+        fs::File::options().create(true).append(true).open(file).with_context(|| format!("--json {}", file.display()))?;
+    }
+    Ok(())
+}
+
 /// Runs the demo; true if everything was proven.
 pub fn run(options: &Options) -> Result<bool> {
     let started = Instant::now();
@@ -107,11 +119,10 @@ pub fn run(options: &Options) -> Result<bool> {
     if dir.is_up() {
         bail!("lab {name} is already up: take it down first with lab/down");
     }
-    down_on_signal(&dir)?;
-    let mut ledger = Ledger::new(ALL.len() + 4);
+    let mut ledger = Ledger::new(wanted(options.only.as_deref()).count() + if options.keep { 3 } else { 4 });
     prove(&mut ledger, options, &name);
     if options.keep {
-        eprintln!("the lab stays up: try lab/exec denver edgeplex status; take it down with lab/down");
+        complain!("the lab stays up: try lab/exec denver edgeplex status; take it down with lab/down");
     } else {
         ledger.step("nothing is left behind", || {
             down(&dir)?;
@@ -121,8 +132,8 @@ pub fn run(options: &Options) -> Result<bool> {
         });
     }
     let seconds = started.elapsed().as_secs_f64();
-    println!("{}", ledger.table());
-    println!(
+    say!("{}", ledger.table());
+    say!(
         "{} of {} proven in {seconds:.0} s; captures in {}",
         ledger.proofs.len() - ledger.failed(),
         ledger.proofs.len(),
@@ -144,7 +155,7 @@ pub fn prove(ledger: &mut Ledger, options: &Options, name: &str) {
         return;
     };
     let ctx = ledger.step("both customers provisioned on both PEs", || {
-        let ctx = Ctx::new(&lab, options.out.clone(), options.thorough)?;
+        let ctx = Ctx::new(&lab, options.out.clone())?;
         provision(&ctx)?;
         Ok((ctx, Evidence::new("edgeplex apply -f platform.yaml, acme.yaml, beta.yaml; dry run first, no difference afterwards")))
     });
@@ -157,7 +168,7 @@ pub fn prove(ledger: &mut Ledger, options: &Options, name: &str) {
     if converged.is_none() {
         return;
     }
-    for scenario in ALL.iter().filter(|s| options.only.as_ref().is_none_or(|o| s.name.contains(o.as_str()))) {
+    for scenario in wanted(options.only.as_deref()) {
         ledger.progress(scenario.name);
         let proof = scenario.prove(&ctx);
         ledger.note(proof);
@@ -188,28 +199,6 @@ pub fn converge(ctx: &Ctx<'_>) -> Result<()> {
     Ok(())
 }
 
-/// On Ctrl-C or termination: take the lab down, then end.
-fn down_on_signal(dir: &LabDir) -> Result<()> {
-    use nix::sys::signal::{SigSet, Signal};
-    let mut signals = SigSet::empty();
-    for s in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(s);
-    }
-    signals.thread_block()?;
-    let dir = dir.clone();
-    thread::spawn(move || {
-        if let Ok(signal) = signals.wait() {
-            eprintln!("\n{signal}: taking the lab down");
-            if let Err(e) = down(&dir) {
-                eprintln!("{e:#}");
-            }
-            // As a shell reports a signal.
-            std::process::exit(128 + signal as i32);
-        }
-    });
-    Ok(())
-}
-
 #[derive(serde::Serialize)]
 struct Report<'a> {
     version: u8,
@@ -227,6 +216,5 @@ fn write_report(file: &Path, lab: &str, seconds: f64, proofs: &[Proof]) -> Resul
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let machine = BTreeMap::from([("kernel", kernel), ("cpu", model.unwrap_or_default()), ("cores", cores.to_string())]);
     let report = Report { version: 1, lab, passed: proofs.iter().all(|p| p.passed), seconds, machine, proofs };
-    fs::write(file, serde_json::to_vec_pretty(&report)?)?;
-    Ok(())
+    fs::write(file, serde_json::to_vec_pretty(&report)?).with_context(|| format!("{}", file.display()))
 }

@@ -4,11 +4,13 @@ use crate::{
     launch, net,
     node::{Node, Spec},
     process::Process,
-    state::{LabDir, LabRecord, labs, netns_name},
+    state::{LabDir, LabRecord, labs, netns_name, others},
+    supervise,
     topology::Topology,
+    wait,
 };
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use std::{collections::BTreeMap, path::Path, thread};
+use std::{collections::BTreeMap, path::Path, thread, time::Duration};
 
 #[derive(Debug)]
 pub struct Lab {
@@ -27,22 +29,31 @@ impl Lab {
         ensure!(nix::unistd::geteuid().is_root(), "namespaces need root: run it with sudo");
         let dir = LabDir::of(&topology.name)?;
         dir.create()?;
-        let lock = dir.lock()?;
+        let _lock = dir.lock()?;
         if dir.is_up() {
             bail!("lab {} is already up: take it down first (lab/down), or bring up another with --name", dir.name());
         }
         let made = Self::build(&dir, topology, file);
-        drop(lock);
-        if made.is_err() {
-            dir.destroy().context("and taking away what was made failed")?;
+        match made {
+            // What went wrong first is what matters.
+            Err(e) => match dir.destroy() {
+                Ok(()) => Err(e),
+                Err(also) => Err(e.context(format!("taking away what was made failed too ({also:#})"))),
+            },
+            made => made,
         }
-        made
     }
 
     fn build(dir: &LabDir, topology: Topology, file: &Path) -> Result<Self> {
         let me = i32::try_from(std::process::id()).ok().and_then(Process::find);
         let (name, prefix) = (topology.name.clone(), topology.prefix.clone());
-        dir.write(&LabRecord { name: name.clone(), prefix: prefix.clone(), topology: file.canonicalize()?, runner: me })?;
+        dir.write(&LabRecord {
+            name: name.clone(),
+            prefix: prefix.clone(),
+            topology: file.canonicalize()?,
+            runner: me,
+            run: supervise::run_id(),
+        })?;
         for node in topology.nodes.keys() {
             let netns = netns_name(&prefix, &name, node);
             ensure!(!Path::new("/run/netns").join(&netns).exists(), "a network namespace {netns} is already there");
@@ -61,7 +72,11 @@ impl Lab {
     /// A lab that is up, by name, or the only one there is.
     pub fn find(name: Option<&str>) -> Result<Self> {
         let dir = match name {
-            Some(name) => LabDir::of(name)?,
+            Some(name) => {
+                let dir = LabDir::of(name)?;
+                ensure!(dir.0.exists(), "there is no lab {name}; {}", others());
+                dir
+            }
             None => {
                 let mut up = labs();
                 up.retain(LabDir::is_up);
@@ -72,6 +87,7 @@ impl Lab {
                 }
             }
         };
+        ensure!(dir.is_up(), "lab {} is not up (what is left of it goes with lab/down --name {0}); {}", dir.name(), others());
         let record = dir.read()?;
         let mut topology = Topology::load(&record.topology)?;
         topology.name = record.name;
@@ -96,6 +112,12 @@ pub fn down(dir: &LabDir) -> Result<()> {
     if !dir.0.exists() {
         return Ok(());
     }
+    // Who is bringing it up or taking it down ends within that time, or is stuck.
+    let _lock = wait::until("the lab is free", Duration::from_secs(30), || match dir.lock() {
+        Ok(lock) => Ok(Ok(Some(lock))),
+        Err(_) if !dir.0.exists() => Ok(Ok(None)),
+        Err(e) => Ok(Err(format!("{e:#}"))),
+    })?;
     dir.destroy().with_context(|| format!("taking lab {} down", dir.name()))
 }
 

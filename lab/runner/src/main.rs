@@ -1,29 +1,32 @@
 //! `edgeplex-lab`: the commands behind lab/up, lab/down, lab/exec, lab/demo and lab/test, and the small tools that
 //! the scenarios run inside the nodes.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use edgeplex_lab::{
-    demo,
+    complain, demo,
     lab::{self, Lab},
-    node,
+    node, say,
     state::{self, LabDir},
-    suite,
+    suite, supervise,
     tools::{badbgp, rogue, serve, tcp, udp},
-    topology::Topology,
+    topology::{Image, Topology},
 };
 use edgeplex_types::AttachmentId;
 use ipnet::IpNet;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     os::unix::process::CommandExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 #[derive(Parser)]
 #[command(name = "edgeplex-lab", version, about = "Runs containerlab topologies in network namespaces, and the scenarios on them")]
 struct Cli {
+    /// Given by the supervisor to the process that does the work.
+    #[arg(long, hide = true)]
+    worker_of: Option<i32>,
     #[command(subcommand)]
     command: Command,
 }
@@ -140,12 +143,36 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let cli = Cli::parse();
+    let outcome = match cli.worker_of {
+        Some(supervisor) => supervise::become_worker(supervisor).and_then(|()| run(cli.command)),
+        None => {
+            if let Err(e) = check(&cli.command) {
+                complain!("edgeplex-lab: {e:#}");
+                return ExitCode::from(2);
+            }
+            if matches!(cli.command, Command::Up { .. } | Command::Demo { .. } | Command::Test { .. }) {
+                supervise::supervise()
+            } else {
+                run(cli.command)
+            }
+        }
+    };
+    match outcome {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("edgeplex-lab: {e:#}");
+            complain!("edgeplex-lab: {e:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What is wrong with the command line beyond its grammar.
+fn check(command: &Command) -> Result<()> {
+    match command {
+        Command::Demo { json, only, .. } => demo::check(only.as_deref(), json.as_deref()),
+        Command::Test { only } => suite::check(only.as_deref()),
+        _ => Ok(()),
     }
 }
 
@@ -153,9 +180,13 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Up { file, name } => {
             let lab = Lab::up(&file, name.as_deref())?;
-            println!("lab {} is up with {} nodes; try: lab/exec denver edgeplex status", lab.dir.name(), lab.nodes.len());
+            let of = name.map(|n| format!("--name {n} ")).unwrap_or_default();
+            let pe =
+                lab.topology.nodes.iter().find(|(_, n)| n.image == Image::EdgePlexPe).map(|(name, _)| format!("{name} edgeplex status"));
+            let example = pe.or_else(|| Some(format!("{} ip address", lab.nodes.keys().next()?))).unwrap_or_default();
+            say!("lab {} is up with {} nodes; try: lab/exec {of}{example}", lab.dir.name(), lab.nodes.len());
         }
-        Command::Down { file, name, all } => down(file, name, all)?,
+        Command::Down { file, name, all } => down(file.as_deref(), name.as_deref(), all)?,
         Command::Exec { name, node, command } => {
             let lab = Lab::find(name.as_deref())?;
             let words: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -166,7 +197,7 @@ fn run(command: Command) -> Result<ExitCode> {
             let root = suite::root();
             let out = root.join("lab/out").join(name.as_deref().unwrap_or("demo"));
             let topology = root.join("lab/topologies/two-cities.clab.yml");
-            return code(demo::run(&demo::Options { topology, name, keep, json, out, only, thorough: false })?);
+            return code(demo::run(&demo::Options { topology, name, keep, json, out, only })?);
         }
         Command::Test { only } => return code(suite::run(only.as_deref())?),
         Command::Serve { name } => serve::run(&name)?,
@@ -197,20 +228,33 @@ fn print(report: &impl serde::Serialize) -> Result<()> {
     Ok(())
 }
 
-fn down(file: Option<PathBuf>, name: Option<String>, all: bool) -> Result<()> {
-    let labs = match (file, name, all) {
-        (Some(file), _, _) => vec![LabDir::of(&Topology::load(&file)?.name)?],
-        (_, Some(name), _) => vec![LabDir::of(&name)?],
-        (_, _, true) => state::labs(),
-        _ => {
-            let found = state::labs();
-            anyhow::ensure!(found.len() < 2, "several labs are there: name one with --name, or say --all");
+fn down(file: Option<&Path>, name: Option<&str>, all: bool) -> Result<()> {
+    let named = match (file, name) {
+        (Some(file), _) => Some(Topology::load(file)?.name),
+        (_, name) => name.map(str::to_owned),
+    };
+    let found = state::labs();
+    let labs = match named {
+        Some(name) => {
+            let dir = LabDir::of(&name)?;
+            ensure!(dir.0.exists(), "there is no lab {name}; {}", state::others());
+            vec![dir]
+        }
+        None => {
+            ensure!(all || found.len() < 2, "several labs are there, name one with --name or say --all: {}", state::others());
             found
         }
     };
-    for dir in labs {
-        lab::down(&dir)?;
-        println!("lab {} is down", dir.name());
+    if labs.is_empty() {
+        say!("no lab is up");
     }
+    let mut failed = vec![];
+    for dir in labs {
+        match lab::down(&dir) {
+            Ok(()) => say!("lab {} is down", dir.name()),
+            Err(e) => failed.push(format!("{e:#}")),
+        }
+    }
+    ensure!(failed.is_empty(), "{}", failed.join("; "));
     Ok(())
 }

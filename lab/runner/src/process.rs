@@ -10,10 +10,11 @@ pub struct Process {
     pub start_time: u64,
 }
 
-/// What /proc/PID/stat says after the command name: state, parent, start time.
+/// What /proc/PID/stat says after the command name: state, parent, process group, start time.
 struct Stat {
     state: char,
     parent: i32,
+    group: i32,
     start_time: u64,
 }
 
@@ -23,8 +24,9 @@ fn stat(pid: i32) -> Option<Stat> {
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     let parent = fields.next()?.parse().ok()?;
-    let start_time = fields.nth(17)?.parse().ok()?;
-    Some(Stat { state, parent, start_time })
+    let group = fields.next()?.parse().ok()?;
+    let start_time = fields.nth(16)?.parse().ok()?;
+    Some(Stat { state, parent, group, start_time })
 }
 
 impl Process {
@@ -55,6 +57,10 @@ pub fn command(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
+pub fn parent(pid: i32) -> Option<i32> {
+    stat(pid).map(|s| s.parent)
+}
+
 pub fn arguments(pid: i32) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     bytes.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned()).collect()
@@ -70,6 +76,11 @@ pub fn tree(root: i32) -> Vec<i32> {
         next += 1;
     }
     found
+}
+
+/// What still runs in a process group.
+pub fn group(id: i32) -> Vec<i32> {
+    all().into_iter().filter(|p| stat(*p).is_some_and(|s| s.group == id && s.state != 'Z')).collect()
 }
 
 /// The file as the process sees it.

@@ -32,6 +32,9 @@ pub struct LabRecord {
     pub prefix: String,
     pub topology: PathBuf,
     pub runner: Option<Process>,
+    /// The outermost supervisor above the runner: `lab/test`, say, whose tests bring up labs.
+    #[serde(default)]
+    pub run: Option<Process>,
 }
 
 #[derive(Debug, Clone)]
@@ -120,32 +123,50 @@ impl LabDir {
         self.inits().iter().any(|p| p.alive())
     }
 
-    /// Removes all that the lab has made. Safe to repeat, and on a lab that was only half made.
+    /// Removes all that the lab has made. Safe to repeat, and on a lab that was only half made. What cannot be removed
+    /// does not keep the rest; it is told at the end, and the directory stays, so that this can be repeated.
     pub fn destroy(&self) -> Result<()> {
-        let cgroups = self.cgroups();
-        // A runner that dies in between leaves the record in place, so that this can be repeated.
-        for _ in 0..2 {
-            for init in self.inits() {
-                init.kill();
-            }
+        let mut failed: Vec<String> = vec![];
+        let mut note = |outcome: Result<()>| failed.extend(outcome.err().map(|e| format!("{e:#}")));
+        let mut groups = self.cgroups();
+        // One that is just being started by another shows up only in the next look.
+        let mut quiet = 0;
+        note(wait::until_true("the nodes' processes end", Duration::from_secs(20), || {
+            let running: Vec<Process> = self.inits().into_iter().filter(|p| p.alive()).collect();
+            running.iter().for_each(|p| p.kill());
+            quiet = if running.is_empty() { quiet + 1 } else { 0 };
+            Ok(quiet == 2)
+        }));
+        for path in self.namespaces() {
+            let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
+            note(unless_gone(fs::remove_file(&path)).with_context(|| path.display().to_string()));
         }
-        wait::until_true("the nodes' processes end", Duration::from_secs(20), || Ok(!self.is_up()))?;
-        let prefix = self.read().map(|r| r.prefix).unwrap_or_default();
-        for node in self.nodes() {
-            let path = Path::new("/run/netns").join(netns_name(&prefix, &self.name(), &node));
-            if path.exists() {
-                let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
-                fs::remove_file(&path).with_context(|| format!("{}", path.display()))?;
-            }
+        // Again: an edgeplexd may have made one after the first look.
+        groups.extend(self.cgroups());
+        groups.sort();
+        groups.dedup();
+        for group in groups.iter().rev() {
+            note(wait::until_true(&format!("{} empties", group.display()), Duration::from_secs(5), || Ok(remove_cgroup(group))));
         }
-        for group in cgroups.iter().rev() {
-            let gone = || Ok(fs::remove_dir(group).is_ok() || !group.exists());
-            wait::until_true(&format!("{} empties", group.display()), Duration::from_secs(5), gone)?;
-        }
+        ensure!(failed.is_empty(), "not all could be removed: {}", failed.join("; "));
         remove_tree(&self.0)?;
         // The last lab takes the root with it; others may still be there.
         let _ = fs::remove_dir(ROOT);
         Ok(())
+    }
+
+    /// The names that our nodes have in /run/netns.
+    fn namespaces(&self) -> Vec<PathBuf> {
+        let lab = self.name();
+        let at = Path::new("/run/netns");
+        let Ok(record) = self.read() else {
+            // Without the prefix: what ends as our names do.
+            let ends: Vec<String> = self.nodes().iter().map(|n| format!("-{lab}-{n}")).collect();
+            let all = fs::read_dir(at).into_iter().flatten().flatten().map(|e| e.path());
+            return all.filter(|p| ends.iter().any(|e| p.to_string_lossy().ends_with(e))).collect();
+        };
+        let paths = self.nodes().into_iter().map(|n| at.join(netns_name(&record.prefix, &lab, &n)));
+        paths.filter(|p| fs::symlink_metadata(p).is_ok()).collect()
     }
 
     /// The cgroups that the lab's VMs live in and that nothing else uses, outermost first.
@@ -196,8 +217,32 @@ fn own_cgroups(pid: i32) -> Vec<PathBuf> {
 pub(crate) fn edgeplexd_cgroups(dir: &str) -> Vec<PathBuf> {
     use sha2::{Digest, Sha256};
     let hash: String = Sha256::digest(dir).iter().take(6).map(|b| format!("{b:02x}")).collect();
-    let trees = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|e| e.path());
-    trees.chain([PathBuf::from("/sys/fs/cgroup")]).map(|t| t.join(format!("edgeplex-{hash}"))).filter(|g| g.is_dir()).collect()
+    hierarchies().into_iter().map(|t| t.join(format!("edgeplex-{hash}"))).filter(|g| g.is_dir()).collect()
+}
+
+fn hierarchies() -> Vec<PathBuf> {
+    let root = PathBuf::from("/sys/fs/cgroup");
+    let mut found: Vec<PathBuf> = fs::read_dir(&root).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    found.push(root);
+    found.retain(|t| t.join("cgroup.procs").is_file());
+    found
+}
+
+/// Removes a cgroup and those inside it, innermost first; true once it is gone.
+fn remove_cgroup(dir: &Path) -> bool {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    unless_gone(fs::remove_dir(dir)).is_ok()
+}
+
+fn unless_gone(outcome: std::io::Result<()>) -> Result<()> {
+    match outcome {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Removes a directory that holds no mounts of ours any more; a mount that is still there is detached first.
@@ -208,10 +253,7 @@ fn remove_tree(dir: &Path) -> Result<()> {
     for mount in inside.iter().rev() {
         nix::mount::umount2(*mount, nix::mount::MntFlags::MNT_DETACH).with_context(|| (*mount).to_owned())?;
     }
-    match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("{}", dir.display())),
-        _ => Ok(()),
-    }
+    unless_gone(fs::remove_dir_all(dir)).with_context(|| format!("{}", dir.display()))
 }
 
 pub fn netns_name(prefix: &str, lab: &str, node: &str) -> String {
@@ -229,6 +271,15 @@ pub fn labs() -> Vec<LabDir> {
     let mut found: Vec<_> = entries.flatten().filter(|e| e.path().is_dir()).map(|e| LabDir(e.path())).collect();
     found.sort_by(|a, b| a.0.cmp(&b.0));
     found
+}
+
+/// Which labs there are, for a message about one that is not.
+pub fn others() -> String {
+    match labs().iter().filter(|l| l.is_up()).map(LabDir::name).collect::<Vec<_>>().as_slice() {
+        [] => "no lab is up".into(),
+        [one] => format!("up is {one}"),
+        many => format!("up are {}", many.join(", ")),
+    }
 }
 
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
@@ -253,6 +304,30 @@ mod tests {
         for bad in ["", "..", ".", "a/b", "a b", &"x".repeat(41)] {
             assert!(LabDir::of(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn cgroups_that_hold_others_go_innermost_first_and_what_is_missing_is_no_error() {
+        use sha2::{Digest, Sha256};
+        let dir = LabDir::of(&format!("cgroups-{}", std::process::id())).unwrap();
+        dir.create().unwrap();
+        // A node of which only the directory and the cgroups are left: no process, no name in /run/netns.
+        fs::create_dir(dir.node("pe")).unwrap();
+        let record = LabRecord { name: dir.name(), prefix: "epx".into(), topology: "gone".into(), runner: None, run: None };
+        dir.write(&record).unwrap();
+        let own = format!("/run/pe/{}-pe", dir.name());
+        let hash: String = Sha256::digest(&own).iter().take(6).map(|b| format!("{b:02x}")).collect();
+        for tree in hierarchies() {
+            fs::create_dir_all(tree.join(format!("edgeplex-{hash}/pvm-a/inner"))).unwrap();
+            fs::create_dir_all(tree.join(format!("edgeplex-{hash}/cvm"))).unwrap();
+        }
+        assert!(!edgeplexd_cgroups(&own).is_empty());
+        dir.destroy().unwrap();
+        assert_eq!(edgeplexd_cgroups(&own), Vec::<PathBuf>::new());
+        assert!(!dir.0.exists());
+        // In a second time there is nothing to do, and that is no error either.
+        dir.destroy().unwrap();
     }
 
     #[test]

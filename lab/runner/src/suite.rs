@@ -1,9 +1,10 @@
 //! `lab/test`: every test of the project, one after the other, each with a log of its own; the last line counts.
 
 use crate::{
+    complain,
     demo::{self, Ledger, Options},
     lab::{Lab, down},
-    leftovers,
+    leftovers, say,
     scenarios::{ALL, CITIES, Ctx},
     state::LabDir,
 };
@@ -29,6 +30,20 @@ const STEPS: &[(&str, &[&str])] = &[
     ("fuzz", &["lab/fuzz/run", "5"]),
 ];
 
+/// The step that is not a command: the scenarios on a lab.
+const LAB: &str = "lab";
+
+fn matches(only: Option<&str>, name: &str) -> bool {
+    only.is_none_or(|o| name.contains(o))
+}
+
+/// Whether `--only` leaves anything to run.
+pub fn check(only: Option<&str>) -> Result<()> {
+    let names: Vec<&str> = STEPS.iter().map(|s| s.0).chain([LAB]).collect();
+    ensure!(names.iter().any(|n| matches(only, n)), "--only {}: no such step; there are {}", only.unwrap_or_default(), names.join(", "));
+    Ok(())
+}
+
 #[derive(Debug, Default, Clone, Copy)]
 struct Count {
     passed: u64,
@@ -40,25 +55,25 @@ pub fn run(only: Option<&str>) -> Result<bool> {
     let root = root();
     let out = root.join("lab/out/test");
     fs::create_dir_all(&out)?;
-    let wanted = |name: &str| only.is_none_or(|o| name.contains(o));
+    let wanted = |name: &str| matches(only, name);
     let mut total = Count::default();
     let mut add = |name: &str, started: Instant, count: Count| {
         let sign = if count.failed == 0 { "ok" } else { "FAILED" };
-        println!("{name}: {sign}, {} passed, {} failed ({:.0} s)", count.passed, count.failed, started.elapsed().as_secs_f64());
+        say!("{name}: {sign}, {} passed, {} failed ({:.0} s)", count.passed, count.failed, started.elapsed().as_secs_f64());
         total.passed += count.passed;
         total.failed += count.failed;
     };
     for (name, line) in STEPS.iter().filter(|s| wanted(s.0)) {
         let started = Instant::now();
-        eprintln!("{name} …");
+        complain!("{name} …");
         let count = step(&root, name, line, &out.join(format!("{}.log", name.replace(' ', "-"))))?;
         add(name, started, count);
     }
-    if wanted("lab") {
+    if wanted(LAB) {
         let started = Instant::now();
-        add("lab", started, labs(&root, &out));
+        add(LAB, started, labs(&root, &out));
     }
-    println!("{} passed, {} failed", total.passed, total.failed);
+    say!("{} passed, {} failed", total.passed, total.failed);
     Ok(total.failed == 0)
 }
 
@@ -78,9 +93,9 @@ fn step(root: &Path, name: &str, line: &[&str], log: &Path) -> Result<Count> {
     }
     if !status.success() {
         let tail: Vec<&str> = text.lines().rev().take(40).collect();
-        println!("--- {name}, the end of {}:", log.display());
+        say!("--- {name}, the end of {}:", log.display());
         for line in tail.iter().rev() {
-            println!("    {line}");
+            say!("    {line}");
         }
     }
     Ok(count)
@@ -109,11 +124,11 @@ fn labs(root: &Path, out: &Path) -> Count {
         let lab = Lab::up(&topology, Some("test-b"))?;
         Ok((lab, Default::default()))
     });
-    let options = Options { topology, name: None, keep: false, json: None, out: out.join("lab"), only: None, thorough: true };
+    let options = Options { topology, name: None, keep: false, json: None, out: out.join("lab"), only: None };
     demo::prove(&mut ledger, &options, "test-a");
     if let Some(lab) = beside {
         ledger.step("the second lab converges beside the first", || {
-            let ctx = Ctx::new(&lab, out.join("lab-b"), true)?;
+            let ctx = Ctx::new(&lab, out.join("lab-b"))?;
             demo::provision(&ctx)?;
             demo::converge(&ctx)?;
             Ok(((), Default::default()))
@@ -127,7 +142,7 @@ fn labs(root: &Path, out: &Path) -> Count {
         }
         Ok(((), Default::default()))
     });
-    println!("{}", ledger.table());
+    say!("{}", ledger.table());
     let failed = ledger.failed() as u64;
     Count { passed: ledger.proofs.len() as u64 - failed, failed }
 }

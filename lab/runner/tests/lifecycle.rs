@@ -1,5 +1,5 @@
 //! The runner itself, on a small topology without EdgePlex: nodes, links, VLANs, daemons; two labs of one file; and
-//! nothing left behind, not even when the runner was killed half-way. Needs root and what lab/setup installs.
+//! nothing left behind, not even when the runner was interrupted or killed half-way. Needs root and what lab/setup installs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test, though not under cfg(test)
 
@@ -9,8 +9,13 @@ use edgeplex_lab::{
     state::LabDir,
     wait,
 };
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use std::{
     fs,
+    os::unix::process::CommandExt,
     path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
@@ -140,4 +145,72 @@ fn a_failing_command_of_a_node_takes_the_lab_down_and_is_named() {
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(!out.status.success() && said.contains("node c") && said.contains("eth7"), "{said}");
     assert_eq!(leftovers::of(&site.labs[0], &[]), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn ctrl_c_at_any_moment_leaves_nothing_and_says_nothing_else() {
+    let site = Site::new(&["signalled"]);
+    let lab = &site.labs[0];
+    let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().cycle();
+    let mut interrupted = 0;
+    for (signal, milliseconds) in signals.zip([10, 40, 80, 130, 200, 300, 450, 600]) {
+        // As a terminal does it: the whole foreground process group gets the signal.
+        let mut command = runner(&["up", site.file().to_str().unwrap(), "--name", lab]);
+        let child = command.stderr(Stdio::piped()).process_group(0).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        let group = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let sent = killpg(group, signal);
+        let out = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        if out.status.success() {
+            // It was done before the signal came.
+            down(&LabDir::of(lab).unwrap()).unwrap();
+        } else if out.status.code().is_none() {
+            // Before it could be ready for one: nothing was made yet.
+            assert!(milliseconds <= 10, "{signal} after {milliseconds} ms killed the runner");
+        } else {
+            interrupted += 1;
+            sent.unwrap();
+            assert_eq!(out.status.code(), Some(128 + signal as i32), "{said}");
+            assert_eq!(said.trim(), format!("{signal}: taking down what was brought up"));
+        }
+        assert_eq!(leftovers::of(lab, &[]), Vec::<String>::new(), "{signal} after {milliseconds} ms");
+    }
+    assert!(interrupted > 2, "only {interrupted} came in time");
+    up(&site, lab).down().unwrap();
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_interrupted_attempt_leaves_a_lab_that_is_up_alone_and_so_does_a_reader_who_leaves() {
+    let site = Site::new(&["stays"]);
+    let lab = &site.labs[0];
+    let file = site.file();
+    let arguments = ["up", file.to_str().unwrap(), "--name", lab];
+    let mut child = runner(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success(), "nobody reads what it prints");
+    let mut child = runner(&arguments).stderr(Stdio::null()).process_group(0).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(15));
+    let _ = killpg(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT);
+    assert!(!child.wait().unwrap().success());
+    let lab = Lab::find(Some(lab)).unwrap();
+    assert!(lab.node("a").unwrap().output(&["ping", "-c1", "-W1", "10.0.0.2"]).unwrap().status.success());
+}
+
+#[test]
+fn a_command_line_that_can_do_nothing_says_so_at_once() {
+    for (arguments, code, want) in [
+        (&["demo", "--only", "zzz"][..], 2, "ping between the cities"),
+        (&["demo", "--json", "/nonexistent/x.json"], 2, "/nonexistent/x.json"),
+        (&["test", "--only", "zzz"], 2, "clippy"),
+        (&["down", "--name", "no-such-lab"], 1, "there is no lab no-such-lab"),
+        (&["exec", "--name", "no-such-lab", "a", "true"], 1, "there is no lab no-such-lab"),
+    ] {
+        let out = runner(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(want), "{said}");
+    }
 }
