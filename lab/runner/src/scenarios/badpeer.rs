@@ -33,13 +33,6 @@ pub(super) fn bad_bgp(ctx: &Ctx<'_>) -> Result<Evidence> {
         launch::bird(ctx.ce(CUSTOMER, city)?)?;
     }
     let evidence = outcome?;
-    if ctx.thorough {
-        // After too many prefixes a PE leaves its neighbour alone for half a minute.
-        for city in CITIES {
-            ctx.wait_established(CUSTOMER, city)?;
-        }
-        ctx.wait_for_traffic(CUSTOMER)?;
-    }
     let (sent, gap) = stop_all(streams)?;
     let after = other_sessions(ctx)?;
     ensure!(before == after, "other sessions were disturbed: {before:?} then {after:?}");
@@ -55,6 +48,17 @@ fn start(ctx: &Ctx<'_>, city: &str, kind: &str) -> Result<Child> {
 fn misbehave(ctx: &Ctx<'_>) -> Result<Evidence> {
     let [near, far] = CITIES;
     debug_assert_eq!(far, other(near));
+    let mut shown = vec![];
+    let mut ends = |city, kind: &str, what: &str, want: (u8, u8)| -> Result<()> {
+        let report: badbgp::Report = result(start(ctx, city, kind)?).with_context(|| format!("badbgp {kind}"))?;
+        ensure!(report.closed, "{kind}: the session was not ended: {report:?}");
+        ensure!(report.notification == Some(want), "{kind}: NOTIFICATION {:?}, expected {want:?}", report.notification);
+        shown.push(format!("{what}: {}/{}", want.0, want.1));
+        Ok(())
+    };
+    // First, because its PE then leaves this neighbour alone for half a minute: see `recovered`.
+    ends(far, "flood", "flood of 200,000 prefixes", (6, 1))?;
+
     // RFC 7606: the session survives, the good route is taken, the bad one is not.
     let keeps = start(ctx, near, "attributes")?;
     let sees = |prefix| -> Result<bool> {
@@ -63,20 +67,29 @@ fn misbehave(ctx: &Ctx<'_>) -> Result<Evidence> {
     };
     wait::until_true("the good route among malformed ones arrives", CONVERGE, || sees(badbgp::GOOD_PREFIX))?;
     ensure!(!sees(badbgp::BAD_PREFIX)?, "a route with malformed attributes was taken");
-
-    // Meanwhile the other city's CE: RFC 4271 §6.1 and RFC 4486 §4 say how these end.
-    let mut shown = vec![];
-    let mut ends = |child: Child, kind: &str, want: (u8, u8)| -> Result<()> {
-        let report: badbgp::Report = result(child).with_context(|| format!("badbgp {kind}"))?;
-        ensure!(report.closed, "{kind}: the session was not ended: {report:?}");
-        ensure!(report.notification == Some(want), "{kind}: NOTIFICATION {:?}, expected {want:?}", report.notification);
-        shown.push(format!("{kind}: {}/{}", want.0, want.1));
-        Ok(())
-    };
-    ends(start(ctx, far, "length")?, "length", (1, 2))?;
     let report: badbgp::Report = result(keeps).context("badbgp attributes")?;
     ensure!(!report.closed && report.notification.is_none(), "malformed attributes ended the session: {report:?}");
-    ends(start(ctx, near, "marker")?, "marker", (1, 1))?;
-    ends(start(ctx, far, "flood")?, "flood of 200,000 prefixes", (6, 1))?;
+
+    // RFC 4271 §6.1 says how these end.
+    ends(near, "length", "length", (1, 2))?;
+    ends(near, "marker", "marker", (1, 1))?;
     Ok(Evidence::new(format!("malformed attributes: session kept; {}", shown.join(", "))))
+}
+
+/// Its sender is served again, once its own routers are back and the half minute has passed.
+pub(super) fn recovered(ctx: &Ctx<'_>) -> Result<Evidence> {
+    let mut lost = vec![];
+    for city in CITIES {
+        ctx.wait_established(CUSTOMER, city)?;
+        let (state, resets) = ctx.bgp_resets(CUSTOMER, city)?;
+        ensure!(resets > 0, "{CUSTOMER}'s session in {city} is {state} and was never lost: nothing to recover from");
+        lost.push(resets);
+    }
+    ctx.wait_for_traffic(CUSTOMER)?;
+    for city in CITIES {
+        let report = ctx.udp(CUSTOMER, city, 100, 50, 64)?;
+        ensure!(report.lost == 0, "{CUSTOMER} from {city} lost {} of {}", report.lost, report.sent);
+        ensure!(!ctx.ce_has(CUSTOMER, city, badbgp::GOOD_PREFIX)?, "a route of the bad speaker in {city} outlives it");
+    }
+    Ok(Evidence::new(format!("{CUSTOMER} answers both ways again; its sessions were lost {lost:?} times before")))
 }

@@ -26,6 +26,41 @@ fn wait_prefix(ctx: &Ctx<'_>, customer: &str, city: &str, prefix: &str, there: b
     wait::until_true(&what, deadline, || Ok(ctx.ce_has(customer, city, prefix)? == there))
 }
 
+/// A prefix of one city's CE goes from the other's and comes back.
+pub(super) fn withdraw_and_announce(ctx: &Ctx<'_>, customer: &str, from: &str, to: &str) -> Result<()> {
+    let prefix = extra_prefix(from);
+    wait_prefix(ctx, customer, to, &prefix, true, CONVERGE)?;
+    set_extra(ctx, customer, from, false)?;
+    let gone = wait_prefix(ctx, customer, to, &prefix, false, CONVERGE);
+    set_extra(ctx, customer, from, true)?;
+    gone?;
+    wait_prefix(ctx, customer, to, &prefix, true, CONVERGE)
+}
+
+/// Deletes a customer on both PEs, creates it again, and waits for its traffic.
+pub(super) fn recreate(ctx: &Ctx<'_>, customer: &str) -> Result<()> {
+    delete(ctx, customer)?;
+    create(ctx, customer)
+}
+
+fn delete(ctx: &Ctx<'_>, customer: &str) -> Result<()> {
+    for city in CITIES {
+        ctx.pe(city)?.run(&["edgeplex", "customer", "delete", customer])?;
+    }
+    for city in CITIES {
+        let gone = || Ok(ctx.pid_in_pvm(customer, city, "pvmd").is_err());
+        wait::until_true(&format!("{customer}'s VM on {city} ends"), CONVERGE, gone)?;
+    }
+    Ok(())
+}
+
+fn create(ctx: &Ctx<'_>, customer: &str) -> Result<()> {
+    for city in CITIES {
+        ctx.apply(city, &format!("{customer}.yaml"))?;
+    }
+    ctx.wait_for_traffic(customer)
+}
+
 pub(super) fn withdraw(ctx: &Ctx<'_>) -> Result<Evidence> {
     let mut times = vec![];
     let mut evidence = Evidence::default();
@@ -83,21 +118,14 @@ pub(super) fn delete_and_create(ctx: &Ctx<'_>) -> Result<Evidence> {
     let (gone, stays) = ("acme", "beta");
     let streams = ctx.streams(stays)?;
     let sessions = CITIES.map(|city| ctx.bgp_resets(stays, city));
+    delete(ctx, gone)?;
     for city in CITIES {
-        ctx.pe(city)?.run(&["edgeplex", "customer", "delete", gone])?;
-    }
-    for city in CITIES {
-        wait::until_true(&format!("{gone}'s VM on {city} ends"), CONVERGE, || Ok(ctx.pid_in_pvm(gone, city, "pvmd").is_err()))?;
-        let flows = ctx.flows(city)?;
-        ensure!(!flows.is_empty(), "{city} has no rules left at all");
+        ensure!(!ctx.flows(city)?.is_empty(), "{city} has no rules left at all");
     }
     let dead = ctx.udp(gone, CITIES[0], 50, 5, 64)?;
     ensure!(dead.received == 0, "{gone} still reaches its other city after it was deleted");
     let started = Instant::now();
-    for city in CITIES {
-        ctx.apply(city, &format!("{gone}.yaml"))?;
-    }
-    ctx.wait_for_traffic(gone)?;
+    create(ctx, gone)?;
     let back = started.elapsed().as_secs_f64();
     let (sent, gap) = stop_all(streams)?;
     for (city, before) in CITIES.iter().zip(sessions) {

@@ -39,7 +39,8 @@ pub(super) fn pvmd(ctx: &Ctx<'_>) -> Result<Evidence> {
     gone?;
     present(true)?;
     // Long enough that a loss after the restart would be seen too.
-    ctx.udp("beta", city, 100, 200, 64)?;
+    let report = ctx.udp("beta", city, 100, 200, 64)?;
+    ensure!(report.lost == 0, "beta lost {} of {} after pvmd's restart: {:?}", report.lost, report.sent, report.lost_numbers);
     let (sent, gap) = stop_all(streams)?;
     ensure!(ctx.pid_in_pvm(customer, city, "fastforward")? == forwarder, "FastForward was restarted too");
     Ok(Evidence::new(format!(
@@ -91,6 +92,65 @@ pub(super) fn edgeplexd(ctx: &Ctx<'_>) -> Result<Evidence> {
     .figure("lost", 0)
     .figure("rules", after.0.len())
     .figure("vm_processes", after.1.len()))
+}
+
+/// The whole CVM, not merely its daemon. Labels must be the same afterwards although the order in which attachments are
+/// known alphabetically would give them otherwise: acme's is made to be above beta's first.
+pub(super) fn cvm(ctx: &Ctx<'_>) -> Result<Evidence> {
+    let (city, far) = (CITIES[0], other(CITIES[0]));
+    let node = ctx.pe(city)?;
+    if ctx.label("acme", city)? < ctx.label("beta", city)? {
+        super::churn::recreate(ctx, "acme")?;
+    }
+    let labels = ctx.labels(city)?;
+    ensure!(ctx.label("acme", city)? > ctx.label("beta", city)?, "labels are in alphabetical order, nothing would be proven: {labels:?}");
+    let forwarders = || CUSTOMERS.map(|c| ctx.pid_in_pvm(c, city, "fastforward").ok());
+    let before = (ctx.flows(city)?, forwarders());
+    let streams = all_streams(ctx)?;
+    let daemon = *node.processes("cvmd").first().context("no cvmd runs")?;
+    let old = Process::find(crate::process::parent(daemon).context("cvmd has no parent")?).context("the CVM's first process")?;
+    ensure!(ctx.vm_processes(city)?.iter().any(|(_, pid)| *pid == old.pid), "cvmd's parent is not the CVM's first process");
+    let started = Instant::now();
+    old.kill();
+    wait::until_true("the CVM ends", Duration::from_secs(5), || Ok(!old.alive() && !node.processes("cvmd").contains(&daemon)))?;
+    wait::until_true("the CVM is started again", CONVERGE, || Ok(!node.processes("cvmd").is_empty()))?;
+    let back = started.elapsed().as_secs_f64();
+    wait::until("the new CVM has its session with the core", CONVERGE, || {
+        Ok(match ctx.core_resets(city) {
+            Ok((state, _)) if state.eq_ignore_ascii_case("established") => Ok(()),
+            Ok((state, _)) => Err(state),
+            // Its management socket is not there yet.
+            Err(e) => Err(format!("{e:#}")),
+        })
+    })?;
+    let whole = started.elapsed().as_secs_f64();
+    let after = wait::until("every attachment has a label", CONVERGE, || {
+        let now = ctx.labels(city)?;
+        Ok(if now.len() == labels.len() { Ok(now) } else { Err(format!("{now:?}")) })
+    })?;
+    ensure!(after == labels, "labels were {labels:?} and are {after:?}");
+    // The machinery lives: a change of the CE goes through the new CVM, both ways.
+    for (from, to) in [(city, far), (far, city)] {
+        super::churn::withdraw_and_announce(ctx, "acme", from, to)?;
+    }
+    for customer in CUSTOMERS {
+        let report = ctx.udp(customer, city, 100, 100, 64)?;
+        ensure!(report.lost == 0, "{customer} lost {} after the CVM's return: {:?}", report.lost, report.lost_numbers);
+    }
+    let (sent, gap) = stop_all(streams)?;
+    ensure!(ctx.labels(city)? == labels, "labels were {labels:?} and are {:?}", ctx.labels(city)?);
+    let flows = ctx.flows(city)?;
+    ensure!(before.0 == flows, "the switch rules changed: {:?}", difference(&before.0, &flows));
+    ensure!(before.1 == forwarders() && before.1.iter().all(Option::is_some), "a PVM was restarted too");
+    Ok(Evidence::new(format!(
+        "0 of {sent} lost; CVM back in {back:.2} s, session in {whole:.1} s, {} labels and {} rules unchanged, longest gap {gap:.0} ms",
+        labels.len(),
+        flows.len()
+    ))
+    .figure("sent", sent)
+    .figure("lost", 0)
+    .figure("cvm_back_s", back)
+    .figure("session_back_s", whole))
 }
 
 fn difference<T: PartialEq + Clone>(a: &[T], b: &[T]) -> (Vec<T>, Vec<T>) {

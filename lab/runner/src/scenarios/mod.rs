@@ -5,6 +5,7 @@ mod badpeer;
 mod capture;
 mod churn;
 mod failure;
+mod forge;
 mod intent;
 mod isolation;
 mod reach;
@@ -62,15 +63,19 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "traceroute through the VPN", run: reach::traceroute },
     Scenario { name: "labels on the core (tshark)", run: capture::labels },
     Scenario { name: "no packet crosses customers", run: isolation::by_sending },
-    Scenario { name: "forged frames go nowhere", run: isolation::forged },
-    Scenario { name: "bad intent changes nothing", run: intent::refused },
-    Scenario { name: "rogue PVMs are refused", run: rogue::refused },
     Scenario { name: "CE withdraws: gone within 1 s", run: churn::withdraw },
     Scenario { name: "CE session reset and back", run: churn::session_reset },
     Scenario { name: "kill -9 pvmd: no packet lost", run: failure::pvmd },
     Scenario { name: "kill -9 edgeplexd: nothing changes", run: failure::edgeplexd },
     Scenario { name: "customer deleted and created", run: churn::delete_and_create },
+    Scenario { name: "CVM killed: labels stay", run: failure::cvm },
     Scenario { name: "bad BGP disturbs only its sender", run: badpeer::bad_bgp },
+    // These need no session of the customer that misbehaved, which is left alone for half a minute.
+    Scenario { name: "bad intent changes nothing", run: intent::refused },
+    Scenario { name: "rogue PVMs are refused", run: rogue::refused },
+    Scenario { name: "forged access frames go nowhere", run: isolation::forged },
+    Scenario { name: "forged frames of a PVM go nowhere", run: isolation::forged_by_pvm },
+    Scenario { name: "after bad BGP: service is back", run: badpeer::recovered },
 ];
 
 impl Scenario {

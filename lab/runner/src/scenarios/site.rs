@@ -7,8 +7,10 @@ use crate::{
     wait,
 };
 use anyhow::{Context, Result, bail, ensure};
+use edgeplex_mgmt::config::PvmConfig;
 use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, Read},
     path::PathBuf,
     process::{Child, Output},
@@ -56,16 +58,14 @@ pub struct Ctx<'a> {
     pub lab: &'a Lab,
     /// Where captures are kept.
     pub out: PathBuf,
-    /// Also what takes long only because somebody must wait.
-    pub thorough: bool,
     servers: Vec<Child>,
 }
 
 impl<'a> Ctx<'a> {
     /// Starts a server on every LAN host.
-    pub fn new(lab: &'a Lab, out: PathBuf, thorough: bool) -> Result<Self> {
+    pub fn new(lab: &'a Lab, out: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&out)?;
-        let mut ctx = Self { lab, out, thorough, servers: vec![] };
+        let mut ctx = Self { lab, out, servers: vec![] };
         for customer in CUSTOMERS {
             for city in CITIES {
                 let mut server = ctx.host(customer, city)?.tool(&["serve", &format!("{customer}-{city}")])?;
@@ -199,6 +199,12 @@ impl<'a> Ctx<'a> {
         found.with_context(|| format!("no {program} of {customer} runs on {city}"))
     }
 
+    /// What the controller has told the PVM of an attachment.
+    pub fn pvm_config(&self, customer: &str, city: &str) -> Result<PvmConfig> {
+        let text = self.pe(city)?.run(&["cat", &format!("/run/edgeplex/vms/pvm-{customer}-{city}-1/etc/config.json")])?;
+        serde_json::from_str(&text).with_context(|| format!("configuration of {customer}'s PVM in {city}"))
+    }
+
     /// Every process in the VMs of a PE, by command name and pid: those in another PID namespace than the node's.
     pub fn vm_processes(&self, city: &str) -> Result<Vec<(String, i32)>> {
         let node = self.pe(city)?;
@@ -210,6 +216,17 @@ impl<'a> Ctx<'a> {
         found.sort();
         ensure!(!found.is_empty(), "{city} has no VM processes");
         Ok(found)
+    }
+
+    /// The labels in use on a PE, by attachment.
+    pub fn labels(&self, city: &str) -> Result<BTreeMap<String, u64>> {
+        let rows = self.edgeplex_json(city, &["show", "labels"])?;
+        let row = |o: &Value| {
+            let text = |k: &str| Some(o.get(k)?.as_str()?.to_owned());
+            let used = text("state")? != "quarantine";
+            Some((text("attachment")?, o.get("label")?.as_u64()?)).filter(|_| used)
+        };
+        Ok(rows.as_array().into_iter().flatten().filter_map(row).collect())
     }
 
     /// The rules of the fabric, without counters.
