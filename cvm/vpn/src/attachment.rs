@@ -45,6 +45,8 @@ pub(crate) struct Attachment {
     /// Routes refused because there were as many as are allowed, and whether that was told.
     pub(crate) over_limit: u64,
     pub(crate) limit_told: bool,
+    /// Some of them were refused in the current epoch.
+    left_out: bool,
     /// Routes of the current epoch.
     fresh: usize,
     bytes: usize,
@@ -67,6 +69,7 @@ impl Attachment {
             stale_since: None,
             over_limit: 0,
             limit_told: false,
+            left_out: false,
             fresh: 0,
             bytes: 0,
             recent: None,
@@ -82,12 +85,18 @@ impl Attachment {
         self.config.max_routes.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX)
     }
 
+    /// Whether routes were left out and there is room for some of them now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.left_out && self.fresh < self.max_routes()
+    }
+
     /// A snapshot begins: everything has to be said again. The limit is on what was said again, so that routes which only wait
     /// for being swept keep no new ones out. What waits is not more than the limit either: gives back what had to go for that.
     pub(crate) fn begin(&mut self) -> Vec<Ipv4Net> {
         let gone = if self.routes.len() > self.max_routes() { self.drop_stale() } else { vec![] };
         self.epoch.0 += 1;
         self.fresh = 0;
+        self.left_out = false;
         gone
     }
 
@@ -105,6 +114,7 @@ impl Attachment {
             && self.fresh >= self.max_routes()
         {
             self.over_limit += 1;
+            self.left_out = true;
             return Err(ExportError::Limit(most));
         }
         let old = self.routes.get(&prefix).map(|r| r.bytes);

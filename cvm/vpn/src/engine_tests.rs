@@ -375,6 +375,31 @@ fn routes_beyond_the_limit_are_left_out_counted_and_told_once() {
 }
 
 #[test]
+fn what_was_left_out_is_asked_for_again_when_there_is_room() {
+    let mut b = Bench::with(config(limited(Some(2))), false);
+    b.snapshot(0, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
+    let again = |b: &Bench| b.replies.contains(&(0, ToPvm::Refused { incarnation: 0, reason: Refusal::Unknown }));
+    let alive = |b: &mut Bench, seconds: u32| {
+        for _ in 0..seconds {
+            b.message(0, ToCvm::Keepalive { incarnation: 0 });
+            b.pass(1.0);
+        }
+    };
+    alive(&mut b, 10);
+    assert!(!again(&b), "there is no room");
+    b.ops(0, vec![CustomerOp::Withdraw { prefix: "10.1.0.0/16".parse().unwrap() }]);
+    b.pass(0.1);
+    assert!(again(&b));
+    assert_eq!(b.advertised(), ["65000:1 10.2.0.0/16 1000"]);
+    b.snapshot(100, &["10.2.0.0/16", "10.3.0.0/16"]);
+    assert_eq!(b.advertised(), ["65000:1 10.2.0.0/16 1000", "65000:1 10.3.0.0/16 1000"]);
+    // Not again and again: a session lasts a while.
+    b.ops(100, vec![route("10.4.0.0/16"), CustomerOp::Withdraw { prefix: "10.2.0.0/16".parse().unwrap() }]);
+    b.pass(1.0);
+    assert!(b.vpn.sessions.contains_key(&0));
+}
+
+#[test]
 fn routes_that_wait_for_being_swept_keep_no_new_ones_out_and_do_not_pile_up() {
     let mut b = Bench::with(config(limited(Some(2))), false);
     b.snapshot(0, &["10.1.0.0/16", "10.2.0.0/16"]);

@@ -4,6 +4,8 @@ use super::*;
 
 /// A new session costs a look at the whole VRF: a Hello sooner than this after the last is not heard, and said again.
 const HELLO_PAUSE: Duration = Duration::from_millis(50);
+/// How long a session lasts at least before it is ended for routes that were left out and now have room.
+const RESYNC_PAUSE: Duration = Duration::from_secs(5);
 
 impl<P: Clone + Eq> Vpn<P> {
     /// A message of an attachment's PVM; the caller vouches for the attachment.
@@ -199,6 +201,14 @@ impl<P: Clone + Eq> Vpn<P> {
         silent.into_iter().for_each(|slot| {
             self.end_session(now, slot);
         });
+        // A customer that replaced its routes may have said the new ones before it took back the old ones.
+        let due = |(slot, s): (&Slot, &PvmSession<P>)| {
+            let room = now >= s.since + RESYNC_PAUSE && self.attachments.get(slot).is_some_and(Attachment::has_room);
+            room.then_some(*slot)
+        };
+        for slot in self.sessions.iter().filter_map(due).collect::<Vec<_>>() {
+            self.refuse(now, slot, Refusal::Unknown, "there is room for routes that were left out: all are asked for again".into());
+        }
         let stale = self.config.stale;
         let expired: Vec<Slot> = self
             .attachments
