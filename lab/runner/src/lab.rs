@@ -113,11 +113,8 @@ pub fn down(dir: &LabDir) -> Result<()> {
         return Ok(());
     }
     // Who is bringing it up or taking it down ends within that time, or is stuck.
-    let _lock = wait::until("the lab is free", Duration::from_secs(30), || match dir.lock() {
-        Ok(lock) => Ok(Ok(Some(lock))),
-        Err(_) if !dir.0.exists() => Ok(Ok(None)),
-        Err(e) => Ok(Err(format!("{e:#}"))),
-    })?;
+    let free = || Ok(dir.lock_if_there().map_err(|e| format!("{e:#}")));
+    let _lock = wait::until("the lab is free", Duration::from_secs(30), free)?;
     dir.destroy().with_context(|| format!("taking lab {} down", dir.name()))
 }
 

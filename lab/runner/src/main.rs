@@ -151,10 +151,9 @@ fn main() -> ExitCode {
                 complain!("edgeplex-lab: {e:#}");
                 return ExitCode::from(2);
             }
-            if matches!(cli.command, Command::Up { .. } | Command::Demo { .. } | Command::Test { .. }) {
-                supervise::supervise()
-            } else {
-                run(cli.command)
+            match makes(&cli.command) {
+                Some(names) => supervise::supervise(&names),
+                None => run(cli.command),
             }
         }
     };
@@ -174,6 +173,22 @@ fn check(command: &Command) -> Result<()> {
         Command::Test { only } => suite::check(only.as_deref()),
         _ => Ok(()),
     }
+}
+
+/// The names of the labs that a command brings up, if it is one that does.
+fn makes(command: &Command) -> Option<Vec<String>> {
+    let (name, file) = match command {
+        Command::Up { file, name } => (name, file.clone()),
+        Command::Demo { name, .. } => (name, two_cities()),
+        Command::Test { .. } => return Some(suite::LABS.map(str::to_owned).to_vec()),
+        _ => return None,
+    };
+    // A file that cannot be read is the worker's to complain of: it makes nothing.
+    Some(name.clone().or_else(|| Topology::load(&file).ok().map(|t| t.name)).into_iter().collect())
+}
+
+fn two_cities() -> PathBuf {
+    suite::root().join("lab/topologies/two-cities.clab.yml")
 }
 
 fn run(command: Command) -> Result<ExitCode> {
@@ -196,8 +211,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo { keep, json, name, only } => {
             let root = suite::root();
             let out = root.join("lab/out").join(name.as_deref().unwrap_or("demo"));
-            let topology = root.join("lab/topologies/two-cities.clab.yml");
-            return code(demo::run(&demo::Options { topology, name, keep, json, out, only })?);
+            return code(demo::run(&demo::Options { topology: two_cities(), name, keep, json, out, only })?);
         }
         Command::Test { only } => return code(suite::run(only.as_deref())?),
         Command::Serve { name } => serve::run(&name)?,

@@ -69,7 +69,19 @@ impl LabDir {
     }
 
     pub fn lock(&self) -> Result<Lock> {
-        let file = fs::File::create(self.0.join("lock"))?;
+        self.hold(fs::File::create(self.0.join("lock"))?)
+    }
+
+    /// The lock of a lab that is to go; none where there is no lock file. It must not be made then: somebody else may
+    /// be removing the directory.
+    pub fn lock_if_there(&self) -> Result<Option<Lock>> {
+        match fs::File::open(self.0.join("lock")) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            file => self.hold(file?).map(Some),
+        }
+    }
+
+    fn hold(&self, file: fs::File) -> Result<Lock> {
         match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Lock(lock)),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!("lab {} is being brought up or taken down by another runner", self.name()),
@@ -251,7 +263,11 @@ fn remove_tree(dir: &Path) -> Result<()> {
     let mut inside: Vec<&str> = mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|m| Path::new(m).starts_with(dir)).collect();
     inside.sort();
     for mount in inside.iter().rev() {
-        nix::mount::umount2(*mount, nix::mount::MntFlags::MNT_DETACH).with_context(|| (*mount).to_owned())?;
+        match nix::mount::umount2(*mount, nix::mount::MntFlags::MNT_DETACH) {
+            // Gone meanwhile.
+            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+            Err(e) => return Err(e).with_context(|| (*mount).to_owned()),
+        }
     }
     unless_gone(fs::remove_dir_all(dir)).with_context(|| format!("{}", dir.display()))
 }

@@ -30,6 +30,8 @@ const STEPS: &[(&str, &[&str])] = &[
     ("fuzz", &["lab/fuzz/run", "5"]),
 ];
 
+/// The labs of the step `lab`.
+pub const LABS: [&str; 2] = ["test-a", "test-b"];
 /// The step that is not a command: the scenarios on a lab.
 const LAB: &str = "lab";
 
@@ -121,11 +123,11 @@ fn labs(root: &Path, out: &Path) -> Count {
     let topology = root.join("lab/topologies/two-cities.clab.yml");
     let mut ledger = Ledger::new(ALL.len() + 6);
     let beside = ledger.step("a second lab of the same file", || {
-        let lab = Lab::up(&topology, Some("test-b"))?;
+        let lab = Lab::up(&topology, Some(LABS[1]))?;
         Ok((lab, Default::default()))
     });
     let options = Options { topology, name: None, keep: false, json: None, out: out.join("lab"), only: None };
-    demo::prove(&mut ledger, &options, "test-a");
+    demo::prove(&mut ledger, &options, LABS[0]);
     if let Some(lab) = beside {
         ledger.step("the second lab converges beside the first", || {
             let ctx = Ctx::new(&lab, out.join("lab-b"))?;
@@ -135,7 +137,7 @@ fn labs(root: &Path, out: &Path) -> Count {
         });
     }
     ledger.step("nothing is left behind", || {
-        for name in ["test-a", "test-b"] {
+        for name in LABS {
             down(&LabDir::of(name)?)?;
             let found = leftovers::of(name, &CITIES);
             ensure!(found.is_empty(), "left behind: {}", found.join(", "));

@@ -53,8 +53,8 @@ pub fn become_worker(supervisor: i32) -> Result<()> {
 }
 
 /// Runs this same command line in a worker and ends as it ends; on a signal takes down what it made and ends as a
-/// shell reports a signal.
-pub fn supervise() -> Result<ExitCode> {
+/// shell reports a signal. `names` are the labs that it makes by itself.
+pub fn supervise(names: &[String]) -> Result<ExitCode> {
     let endings = endings();
     let mut awaited = endings;
     awaited.add(Signal::SIGCHLD);
@@ -78,7 +78,7 @@ pub fn supervise() -> Result<ExitCode> {
             complain!("\n{got}: taking down what was brought up");
             let _ = end(pid);
             let _ = waitpid(pid, None);
-            if let Err(e) = take_down(me, worker) {
+            if let Err(e) = take_down(names, me, worker) {
                 complain!("edgeplex-lab: {e:#}");
             }
             return Ok(ExitCode::from(128 + u8::try_from(got as i32)?));
@@ -93,7 +93,7 @@ pub fn supervise() -> Result<ExitCode> {
             _ => continue,
         };
         end(pid)?;
-        take_down(me, worker)?;
+        take_down(names, me, worker)?;
         return Ok(ExitCode::from(u8::try_from(code)?));
     }
 }
@@ -124,10 +124,10 @@ fn end(group: Pid) -> Result<()> {
 }
 
 /// Takes down every lab that the worker, or anything below it, has made.
-fn take_down(me: Process, worker: Process) -> Result<()> {
+fn take_down(names: &[String], me: Process, worker: Process) -> Result<()> {
     let mut failed = vec![];
     for dir in state::labs() {
-        if is_ours(&dir, me, worker)
+        if is_ours(&dir, names, me, worker)
             && let Err(e) = lab::down(&dir)
         {
             failed.push(format!("{e:#}"));
@@ -137,10 +137,10 @@ fn take_down(me: Process, worker: Process) -> Result<()> {
     Ok(())
 }
 
-fn is_ours(dir: &LabDir, me: Process, worker: Process) -> bool {
+fn is_ours(dir: &LabDir, names: &[String], me: Process, worker: Process) -> bool {
     match dir.read() {
         Ok(LabRecord { runner, run, .. }) => runner == Some(worker) || run == Some(me),
         // Killed before it could write the record: there is nothing in it, and nobody is at work on it.
-        Err(_) => !dir.0.join("lab.json").exists() && dir.lock().is_ok(),
+        Err(_) => names.contains(&dir.name()) && !dir.0.join("lab.json").exists() && dir.lock_if_there().is_ok(),
     }
 }
