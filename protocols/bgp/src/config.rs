@@ -65,7 +65,7 @@ impl PeerConfig {
             max_prefix: None,
             graceful_restart: None,
             backoff: Backoff::default(),
-            max_prefix_pause: Duration::from_secs(15),
+            max_prefix_pause: Duration::from_secs(10),
         }
     }
 }
