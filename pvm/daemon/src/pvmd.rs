@@ -105,14 +105,14 @@ impl Pvmd {
         let mut stop = std::pin::pin!(stop);
         loop {
             let deadline = self.flush(Instant::now())?;
-            let waiting_for_tap = !*self.tap_ready.borrow();
             let input = tokio::select! {
                 () = &mut stop => Input::Stop,
                 event = self.customer.event() => Input::Customer(event),
                 message = self.relay.recv() => Input::Relay(message),
                 Some(event) = self.forwarder.event() => Input::Fib(event),
                 Some(question) = self.questions.recv() => Input::Question(question),
-                Ok(()) = self.tap_ready.changed(), if waiting_for_tap => Input::TapReady,
+                // Never guarded by the value as it is now: it may have changed since the last event and would be missed.
+                Ok(()) = self.tap_ready.changed() => Input::TapReady,
                 () = tokio::time::sleep_until(deadline.into()) => Input::Time,
             };
             if let Input::Stop = input {
