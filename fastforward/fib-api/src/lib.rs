@@ -1,4 +1,5 @@
-//! What pvmd programs into FastForward and what anyone on the control socket can ask of it.
+//! What pvmd (in a port VM) or cvmd (for the label-switching router of a platform) programs into FastForward, and what
+//! anyone on the control socket can ask of it.
 //!
 //! A client sends framed [`Request`]s over a Unix stream socket and gets one framed [`Reply`] to each, in order.
 //! Programming follows the same rule as the relay: `Begin{epoch}`, `Program{epoch, …}`…, `End{epoch}`, then deltas.
@@ -10,16 +11,20 @@
 //! adjacency are separate objects, so that one change moves every prefix behind them.
 
 use edgeplex_types::{Epoch, Label, MacAddr, TunnelId, wire};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Version of the messages below.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Operations in one `Program`, at most.
 pub const MAX_OPS: usize = 512;
-/// Paths of one route, at most.
+/// Paths of one route, at most; as many again as backups.
 pub const MAX_PATHS: usize = 64;
+/// Equal-cost ways of one tunnel, at most.
+pub const MAX_LEGS: usize = 16;
+/// Ports of a label-switching router, at most.
+pub const MAX_PORTS: usize = 64;
 /// Labels outside the VPN label, at most.
 pub const MAX_TRANSPORT_LABELS: usize = 8;
 /// Rows of one dump answer, at most.
@@ -29,6 +34,11 @@ pub const MAX_ROWS: u32 = 1000;
 pub const VRF_MAC: MacAddr = MacAddr([0x02, 0, 0x5e, 0, 0, 0xfe]);
 /// IPv4 address of that gateway, known to the PVM's kernel alone.
 pub const VRF_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 1);
+/// The same for IPv6.
+pub const VRF_GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xfe);
+/// MAC address to which a label-switching router sends, on the port it came in by and with its labels as they came, a packet
+/// that the control plane is to look at: Router Alert (label 1), or a TTL that expired on an LSP ping (RFC 8029 §4.4).
+pub const PUNT_MAC: MacAddr = MacAddr([0x02, 0, 0x5e, 0, 0, 0xfd]);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -61,8 +71,22 @@ pub enum Request {
 pub enum FibOp {
     /// Facts about the attachment; replaces the former ones.
     Interface(Interface),
-    /// The label by which the core addresses this VRF.
+    /// A label by which the core addresses this VRF: looked up in it or, with `next_hop`, sent to that CE without a lookup.
     OwnLabel {
+        label: Label,
+        next_hop: Option<IpAddr>,
+    },
+    OwnLabelGone {
+        label: Label,
+    },
+    /// Core ports of a label-switching router, by number; replaces the former ones.
+    Ports(Vec<Port>),
+    /// Incoming label map (RFC 3031 §3.11).
+    Switch {
+        label: Label,
+        target: SwitchTarget,
+    },
+    SwitchGone {
         label: Label,
     },
     Tunnel(Tunnel),
@@ -82,18 +106,47 @@ pub enum FibOp {
 pub struct Interface {
     /// MAC address of the PE towards the customer: of the TAP, and the one answered by ARP.
     pub mac: MacAddr,
-    /// The PVM's own addresses with the prefix length of their subnet; the first is the source of ICMP errors.
-    pub addresses: Vec<Ipv4Net>,
+    /// The PVM's own addresses with the prefix length of their subnet; the first of a family is the source of its ICMP errors.
+    /// IPv6 link-local addresses are given like others, fe80::/64.
+    pub addresses: Vec<IpNet>,
     /// IP MTU towards the customer, bytes, 576..=9216.
     pub customer_mtu: u16,
     /// Bytes that fit behind the Ethernet header towards the core, labels included.
     pub core_mtu: u16,
 }
 
+/// A core port of a label-switching router: the vNIC of the same number, and what the platform is called on that segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    pub mac: MacAddr,
+    /// Source of ICMP errors about packets that came in here.
+    pub address: Ipv4Addr,
+    /// Bytes that fit behind the Ethernet header, labels included, 576..=9216.
+    pub mtu: u16,
+}
+
+/// What becomes of a packet with a label of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SwitchTarget {
+    /// Popped, then the labels of the tunnel's leg pushed: swap, or penultimate-hop popping where a leg has none.
+    Tunnel(TunnelId),
+    /// The label is ours to pop: what is below goes back to the port it came in by, with the platform's own MAC address as
+    /// destination, where the switch finds the owner of the next label or the CVM.
+    Pop,
+}
+
+/// The legs are of equal cost; the flow hash chooses. Without any, paths over the tunnel give way to their backups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tunnel {
     pub id: TunnelId,
     pub endpoint: IpAddr,
+    pub legs: Vec<Leg>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Leg {
+    /// Of a label-switching router; 0 in a port VM, which has one.
+    pub port: u8,
     /// Labels outside the VPN label, outermost first; empty after implicit null.
     pub transport: Vec<Label>,
     pub source_mac: MacAddr,
@@ -102,8 +155,8 @@ pub struct Tunnel {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
-    /// Into the core; more than one path means ECMP by flow hash.
-    Vpn { paths: Vec<VpnPath> },
+    /// Into the core; more than one path means ECMP by flow hash. `backup` is used while no tunnel of `paths` has a leg.
+    Vpn { paths: Vec<VpnPath>, backup: Vec<VpnPath> },
     /// To the customer, through this next hop.
     Customer { next_hop: IpAddr },
     /// The attachment's own subnet: the destination itself is the neighbour.
@@ -152,13 +205,14 @@ pub struct Status {
     pub routes: u64,
     pub tunnels: u64,
     pub fib_bytes: u64,
-    pub own_label: Option<Label>,
+    /// Labels that lead here: those of the VRF, or the incoming label map's.
+    pub labels: u64,
 }
 
-/// A CE or host on the attachment's subnet, as ARP found it.
+/// A CE or host on the attachment's subnet, as ARP or neighbour discovery found it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adjacency {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// `None` while being asked for.
     pub mac: Option<MacAddr>,
     pub age_ms: u64,
@@ -224,11 +278,28 @@ impl FibOp {
                     Ok(())
                 }
             }
-            Self::OwnLabel { label } if label.is_reserved() => Err(bad("own label", label, "16 or above")),
-            Self::Tunnel(t) if t.transport.len() > MAX_TRANSPORT_LABELS => {
-                Err(bad("tunnel.transport", t.transport.len(), "at most 8 labels"))
+            Self::OwnLabel { label, .. } if label.is_reserved() => Err(bad("own label", label, "16 or above")),
+            Self::Switch { label, .. } if label.is_reserved() => Err(bad("label", label, "16 or above")),
+            Self::Ports(ports) if ports.is_empty() || ports.len() > MAX_PORTS => Err(bad("ports", ports.len(), "1 to 64 ports")),
+            Self::Ports(ports) => ports.iter().try_for_each(|p| match p {
+                p if !p.mac.is_unicast() => Err(bad("port.mac", p.mac, "a unicast address")),
+                p if !(576..=9216).contains(&p.mtu) => Err(bad("port.mtu", p.mtu, "576 to 9216")),
+                _ => Ok(()),
+            }),
+            Self::Tunnel(t) if t.legs.len() > MAX_LEGS => Err(bad("tunnel.legs", t.legs.len(), "at most 16 legs")),
+            Self::Tunnel(t) => t.legs.iter().try_for_each(|leg| {
+                if leg.transport.len() > MAX_TRANSPORT_LABELS {
+                    Err(bad("tunnel.legs.transport", leg.transport.len(), "at most 8 labels"))
+                } else if usize::from(leg.port) >= MAX_PORTS {
+                    Err(bad("tunnel.legs.port", leg.port, "0 to 63"))
+                } else {
+                    Ok(())
+                }
+            }),
+            Self::Route { target: Target::Vpn { backup, .. }, .. } if backup.len() > MAX_PATHS => {
+                Err(bad("route.backup", backup.len(), "at most 64 paths"))
             }
-            Self::Route { target: Target::Vpn { paths }, .. } if paths.is_empty() || paths.len() > MAX_PATHS => {
+            Self::Route { target: Target::Vpn { paths, .. }, .. } if paths.is_empty() || paths.len() > MAX_PATHS => {
                 Err(bad("route.paths", paths.len(), "1 to 64 paths"))
             }
             Self::Route { prefix, .. } | Self::Withdraw { prefix } if prefix.trunc() != *prefix => {

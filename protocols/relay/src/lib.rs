@@ -27,14 +27,16 @@ use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, time::Duration};
 
 /// Version of the messages below; the first byte of every frame.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Operations in one `Ops` message, at most.
 pub const MAX_OPS: usize = 512;
 /// Path attributes of one route, encoded as in an UPDATE, in bytes (RFC 4271 §4: a message has 4096).
 pub const MAX_ATTRIBUTES: usize = 4096;
-/// Paths of one prefix, at most.
+/// Paths of one prefix, at most; as many again as backups.
 pub const MAX_PATHS: usize = 64;
-/// Labels below the VPN label's tunnel, at most.
+/// Equal-cost ways of one tunnel, at most.
+pub const MAX_LEGS: usize = 16;
+/// Labels outside the VPN label, at most.
 pub const MAX_TRANSPORT_LABELS: usize = 8;
 /// `Ops` messages a receiver allows at once; it grants more as it works them off.
 pub const WINDOW: u32 = 16;
@@ -87,8 +89,10 @@ pub enum Refusal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CustomerOp {
     /// `attributes`: path attributes in BGP's encoding with 4-octet AS numbers, without NEXT_HOP and MP_REACH_NLRI.
+    /// `next_hop`: the CE it leads to; none for the attachment's own subnets and unreachable aggregates.
     Route {
         prefix: IpNet,
+        next_hop: Option<IpAddr>,
         attributes: Vec<u8>,
     },
     Withdraw {
@@ -100,18 +104,25 @@ pub enum CustomerOp {
 /// taken back after the last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VpnOp {
-    /// The label by which the core addresses this attachment (its VRF).
+    /// A label by which the core addresses this attachment: its VRF or, with `next_hop`, that CE without a lookup
+    /// (a label per CE).
     OwnLabel {
+        label: Label,
+        next_hop: Option<IpAddr>,
+    },
+    OwnLabelGone {
         label: Label,
     },
     Tunnel(Tunnel),
     TunnelGone {
         id: TunnelId,
     },
-    /// All paths of a prefix, best first; replaces what was said before.
+    /// All paths of a prefix, best first, used together (ECMP); replaces what was said before. `backup` is used while no
+    /// tunnel of `paths` has a leg: prefix-independent convergence, without a word from BGP.
     Route {
         prefix: IpNet,
         paths: Vec<VpnPath>,
+        backup: Vec<VpnPath>,
     },
     Withdraw {
         prefix: IpNet,
@@ -127,12 +138,19 @@ pub struct VpnPath {
     pub attributes: Vec<u8>,
 }
 
-/// How to reach one remote PE: what goes below the VPN label and in front of it.
+/// How to reach one remote PE. The flow hash chooses one of the legs, which are of equal cost; without any the PE is
+/// out of reach for now, and paths over it give way to their backups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tunnel {
     pub id: TunnelId,
     /// BGP next hop this tunnel leads to.
     pub endpoint: IpAddr,
+    pub legs: Vec<Leg>,
+}
+
+/// One way out of this PE: what goes outside the VPN label, and in front of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Leg {
     /// Labels outside the VPN label, outermost first; empty after implicit null.
     pub transport: Vec<Label>,
     pub source_mac: MacAddr,
@@ -174,11 +192,15 @@ impl Message for ToPvm {
         let Self::Sync { sync: Sync::Ops { ops, .. }, .. } = self else { return Ok(()) };
         at_most("ops", ops.len(), MAX_OPS)?;
         ops.iter().try_for_each(|op| match op {
-            VpnOp::Route { paths, .. } => {
+            VpnOp::Route { paths, backup, .. } => {
                 at_most("paths", paths.len(), MAX_PATHS)?;
-                paths.iter().try_for_each(|p| at_most("attributes", p.attributes.len(), MAX_ATTRIBUTES))
+                at_most("backup", backup.len(), MAX_PATHS)?;
+                paths.iter().chain(backup).try_for_each(|p| at_most("attributes", p.attributes.len(), MAX_ATTRIBUTES))
             }
-            VpnOp::Tunnel(t) => at_most("transport", t.transport.len(), MAX_TRANSPORT_LABELS),
+            VpnOp::Tunnel(t) => {
+                at_most("legs", t.legs.len(), MAX_LEGS)?;
+                t.legs.iter().try_for_each(|l| at_most("transport", l.transport.len(), MAX_TRANSPORT_LABELS))
+            }
             _ => Ok(()),
         })
     }

@@ -3,12 +3,14 @@
 //! Each type is parsed once, at the edge, into a value that cannot be wrong; nothing deeper checks it again.
 //! The names are those of RFC 4364 (RD, RT), RFC 3032 (label) and RFC 4271 (AS number).
 
+mod community;
 mod label;
 mod mac;
 mod name;
 mod rd;
 pub mod wire;
 
+pub use community::{Community, LargeCommunity, SiteOfOrigin};
 pub use label::{Label, LabelRange};
 pub use mac::MacAddr;
 pub use name::{AttachmentId, Name};
@@ -40,6 +42,20 @@ pub struct Epoch(pub u64);
 /// Identifies a tunnel to a remote PE; chosen by the CVM, unique within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TunnelId(pub u32);
+
+/// A router on a segment of the core, as routing names it: the interface towards it and its address there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NextHop {
+    /// Name of our interface.
+    pub interface: std::sync::Arc<str>,
+    pub address: std::net::Ipv4Addr,
+}
+
+impl std::fmt::Display for NextHop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} on {}", self.address, self.interface)
+    }
+}
 
 /// An IEEE 802.1Q VLAN identifier, 1..=4094.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

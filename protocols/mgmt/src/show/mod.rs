@@ -1,7 +1,13 @@
 //! Questions to cvmd and pvmd, and their answers. Every list is in a stable order.
 
+mod core;
+mod ping;
+
+pub use self::core::*;
+pub use ping::*;
+
 use edgeplex_types::{AttachmentId, Label, MacAddr, Rd, RouteTarget, TunnelId};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -11,6 +17,16 @@ pub enum PvmQuery {
     Status,
     Bgp,
     Routes,
+    Bfd,
+    /// In the attachment's VRF, from its own address.
+    Ping {
+        to: IpAddr,
+        options: PingOptions,
+    },
+    Traceroute {
+        to: IpAddr,
+        options: PingOptions,
+    },
     Reload,
 }
 
@@ -25,6 +41,24 @@ pub enum CvmQuery {
     },
     Labels,
     Tunnels,
+    OspfNeighbors,
+    OspfInterfaces,
+    OspfDatabase,
+    OspfRoutes,
+    LdpNeighbors,
+    LdpBindings,
+    /// Incoming label map of the platform's label-switching router.
+    Forwarding,
+    Bfd,
+    /// Through the LSP of this FEC (RFC 8029).
+    LspPing {
+        prefix: Ipv4Net,
+        options: PingOptions,
+    },
+    LspTraceroute {
+        prefix: Ipv4Net,
+        options: PingOptions,
+    },
     /// What the switch needs; answered as soon as the generation differs from `seen`, or after some 20 s.
     Fabric {
         seen: u64,
@@ -87,6 +121,11 @@ pub struct BgpNeighbor {
     /// RFC 7606: UPDATEs treated as withdraw, and attributes discarded.
     pub treated_as_withdraw: u64,
     pub attributes_discarded: u64,
+    /// Families agreed on, e.g. `vpnv4`; capabilities, e.g. `graceful-restart`, `add-path`, `extended-message`, `role`.
+    #[serde(default)]
+    pub families: Vec<String>,
+    #[serde(default)]
+    pub capabilities: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +144,12 @@ pub struct Route {
     pub rd: Option<Rd>,
     pub source: Source,
     pub best: bool,
+    /// Used together with the best (ECMP).
+    #[serde(default)]
+    pub multipath: bool,
+    /// Preinstalled for when no other can be used.
+    #[serde(default)]
+    pub backup: bool,
     pub stale: bool,
     pub next_hop: Option<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,6 +162,8 @@ pub struct Route {
     pub med: Option<u32>,
     #[serde(default)]
     pub route_targets: Vec<RouteTarget>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub communities: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,20 +171,11 @@ pub struct LabelRow {
     pub label: Label,
     pub attachment: AttachmentId,
     pub rd: Rd,
+    /// The CE it stands for, where there is a label per CE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<IpAddr>,
     /// `active`, or `quarantine` after release.
     pub state: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TunnelRow {
-    pub id: TunnelId,
-    pub endpoint: IpAddr,
-    pub up: bool,
-    pub transport: Vec<Label>,
-    pub next_hop: Option<IpAddr>,
-    pub mac: Option<MacAddr>,
-    /// VPN paths that use it.
-    pub paths: u64,
 }
 
 /// What the controller needs to write the switch rules of the core side.

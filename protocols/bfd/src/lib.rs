@@ -1,0 +1,1 @@
+//! Sans-IO BFD engine (RFC 5880).

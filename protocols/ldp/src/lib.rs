@@ -1,0 +1,1 @@
+//! Sans-IO LDP engine (RFC 5036).

@@ -1,0 +1,46 @@
+//! Ping and traceroute, through an LSP (RFC 8029) or a VPN.
+
+use edgeplex_types::Label;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// What is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PingOptions {
+    /// Requests (ping), 1 to 1000.
+    pub count: u16,
+    pub interval_ms: u32,
+    /// How long an answer may take.
+    pub timeout_ms: u32,
+    /// Highest TTL (traceroute), 1 to 64.
+    pub max_hops: u8,
+}
+
+impl Default for PingOptions {
+    fn default() -> Self {
+        Self { count: 5, interval_ms: 200, timeout_ms: 2000, max_hops: 30 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PingReport {
+    pub sent: u16,
+    pub received: u16,
+    pub probes: Vec<Probe>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Number of the request (ping) or TTL (traceroute).
+    pub number: u16,
+    pub from: Option<IpAddr>,
+    pub rtt_us: Option<u64>,
+    /// Such as `echo-reply`, `ttl-exceeded`, `unreachable`, `timeout`; for an LSP the return code in words (RFC 8029 §3.1).
+    pub outcome: String,
+    /// Label stack as the answerer saw it, outermost first (RFC 4950, RFC 8029 §3.4).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<Label>,
+    /// The end was reached.
+    pub last: bool,
+}

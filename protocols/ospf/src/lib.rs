@@ -1,0 +1,1 @@
+//! Sans-IO OSPFv2 engine (RFC 2328).

@@ -1,0 +1,1 @@
+//! A customer's routing policy, applied to a route: a function.
