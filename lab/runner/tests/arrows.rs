@@ -23,6 +23,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("edgeplex-ff-fib-api", &["edgeplex-types"]),
     ("edgeplex-ff-packet", &["edgeplex-types"]),
     // pure logic
+    // tests of engines only
+    ("edgeplex-conformance", &[]),
     ("edgeplex-ospf", &["edgeplex-types"]),
     ("edgeplex-ldp", &["edgeplex-types"]),
     ("edgeplex-bfd", &["edgeplex-types"]),
