@@ -1,6 +1,8 @@
 //! Drivers shared by the daemons: BGP over TCP, relay over ZeroMQ, management socket
 
+pub mod bfd;
 pub mod bgp;
 
 pub mod mgmt;
 pub mod relay;
+mod sockopt;

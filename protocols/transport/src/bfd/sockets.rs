@@ -1,0 +1,185 @@
+//! The sockets of BFD: what is received is handed on with the interface it came in by.
+
+use crate::sockopt::set_min_ttl;
+use edgeplex_bfd::Key;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::AsFd,
+    sync::Arc,
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tracing::{debug, warn};
+
+/// RFC 5881 §4.
+const SINGLE_HOP: u16 = 3784;
+/// RFC 5883 §5.
+const MULTIHOP: u16 = 4784;
+/// RFC 5881 §4: the source port is one of these.
+const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49152..=65535;
+
+/// A UDP payload that came to a BFD port.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) from: IpAddr,
+    pub(super) interface: Option<Arc<str>>,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// A receiving socket: interface (none: multihop), and whether it is of IPv6.
+type Ear = (Option<Arc<str>>, bool);
+
+#[derive(Debug)]
+pub(super) struct Sockets {
+    senders: BTreeMap<Key, UdpSocket>,
+    ears: BTreeMap<Ear, JoinHandle<()>>,
+    heard: mpsc::Sender<Heard>,
+    next_port: u16,
+    /// The log has been told that a socket cannot be made.
+    complained: bool,
+}
+
+fn ear(key: &Key) -> Ear {
+    (key.interface.clone(), key.peer.is_ipv6())
+}
+
+impl Sockets {
+    pub(super) fn new(heard: mpsc::Sender<Heard>) -> Self {
+        let offset = u16::try_from(std::process::id() % 16384).unwrap_or(0);
+        Self { senders: BTreeMap::new(), ears: BTreeMap::new(), heard, next_port: SOURCE_PORTS.start() + offset, complained: false }
+    }
+
+    /// Sends, if need be after making the sockets: the interface may not have been there before.
+    pub(super) fn send(&mut self, key: &Key, packet: &[u8]) {
+        self.listen(key);
+        if !self.senders.contains_key(key) {
+            match self.sender(key) {
+                Ok(socket) => {
+                    self.senders.insert(key.clone(), socket);
+                }
+                Err(error) => return self.complain(key, &error),
+            }
+        }
+        let port = if key.interface.is_some() { SINGLE_HOP } else { MULTIHOP };
+        let Some(socket) = self.senders.get(key) else { return };
+        if let Err(error) = socket.send_to(packet, SocketAddr::new(key.peer, port)) {
+            debug!(peer = %key.peer, %error, "BFD packet not sent");
+            // An interface that was made anew has another index: sockets bound to the old one are of no more use.
+            if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO | libc::EINVAL | libc::ENETUNREACH)) {
+                self.senders.remove(key);
+                self.deafen(&ear(key));
+            }
+        }
+    }
+
+    pub(super) fn listen(&mut self, key: &Key) {
+        let ear = ear(key);
+        if self.ears.get(&ear).is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        match receiver(&ear) {
+            Ok(socket) => {
+                let task = tokio::spawn(hear(socket, ear.0.clone(), self.heard.clone()));
+                self.ears.insert(ear, task);
+                self.complained = false;
+            }
+            Err(error) => self.complain(key, &error),
+        }
+    }
+
+    /// The session is gone; `left` are those that are not.
+    pub(super) fn close<'a>(&mut self, key: &Key, mut left: impl Iterator<Item = &'a Key>) {
+        self.senders.remove(key);
+        let gone = ear(key);
+        if left.all(|k| ear(k) != gone) {
+            self.deafen(&gone);
+        }
+    }
+
+    fn deafen(&mut self, ear: &Ear) {
+        if let Some(task) = self.ears.remove(ear) {
+            task.abort();
+        }
+    }
+
+    fn complain(&mut self, key: &Key, error: &io::Error) {
+        if !self.complained {
+            warn!(peer = %key.peer, interface = ?key.interface, %error, "cannot open a BFD socket yet, trying on");
+            self.complained = true;
+        }
+    }
+
+    /// RFC 5881 §4, §5: a source port of its own, TTL 255.
+    fn sender(&mut self, key: &Key) -> io::Result<UdpSocket> {
+        let socket = Socket::new(Domain::for_address(SocketAddr::new(key.peer, 0)), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        if key.peer.is_ipv6() {
+            socket.set_unicast_hops_v6(255)?;
+            socket.set_tclass_v6(0xc0)?;
+        } else {
+            socket.set_ttl_v4(255)?;
+            // Internetwork control: ahead of customers' packets where there is a queue.
+            socket.set_tos_v4(0xc0)?;
+        }
+        if let Some(interface) = &key.interface {
+            socket.bind_device(Some(interface.as_bytes()))?;
+        }
+        for _ in SOURCE_PORTS {
+            let port = self.next_port;
+            self.next_port = port.checked_add(1).unwrap_or(*SOURCE_PORTS.start());
+            match socket.bind(&SocketAddr::new(key.local, port).into()) {
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+                other => return other.map(|()| socket.into()),
+            }
+        }
+        Err(io::ErrorKind::AddrInUse.into())
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        self.ears.values().for_each(JoinHandle::abort);
+    }
+}
+
+fn receiver((interface, ipv6): &Ear) -> io::Result<UdpSocket> {
+    let any: IpAddr = if *ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let socket = Socket::new(Domain::for_address(SocketAddr::new(any, 0)), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if *ipv6 {
+        socket.set_only_v6(true)?;
+    }
+    let port = match interface {
+        Some(name) => {
+            socket.bind_device(Some(name.as_bytes()))?;
+            // RFC 5881 §5
+            set_min_ttl(socket.as_fd(), *ipv6, 255)?;
+            SINGLE_HOP
+        }
+        None => MULTIHOP,
+    };
+    socket.bind(&SocketAddr::new(any, port).into())?;
+    Ok(socket.into())
+}
+
+async fn hear(socket: UdpSocket, interface: Option<Arc<str>>, heard: mpsc::Sender<Heard>) {
+    let Ok(socket) = tokio::net::UdpSocket::from_std(socket) else { return };
+    // Longer ones are no BFD packets; what is cut off is not looked at.
+    let mut buffer = [0; 64];
+    loop {
+        match socket.recv_from(&mut buffer).await {
+            Ok((len, from)) => {
+                let bytes = buffer.get(..len).unwrap_or_default().to_vec();
+                // A full queue: lost, like on the wire.
+                let _ = heard.try_send(Heard { from: from.ip(), interface: interface.clone(), bytes });
+            }
+            Err(error) => {
+                debug!(?interface, %error, "BFD socket closed");
+                return;
+            }
+        }
+    }
+}
