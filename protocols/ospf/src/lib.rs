@@ -1,1 +1,9 @@
-//! Sans-IO OSPFv2 engine (RFC 2328).
+//! Sans-IO OSPFv2 engine.
+
+mod config;
+mod events;
+mod show;
+
+pub use config::{Algorithm, Authentication, Config, InterfaceConfig, Limits, Network, Timing};
+pub use events::{ALL_ROUTERS, Action, DESIGNATED_ROUTERS, Event, Route, RouteKind, Start, Time};
+pub use show::{InterfaceView, LsaView, NeighborView};
