@@ -6,7 +6,7 @@ use crate::{
     output::{Printer, duration, list, note, or_none, table},
 };
 use edgeplex_api::{BgpRow, Client, CounterRow, FibRow, RouteRow, Shown};
-use edgeplex_ff_fib_api::{Count, Target};
+use edgeplex_ff_fib_api::{Count, Target, VpnPath};
 use edgeplex_mgmt::show::{LabelRow, Source};
 use edgeplex_types::Name;
 use serde::{Serialize, de::DeserializeOwned};
@@ -116,7 +116,11 @@ impl Row for FibRow {
 
 fn target(t: &Target) -> String {
     match t {
-        Target::Vpn { paths } => list(paths.iter().map(|p| format!("label {} tunnel {}", p.label, p.tunnel.0))),
+        Target::Vpn { paths, backup } => {
+            let path = |p: &VpnPath| format!("label {} tunnel {}", p.label, p.tunnel.0);
+            let backup = backup.iter().map(|p| format!("backup {}", path(p)));
+            list(paths.iter().map(path).chain(backup))
+        }
         Target::Customer { next_hop } => format!("via {next_hop}"),
         Target::Connected => "connected".into(),
         Target::Local => "local".into(),
@@ -160,8 +164,9 @@ mod tests {
         check::<RouteRow>(&route, &cells);
         let label = json!({"label": 1000, "attachment": id, "rd": "65000:7", "state": "active"});
         check::<LabelRow>(&label, &["1000", id, "65000:7", "active"]);
-        let fib = json!({"attachment": id, "prefix": "10.0.0.0/8", "target": {"Vpn": {"paths": [{"label": 1, "tunnel": 2}]}}});
-        check::<FibRow>(&fib, &[id, "10.0.0.0/8", "label 1 tunnel 2"]);
+        let fib = json!({"attachment": id, "prefix": "10.0.0.0/8", "target": {"Vpn": {"paths": [{"label": 1, "tunnel": 2}],
+            "backup": [{"label": 3, "tunnel": 4}]}}});
+        check::<FibRow>(&fib, &[id, "10.0.0.0/8", "label 1 tunnel 2,backup label 3 tunnel 4"]);
         let n = json!({"packets": 1, "bytes": 64});
         let counters = json!({"attachment": id, "from_customer": n, "to_customer": n, "from_core": n, "to_core": n, "punted": n,
             "injected": n, "drops": [["no-route", 2], ["ttl-expired", 0]]});

@@ -447,7 +447,7 @@ impl Reconciler {
             let id: VmId = vm.parse()?;
             let path = self.dir.join("vms").join(vm).join("etc").join(CONFIG_FILE);
             let mut config: PvmConfig = serde_json::from_slice(&tokio::fs::read(path).await?)?;
-            config.bgp = None;
+            config.bgp.clear();
             self.runtime.rewrite_config(&id, &serde_json::to_vec(&config)?).await?;
             self.reload(vm).await
         };

@@ -2,7 +2,8 @@
 
 use crate::{Allocations, Attachment, Intent, Platform};
 use edgeplex_mgmt::config::{
-    CoreInterface, CoreNeighbor, CoreRoute, CustomerBgp, CvmAttachment, CvmConfig, PvmConfig, RelayClient, RelayServer, StaticRoute,
+    CoreInterface, CoreNeighbor, CoreRoute, CustomerBgp, CvmAttachment, CvmConfig, LabelMode, MaxPrefix, PvmConfig, RelayClient, RelayServer, Role,
+    StaticRoute,
 };
 use edgeplex_types::{AttachmentId, MacAddr};
 use serde::{Deserialize, Serialize};
@@ -94,7 +95,10 @@ pub fn cvm_config(intent: &Intent, p: &Platform, rds: &Allocations, own: &Keys, 
             rd,
             import: c.vpn.import.clone(),
             export: c.vpn.export.clone(),
+            leaks: vec![],
             label: a.label,
+            label_mode: LabelMode::default(),
+            max_paths: 1,
             relay_public_key,
             max_routes: max_routes(a),
         })
@@ -103,13 +107,17 @@ pub fn cvm_config(intent: &Intent, p: &Platform, rds: &Allocations, own: &Keys, 
     CvmConfig {
         version: VERSION,
         name: p.name.clone(),
+        role: Role::Pe,
         asn: p.asn,
         loopback: p.loopback,
+        ospf: None,
+        ldp: None,
+        lsr_socket: None,
         core: core
-            .map(|(n, c)| CoreInterface { name: core_interface(n), mac: core_mac(p, &c.port), address: c.address, mtu: c.mtu })
+            .map(|(n, c)| CoreInterface { name: core_interface(n), mac: core_mac(p, &c.port), address: c.address, mtu: c.mtu, ospf: None, ldp: false, bfd: None })
             .collect(),
         core_routes: p.core_routes.iter().map(|r| CoreRoute { prefix: r.prefix, via: r.via }).collect(),
-        route_reflectors: p.route_reflectors.iter().map(|r| CoreNeighbor { address: r.address, password: r.password.clone() }).collect(),
+        route_reflectors: p.route_reflectors.iter().map(|r| CoreNeighbor { address: r.address, password: r.password.clone(), bfd: None }).collect(),
         labels: p.labels.range,
         label_quarantine_s: p.labels.quarantine,
         stale_s: STALE_S,
@@ -123,23 +131,40 @@ pub fn pvm_config(p: &Platform, id: &AttachmentId, a: &Attachment, cvm_public_ke
         version: VERSION,
         attachment: id.clone(),
         asn: p.asn,
+        router_id: p.loopback,
         mac: pe_mac(p, id),
-        address: a.address,
+        addresses: vec![a.address.into()],
         customer_mtu: a.mtu,
         core_mtu: core_mtu(p),
-        bgp: a.bgp.as_ref().map(|b| CustomerBgp {
-            neighbor: b.neighbor,
-            remote_as: b.remote_as,
-            password: b.password.clone(),
-            max_prefix: b.max_prefix,
-            hold_time_s: b.hold_time.unwrap_or(HOLD_TIME_S),
-        }),
-        static_routes: a.static_routes.iter().map(|r| StaticRoute { prefix: r.prefix.into(), via: r.via.into() }).collect(),
+        bgp: a.bgp.iter().map(customer_bgp).collect(),
+        max_paths: 1,
+        static_routes: a.static_routes.iter().map(|r| StaticRoute { prefix: r.prefix.into(), via: r.via.into(), bfd: None }).collect(),
         relay: RelayClient {
             endpoint: RELAY_ENDPOINT.into(),
             server_key: cvm_public_key.to_owned(),
             public_key: keys.public.clone(),
             secret_key: keys.secret.clone(),
         },
+    }
+}
+
+fn customer_bgp(b: &crate::Bgp) -> CustomerBgp {
+    CustomerBgp {
+        neighbor: b.neighbor.into(),
+        remote_as: b.remote_as,
+        password: b.password.clone(),
+        max_prefix: b.max_prefix.map(|limit| MaxPrefix { limit, warn_percent: 80, warning_only: false, restart_s: 60 }),
+        hold_time_s: b.hold_time.unwrap_or(HOLD_TIME_S),
+        shutdown: None,
+        ttl_security_hops: None,
+        role: None,
+        bfd: None,
+        as_override: false,
+        allow_as_in: 0,
+        remove_private_as: false,
+        site_of_origin: None,
+        default_originate: false,
+        import: vec![],
+        export: vec![],
     }
 }

@@ -86,7 +86,7 @@ fn configurations_follow_from_the_intent() {
     assert_eq!((cvm.core[0].name.as_str(), cvm.core[0].mac, cvm.relay.secret_key.as_str()), ("core0", core_mac(p, "eth1"), "CS"));
     let pvm = pvm_config(p, &id, a, &own.public, &key);
     assert_eq!((pvm.core_mtu, pvm.relay.server_key.as_str(), pvm.relay.secret_key.as_str()), (1600, "CP", "S"));
-    assert_eq!((pvm.bgp.unwrap().hold_time_s, pvm.static_routes.len()), (90, 1));
+    assert_eq!((pvm.bgp[0].hold_time_s, pvm.static_routes.len()), (90, 1));
     assert!(!format!("{key:?}").contains('S'), "a secret is not for logs");
 }
 
