@@ -27,6 +27,8 @@ pub(crate) struct Session {
     /// What the neighbour has been told to count on; not before a Poll Sequence ends do slower values hold (§6.8.3).
     agreed: Agreed,
     next_send: Time,
+    /// The neighbour does not know yet what changed: said even to one that wants no periodic packets.
+    owed: bool,
     last_sent: Option<Time>,
     expires: Option<Time>,
     /// Removed: says AdminDown until then.
@@ -77,6 +79,7 @@ impl Session {
             polling: false,
             agreed: Agreed { desired_tx: SLOW, required_rx: parameters.interval() },
             next_send: now,
+            owed: true,
             last_sent: None,
             expires: None,
             leaves: None,
@@ -122,15 +125,14 @@ impl Session {
         let lingers = self.parameters.interval() * u32::from(self.parameters.multiplier());
         self.leaves = Some(now + lingers.min(Duration::from_secs(3)));
         self.expires = None;
-        self.next_send = now;
+        self.say(now);
     }
 
     /// A client came back before the session was gone.
     pub(crate) fn return_to(&mut self, now: Time) {
         self.leaves = None;
-        self.state = State::Down;
         self.diagnostic = Diagnostic::NONE;
-        self.next_send = now;
+        self.enter(now, State::Down);
     }
 
     pub(crate) fn deadline(&self) -> Time {
@@ -140,7 +142,8 @@ impl Session {
 
     /// RFC 5880 §6.8.7: the neighbour wants no packets, or only answers to its polls (§6.6).
     fn is_silent(&self) -> bool {
-        self.remote.is_some_and(|r| r.min_rx.is_zero() || r.demand && self.state == State::Up && r.state == State::Up && !self.polling)
+        let unwanted = |r: Remote| r.min_rx.is_zero() || r.demand && self.state == State::Up && r.state == State::Up && !self.polling;
+        !self.owed && self.remote.is_some_and(unwanted)
     }
 
     /// `true`: the session is gone.
@@ -212,7 +215,12 @@ impl Session {
     /// RFC 5880 §6.8.7: a packet whose contents changed is sent at once.
     fn enter(&mut self, now: Time, state: State) {
         self.state = state;
+        self.say(now);
+    }
+
+    fn say(&mut self, now: Time) {
         self.next_send = now;
+        self.owed = true;
     }
 
     fn go_down(&mut self, now: Time, diagnostic: Diagnostic, why: Why, out: &mut Vec<Action>) {
@@ -242,7 +250,7 @@ impl Session {
             self.agreed.desired_tx = self.agreed.desired_tx.min(wanted.desired_tx);
             self.agreed.required_rx = self.agreed.required_rx.max(wanted.required_rx);
             self.polling = true;
-            self.next_send = now;
+            self.say(now);
         } else {
             self.agreed = wanted;
         }
@@ -279,6 +287,7 @@ impl Session {
                 required_min_echo_rx_us: 0,
             },
         ));
+        self.owed = false;
         self.last_sent = Some(now);
         self.next_send = now + self.jittered(self.transmit());
     }
