@@ -1,36 +1,22 @@
 //! What the engine is told to be.
 
-use edgeplex_types::{AttachmentId, Label, LabelRange, MacAddr, Rd, RouteTarget};
-use ipnet::Ipv4Net;
+use edgeplex_relay::Tunnel;
+use edgeplex_types::{AttachmentId, Label, LabelRange, Rd, RouteTarget};
+use ipnet::IpNet;
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub asn: u32,
-    /// Next hop of what we advertise, and the endpoint of tunnels to ourselves.
+    /// Next hop of what we advertise, and the endpoint of the tunnel between our own attachments.
     pub loopback: Ipv4Addr,
-    pub interfaces: Vec<CoreInterface>,
-    pub routes: Vec<CoreRoute>,
     pub reflectors: BTreeSet<Ipv4Addr>,
     pub labels: LabelRange,
-    /// How long a released label rests before another attachment may get it.
+    /// How long a released label rests before another owner may get it.
     pub quarantine: Duration,
     /// How long a silent PVM's routes stay.
     pub stale: Duration,
     pub attachments: Vec<AttachmentConfig>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CoreInterface {
-    pub name: String,
-    pub mac: MacAddr,
-    pub address: Ipv4Net,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CoreRoute {
-    pub prefix: Ipv4Net,
-    pub via: Ipv4Addr,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +25,30 @@ pub struct AttachmentConfig {
     pub rd: Rd,
     pub import: BTreeSet<RouteTarget>,
     pub export: BTreeSet<RouteTarget>,
-    /// A label fixed by the operator; otherwise one is allocated.
+    /// Of other VPNs, only these prefixes.
+    pub leaks: Vec<Leak>,
+    /// A label fixed by the operator for the VRF; otherwise one is allocated.
     pub label: Option<Label>,
+    /// Besides the VRF's label each CE has one of its own, and its routes are advertised with that.
+    pub label_per_ce: bool,
+    /// Paths of a prefix used together (ECMP); 0 counts as 1.
+    pub max_paths: u8,
     /// How many customer routes it may export, whatever its PVM thinks.
     pub max_routes: Option<u32>,
+}
+
+/// Routes taken over from another VPN: those with one of the route targets and exactly one of the prefixes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leak {
+    pub import: BTreeSet<RouteTarget>,
+    pub prefixes: BTreeSet<IpNet>,
+}
+
+/// How a BGP next hop is reached, as the core says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelState {
+    /// Its identifier is [`tunnel_id`](crate::tunnel_id) of the endpoint. Without legs it is out of reach for now.
+    pub tunnel: Tunnel,
+    /// What the IGP says it costs, for RFC 4271 §9.1.2.2 e.
+    pub cost: u32,
 }
