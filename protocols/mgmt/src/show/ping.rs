@@ -2,7 +2,7 @@
 
 use edgeplex_types::Label;
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 /// What is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,36 @@ pub struct PingOptions {
     pub timeout_ms: u32,
     /// Highest TTL (traceroute), 1 to 64.
     pub max_hops: u8,
+}
+
+impl PingOptions {
+    /// Names the option that is out of range, and what would be right.
+    pub fn check(&self) -> Result<(), String> {
+        let wrong = |option: &str, given: u64, right: &str| Err(format!("{option}: `{given}`: must be {right}"));
+        if !(1..=1000).contains(&self.count) {
+            return wrong("count", self.count.into(), "1 to 1000");
+        }
+        if !(10..=60_000).contains(&self.interval_ms) {
+            return wrong("interval", self.interval_ms.into(), "10 to 60000 ms");
+        }
+        if !(10..=60_000).contains(&self.timeout_ms) {
+            return wrong("timeout", self.timeout_ms.into(), "10 to 60000 ms");
+        }
+        if !(1..=64).contains(&self.max_hops) {
+            return wrong("max-hops", self.max_hops.into(), "1 to 64");
+        }
+        Ok(())
+    }
+
+    /// How long a ping takes if no request is answered; requests are sent each `interval_ms`, whatever comes back.
+    pub fn longest_ping(&self) -> Duration {
+        Duration::from_millis(u64::from(self.count.saturating_sub(1)) * u64::from(self.interval_ms) + u64::from(self.timeout_ms))
+    }
+
+    /// How long a traceroute takes if nobody answers; each TTL is tried once, one after the other.
+    pub fn longest_traceroute(&self) -> Duration {
+        Duration::from_millis(u64::from(self.max_hops) * u64::from(self.timeout_ms))
+    }
 }
 
 impl Default for PingOptions {
