@@ -1,11 +1,12 @@
-//! The connection to FastForward's control socket: requests go out as they come, each reply is counted back.
+//! The connection itself: requests go out as they come, each reply is counted back.
 //!
 //! The task reconnects for ever. Each connection has a number; a request made for a past one is dropped, because
 //! its snapshot ended with that connection.
 
-use edgeplex_ff_fib_api::{Reply, Request, Status, VERSION, encode_request};
-use edgeplex_types::wire::Deframer;
+use edgeplex_ff_fib_api::{ApiError, Reply, Request, Status, VERSION, encode_request};
+use edgeplex_types::wire::{Deframer, WireError};
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -24,8 +25,9 @@ pub(crate) const IN_FLIGHT: usize = 8;
 const STALLED: Duration = Duration::from_secs(10);
 const RETRY: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
 
+/// What happened on the socket; for [`crate::Client::handle`].
 #[derive(Debug)]
-pub(crate) enum Event {
+pub enum Event {
     /// Connected; this is what FastForward holds.
     Up {
         connection: u64,
@@ -41,7 +43,26 @@ pub(crate) enum Event {
     },
 }
 
-/// The state task's end.
+/// Why a connection ended or did not come about.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Request(#[from] ApiError),
+    #[error("answer does not decode: {0}")]
+    Reply(#[from] WireError),
+    #[error("answered {0:?} to Status")]
+    NotAStatus(Box<Reply>),
+    #[error("FastForward takes nothing")]
+    Stuck,
+    #[error("FastForward stopped answering")]
+    Silent,
+    #[error("FastForward closed the connection")]
+    Closed,
+}
+
+/// The owner's end.
 #[derive(Debug)]
 pub(crate) struct Link {
     requests: mpsc::Sender<(u64, Request)>,
@@ -67,51 +88,58 @@ impl Link {
 async fn run(path: PathBuf, mut inbox: mpsc::Receiver<(u64, Request)>, outbox: mpsc::Sender<Event>) {
     let mut pause = RETRY[0];
     for connection in 1.. {
-        let ended = serve(&path, connection, &mut inbox, &outbox).await;
-        let Err((was_up, error)) = ended else { return };
-        if was_up {
-            pause = RETRY[0];
-            if outbox.send(Event::Down { connection, reason: error.to_string() }).await.is_err() {
-                return;
+        match connect(&path).await {
+            Ok((stream, frames, status)) => {
+                pause = RETRY[0];
+                if outbox.send(Event::Up { connection, status }).await.is_err() {
+                    return;
+                }
+                let Err(error) = serve(stream, frames, connection, &mut inbox, &outbox).await else { return };
+                if outbox.send(Event::Down { connection, reason: error.to_string() }).await.is_err() {
+                    return;
+                }
             }
-        } else {
-            debug!(%error, "FastForward is not there yet");
-            pause = (pause * 2).min(RETRY[1]);
+            Err(error) => {
+                debug!(%error, "FastForward is not there yet");
+                if outbox.is_closed() {
+                    return;
+                }
+                pause = (pause * 2).min(RETRY[1]);
+            }
         }
         tokio::time::sleep(pause).await;
     }
 }
 
-/// One connection. `Ok` when the state task is gone; otherwise whether it came up, and why it ended.
+/// Connects, and asks what FastForward holds.
+async fn connect(path: &Path) -> Result<(UnixStream, Deframer, Status), Ended> {
+    let mut stream = UnixStream::connect(path).await?;
+    let mut frames = Deframer::default();
+    stream.write_all(&encode_request(&Request::Status)?).await?;
+    match timeout(STALLED, reply(&mut stream, &mut frames)).await.map_err(|_| Ended::Silent)?? {
+        Reply::Status(status) => Ok((stream, frames, status)),
+        other => Err(Ended::NotAStatus(Box::new(other))),
+    }
+}
+
+/// One connection. `Ok` when the owner is gone.
 async fn serve(
-    path: &Path,
+    stream: UnixStream,
+    mut frames: Deframer,
     connection: u64,
     inbox: &mut mpsc::Receiver<(u64, Request)>,
     outbox: &mpsc::Sender<Event>,
-) -> Result<(), (bool, anyhow::Error)> {
-    let down = |e: anyhow::Error| (false, e);
-    let mut stream = UnixStream::connect(path).await.map_err(|e| down(e.into()))?;
-    let mut frames = Deframer::default();
-    stream.write_all(&encode_request(&Request::Status).map_err(|e| down(e.into()))?).await.map_err(|e| down(e.into()))?;
-    let status = match timeout(STALLED, reply(&mut stream, &mut frames)).await {
-        Ok(Ok(Reply::Status(status))) => status,
-        Ok(Ok(other)) => return Err(down(anyhow::anyhow!("answered {other:?} to Status"))),
-        Ok(Err(e)) => return Err(down(e)),
-        Err(_) => return Err(down(anyhow::anyhow!("no answer to Status"))),
-    };
-    if outbox.send(Event::Up { connection, status }).await.is_err() {
-        return Ok(());
-    }
+) -> Result<(), Ended> {
     let (mut read, mut write) = stream.into_split();
     let (asked, mut answered) = (AtomicU64::new(0), 0u64);
     let writer = async {
         while let Some((of, request)) = inbox.recv().await {
             if of == connection {
                 asked.fetch_add(1, Ordering::Relaxed);
-                timeout(STALLED, write.write_all(&encode_request(&request)?)).await??;
+                timeout(STALLED, write.write_all(&encode_request(&request)?)).await.map_err(|_| Ended::Stuck)??;
             }
         }
-        anyhow::Ok(())
+        Ok(())
     };
     let reader = async {
         // Whether a request was already open when the last wait ran out.
@@ -119,7 +147,7 @@ async fn serve(
         loop {
             let reply = match timeout(STALLED / 2, reply(&mut read, &mut frames)).await {
                 Ok(reply) => reply?,
-                Err(_) if late => anyhow::bail!("FastForward stopped answering"),
+                Err(_) if late => return Err(Ended::Silent),
                 Err(_) => {
                     late = asked.load(Ordering::Relaxed) > answered;
                     continue;
@@ -128,7 +156,7 @@ async fn serve(
             answered += 1;
             late = false;
             if outbox.send(Event::Reply { connection, reply }).await.is_err() {
-                return anyhow::Ok(());
+                return Ok(());
             }
         }
     };
@@ -136,18 +164,19 @@ async fn serve(
         ended = writer => ended,
         ended = reader => ended,
     }
-    .map_err(|e| (true, e))
 }
 
 /// Cancel-safe: bytes go into `frames` as they are read.
-async fn reply(stream: &mut (impl AsyncReadExt + Unpin), frames: &mut Deframer) -> anyhow::Result<Reply> {
+async fn reply(stream: &mut (impl AsyncReadExt + Unpin), frames: &mut Deframer) -> Result<Reply, Ended> {
     let mut buffer = vec![0; 16 << 10];
     loop {
         if let Some(reply) = frames.next(VERSION)? {
             return Ok(reply);
         }
         let n = stream.read(&mut buffer).await?;
-        anyhow::ensure!(n > 0, "FastForward closed the connection");
+        if n == 0 {
+            return Err(Ended::Closed);
+        }
         frames.push(&buffer[..n]);
     }
 }
