@@ -30,7 +30,8 @@ pub(crate) struct ControlServer {
 }
 
 impl ControlServer {
-    /// Listens at `path`, readable and writable for the owner alone. A socket left over by a dead process is replaced;
+    /// Listens at `path`, readable and writable for the owner, and the group of the directory where that is set-group-id
+    /// (the CVM programs a label-switching router in a VM of another user). A socket left over by a dead process is replaced;
     /// one that somebody answers on is an error.
     pub(crate) fn bind(path: &Path) -> std::io::Result<Self> {
         if let Ok(there) = std::fs::symlink_metadata(path) {
@@ -43,7 +44,7 @@ impl ControlServer {
             std::fs::remove_file(path)?;
         }
         let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
         listener.set_nonblocking(true)?;
         Ok(Self { listener, path: path.to_owned(), clients: vec![], chunk: vec![0; CHUNK].into_boxed_slice() })
     }
@@ -297,7 +298,7 @@ mod tests {
         assert_eq!(s.clients.len(), MAX_CLIENTS);
         drop(all);
         assert_eq!(ControlServer::bind(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         drop(s);
         drop(UnixListener::bind(&path).unwrap());
         ControlServer::bind(&path).unwrap();
