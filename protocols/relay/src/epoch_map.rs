@@ -1,7 +1,7 @@
 //! Mark and sweep by epoch: the receiver's side of every resync.
 
 use edgeplex_types::Epoch;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 /// A table learnt from a peer that may come back and tell it all again.
 #[derive(Debug, Clone)]
@@ -56,6 +56,12 @@ impl<K: Ord + Clone, V: PartialEq> EpochMap<K, V> {
         self.entries.iter().map(|(k, (_, v))| (k, v))
     }
 
+    /// The keys that follow `after`, or all of them, in order.
+    pub fn keys_after(&self, after: Option<&K>) -> impl Iterator<Item = &K> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range((from, Bound::Unbounded)).map(|(k, _)| k)
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -79,6 +85,7 @@ mod tests {
         assert!(m.insert(Epoch(2), 2, 'x'));
         assert!(m.is_stale(&3, Epoch(2)));
         assert_eq!(m.sweep(Epoch(2)), vec![(3, 'c')]);
+        assert_eq!((m.keys_after(None).count(), m.keys_after(Some(&1)).collect::<Vec<_>>()), (2, vec![&2]));
         assert_eq!(m.iter().map(|(k, v)| (*k, *v)).collect::<Vec<_>>(), vec![(1, 'a'), (2, 'x')]);
     }
 }
