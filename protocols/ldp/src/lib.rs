@@ -1,1 +1,19 @@
-//! Sans-IO LDP engine (RFC 5036).
+//! Sans-IO LDP engine (RFC 5036): downstream unsolicited, liberal retention, ordered control.
+//!
+//! ```text
+//!   Hellos ─► discovery: adjacencies ─► neighbour ─┬─ session (fsm): one TCP connection, Init, KeepAlive
+//!                                                  └─ what it told us: addresses, labels; what it holds of ours
+//!   routes ─► db: FEC by FEC: which next hop is whom, is there a label behind it, which label is ours
+//!                    └─► mappings and withdrawals to neighbours; forwarding() to the daemon; bindings() to disk
+//! ```
+//! Nothing here reads a clock or owns a socket: time is an argument, counted from any fixed moment.
+
+mod config;
+mod engine;
+mod events;
+mod fsm;
+
+pub use config::{Config, Start};
+pub use engine::Ldp;
+pub use events::{Action, BindingView, ConnId, Event, Fec, Forwarding, NeighborView, RemoteView, Routes, Time};
+pub use fsm::State;

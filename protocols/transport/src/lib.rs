@@ -2,7 +2,7 @@
 
 pub mod bfd;
 pub mod bgp;
-
+pub mod ldp;
 pub mod mgmt;
 pub mod relay;
 mod sockopt;

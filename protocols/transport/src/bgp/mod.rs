@@ -8,7 +8,7 @@
 
 mod connection;
 mod listener;
-mod sockopt;
+pub(crate) mod sockopt;
 mod task;
 
 use edgeplex_bgp::{Local, PeerConfig};

@@ -25,7 +25,7 @@ const _: () = assert!(size_of::<Md5Signature>() == 216 && size_of::<libc::sockad
 
 /// Requires the signature with `key` on what comes from and goes to `peer`; `None` takes the requirement back.
 /// On a listener it holds for the connections it accepts.
-pub(super) fn set_md5(socket: BorrowedFd<'_>, peer: IpAddr, key: Option<&str>) -> io::Result<()> {
+pub(crate) fn set_md5(socket: BorrowedFd<'_>, peer: IpAddr, key: Option<&str>) -> io::Result<()> {
     let IpAddr::V4(address) = peer else { return Err(io::Error::from(io::ErrorKind::Unsupported)) };
     let given = key.unwrap_or_default().as_bytes();
     let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "TCP MD5 password is longer than 80 bytes");

@@ -1,0 +1,297 @@
+//! The one task that owns the engine and its sockets.
+
+use super::connection::{self, Connection, Target};
+use super::sockets::{Heard, Hellos, Listener};
+use super::{Command, Event};
+use edgeplex_ldp::{Action, BindingView, Config, ConnId, Event as Engine, Ldp, NeighborView, Start};
+use edgeplex_mgmt::show::{LdpBindingRow, LdpNeighborRow, LdpRemoteBinding};
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::{info, warn};
+
+/// Pause between attempts to listen at an address that is not there yet, and after accept() failed.
+const RETRY: Duration = Duration::from_millis(250);
+/// Datagrams and reads that may wait for the engine.
+const INPUTS: usize = 64;
+/// Most TCP connections at once.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// What the connections tell.
+#[derive(Debug)]
+pub(super) enum Input {
+    Received(ConnId, Vec<u8>),
+    Closed(ConnId, String),
+}
+
+struct Task {
+    ldp: Ldp,
+    /// Moment zero of the engine's time.
+    zero: Instant,
+    config: Config,
+    hellos: Hellos,
+    listener: Listener,
+    connections: HashMap<ConnId, Connection>,
+    connecting: JoinSet<(ConnId, io::Result<TcpStream>)>,
+    /// Connections until their last words are out.
+    lingering: JoinSet<()>,
+    inputs: mpsc::Sender<Input>,
+    accepted: u64,
+    /// What the daemon has not yet taken.
+    backlog: VecDeque<Event>,
+    stopping: bool,
+}
+
+/// Runs until it is shut down or every handle is gone.
+pub(super) async fn run(config: Config, start: Start, mut commands: mpsc::UnboundedReceiver<Command>, events: mpsc::Sender<Event>) {
+    let (heard_sender, mut heard) = mpsc::channel(INPUTS);
+    let (inputs, mut input) = mpsc::channel(INPUTS);
+    let mut task = Task {
+        ldp: Ldp::new(Duration::ZERO, config.clone(), start),
+        zero: Instant::now(),
+        hellos: Hellos::new(heard_sender),
+        listener: Listener::new(config.lsr_id),
+        config,
+        connections: HashMap::new(),
+        connecting: JoinSet::new(),
+        lingering: JoinSet::new(),
+        inputs,
+        accepted: 0,
+        backlog: VecDeque::new(),
+        stopping: false,
+    };
+    let mut done = None;
+    // What a new engine has to say comes with its first event.
+    task.step(Engine::Timer);
+    while !task.stopping {
+        task.listener.try_open();
+        let timer = task.ldp.deadline().map(|at| task.zero + at);
+        let timer = async {
+            match timer {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            command = commands.recv() => done = task.command(command),
+            Some(Heard { interface, source, packet }) = heard.recv() => task.step(Engine::Hello { interface, source, packet }),
+            Some(input) = input.recv() => task.input(input),
+            accepted = task.listener.accept() => task.accept(accepted).await,
+            Some(Ok((conn, result))) = task.connecting.join_next() => task.connected(conn, result),
+            Some(_) = task.lingering.join_next() => {}
+            () = timer => task.step(Engine::Timer),
+            () = sleep(RETRY), if !task.listener.is_open() => {}
+            permit = events.reserve(), if !task.backlog.is_empty() => match (permit, task.backlog.pop_front()) {
+                (Ok(permit), Some(event)) => permit.send(event),
+                // The daemon no longer listens.
+                _ => task.backlog.clear(),
+            },
+        }
+    }
+    task.connections.clear();
+    task.connecting.abort_all();
+    drop((input, task.inputs));
+    // Last words are on their way; each has its own time limit.
+    while task.lingering.join_next().await.is_some() {}
+    if let Some(done) = done {
+        // Whoever waited may have given up.
+        let _ = done.send(());
+    }
+}
+
+impl Task {
+    fn now(&self) -> Duration {
+        self.zero.elapsed()
+    }
+
+    fn command(&mut self, command: Option<Command>) -> Option<tokio::sync::oneshot::Sender<()>> {
+        match command {
+            Some(Command::Configure(config)) => self.configure(config),
+            Some(Command::Interface { name, address, up }) => {
+                self.hellos.interface(&name, up.then_some(address));
+                self.step(Engine::Interface { name, address, up });
+            }
+            Some(Command::Routes(routes)) => self.step(Engine::Routes(routes)),
+            Some(Command::Reset(lsr_id)) => self.step(Engine::Reset { lsr_id }),
+            // Whoever asked may have given up.
+            Some(Command::Neighbors(answer)) => {
+                drop(answer.send(self.ldp.neighbors(self.now()).into_iter().map(neighbor_row).collect()));
+            }
+            Some(Command::Bindings(answer)) => drop(answer.send(self.ldp.lib().into_iter().map(binding_row).collect())),
+            Some(Command::Shutdown { graceful, done }) => {
+                if !graceful {
+                    self.step(Engine::Stop);
+                }
+                self.stopping = true;
+                return Some(done);
+            }
+            None => self.stopping = true,
+        }
+        None
+    }
+
+    fn configure(&mut self, config: Config) {
+        if config == self.config {
+            return;
+        }
+        if config.lsr_id != self.listener.address() {
+            self.listener = Listener::new(config.lsr_id);
+        }
+        self.hellos.retain(|name| config.interfaces.contains(name));
+        self.config = config.clone();
+        self.step(Engine::Configure(config));
+    }
+
+    fn step(&mut self, event: Engine) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for action in self.ldp.handle(self.now(), event) {
+                if let Some(more) = self.act(action) {
+                    events.push_back(more);
+                }
+            }
+        }
+    }
+
+    /// Gives the event that the action brought about at once.
+    fn act(&mut self, action: Action) -> Option<Engine> {
+        match action {
+            Action::SendHello { interface, packet } => self.hellos.send(&interface, &packet),
+            Action::Connect { conn, local, remote, password, gtsm } => {
+                let target = Target { local, remote, password, gtsm };
+                self.connecting.spawn(async move { (conn, connection::connect(target).await) });
+            }
+            Action::Protect { conn } => {
+                if let Some(Err(error)) = self.connections.get(&conn).map(Connection::protect) {
+                    warn!(%error, "cannot set the minimum TTL of an LDP session");
+                }
+            }
+            Action::Key { remote, password } => self.listener.set_key(remote, password),
+            Action::Send { conn, bytes } => {
+                let taken = self.connections.get(&conn).is_none_or(|c| c.send(bytes));
+                if !taken {
+                    self.connections.remove(&conn);
+                    return Some(Engine::Closed { conn, reason: "the neighbour takes nothing".into() });
+                }
+            }
+            Action::Close { conn } => drop(self.connections.remove(&conn)),
+            Action::BindingsChanged => {
+                let bindings = self.ldp.bindings().clone();
+                self.tell(Event::Store(bindings), |e| matches!(e, Event::Store(_)));
+            }
+            Action::ForwardingChanged => {
+                let forwarding = Arc::clone(self.ldp.forwarding());
+                self.tell(Event::Forwarding(forwarding), |e| matches!(e, Event::Forwarding(_)));
+            }
+            Action::SessionUp { lsr_id, interfaces } => {
+                info!(%lsr_id, ?interfaces, "LDP session up");
+                self.backlog.push_back(Event::SessionUp { lsr_id, interfaces });
+            }
+            Action::SessionDown { lsr_id, interfaces, reason } => {
+                info!(%lsr_id, ?interfaces, %reason, "LDP session down");
+                self.backlog.push_back(Event::SessionDown { lsr_id, interfaces, reason });
+            }
+            Action::Synced { interface, synced } => {
+                let about = Arc::clone(&interface);
+                let event = Event::Synced { interface, synced };
+                self.tell(event, |e| matches!(e, Event::Synced { interface, .. } if *interface == about));
+            }
+            Action::Recovered => self.backlog.push_back(Event::Recovered),
+            Action::Log { lsr_id: Some(lsr_id), text } => warn!(%lsr_id, "LDP: {text}"),
+            Action::Log { lsr_id: None, text } => warn!("LDP: {text}"),
+        }
+        None
+    }
+
+    /// In place of an older one of its kind that still waits.
+    fn tell(&mut self, event: Event, same: impl Fn(&Event) -> bool) {
+        self.backlog.retain(|e| !same(e));
+        self.backlog.push_back(event);
+    }
+
+    fn input(&mut self, input: Input) {
+        let (Input::Received(conn, _) | Input::Closed(conn, _)) = &input;
+        // What still comes over a connection that we have closed is read away.
+        if !self.connections.contains_key(conn) {
+            return;
+        }
+        match input {
+            Input::Received(conn, bytes) => self.step(Engine::Received { conn, bytes }),
+            Input::Closed(conn, reason) => {
+                self.connections.remove(&conn);
+                self.step(Engine::Closed { conn, reason });
+            }
+        }
+    }
+
+    fn adopt(&mut self, conn: ConnId, stream: TcpStream) {
+        let (connection, task) = Connection::start(conn, stream, self.inputs.clone());
+        self.connections.insert(conn, connection);
+        self.lingering.spawn(async move {
+            // A task that panicked has closed its socket as well.
+            let _ = task.await;
+        });
+    }
+
+    fn connected(&mut self, conn: ConnId, result: io::Result<TcpStream>) {
+        match result {
+            Ok(stream) => {
+                self.adopt(conn, stream);
+                self.step(Engine::Connected { conn });
+            }
+            Err(error) => self.step(Engine::Closed { conn, reason: error.to_string() }),
+        }
+    }
+
+    async fn accept(&mut self, accepted: io::Result<(TcpStream, IpAddr)>) {
+        match accepted {
+            Ok((stream, IpAddr::V4(remote))) if self.connections.len() < MAX_CONNECTIONS => {
+                self.accepted += 1;
+                let conn = ConnId::Accepted(self.accepted);
+                self.adopt(conn, stream);
+                self.step(Engine::Accepted { conn, remote });
+            }
+            Ok(_) => {}
+            Err(error) => {
+                // Out of descriptors, perhaps: the pause keeps this from spinning.
+                warn!(%error, "cannot accept LDP connections");
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+fn neighbor_row(n: NeighborView) -> LdpNeighborRow {
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    LdpNeighborRow {
+        lsr_id: n.lsr_id,
+        transport_address: n.transport_address,
+        state: n.state.name().to_owned(),
+        up_s: n.up.map(|up| up.as_secs()),
+        interfaces: n.interfaces.iter().map(|i| i.to_string()).collect(),
+        hold_ms: u64::try_from(n.hold.as_millis()).unwrap_or(u64::MAX),
+        keepalive_s: n.keepalive_s,
+        labels_received: count(n.labels_received),
+        labels_sent: count(n.labels_sent),
+        messages_received: n.messages_received,
+        messages_sent: n.messages_sent,
+        resets: n.resets,
+        last_error: n.last_error,
+        stale: n.stale,
+    }
+}
+
+fn binding_row(b: BindingView) -> LdpBindingRow {
+    let remote = |r: edgeplex_ldp::RemoteView| LdpRemoteBinding { lsr_id: r.lsr_id, label: r.label, in_use: r.in_use, stale: r.stale };
+    LdpBindingRow { prefix: b.prefix, local: b.local, remote: b.remote.into_iter().map(remote).collect() }
+}
