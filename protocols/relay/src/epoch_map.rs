@@ -62,6 +62,11 @@ impl<K: Ord + Clone, V: PartialEq> EpochMap<K, V> {
         self.entries.range((from, Bound::Unbounded)).map(|(k, _)| k)
     }
 
+    /// Values to be changed in place, which renews nothing.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.entries.iter_mut().map(|(k, (_, v))| (k, v))
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }
