@@ -2,6 +2,7 @@
 
 mod config;
 mod events;
+pub mod packet;
 mod show;
 
 pub use config::{Algorithm, Authentication, Config, InterfaceConfig, Limits, Network, Timing};
