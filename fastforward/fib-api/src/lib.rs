@@ -65,6 +65,8 @@ pub enum Request {
     Lookup {
         address: IpAddr,
     },
+    /// What each leg of each tunnel took.
+    TunnelCounts,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,6 +197,16 @@ pub enum Reply {
     Lookup {
         found: Option<(IpNet, Target)>,
     },
+    TunnelCounts {
+        rows: Vec<TunnelCount>,
+    },
+}
+
+/// Frames by the legs of a tunnel, in the order of [`Tunnel::legs`]; a leg that is programmed again as it was goes on counting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelCount {
+    pub id: TunnelId,
+    pub legs: Vec<Count>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -290,6 +302,9 @@ impl FibOp {
             Self::Tunnel(t) => t.legs.iter().try_for_each(|leg| {
                 if leg.transport.len() > MAX_TRANSPORT_LABELS {
                     Err(bad("tunnel.legs.transport", leg.transport.len(), "at most 8 labels"))
+                } else if leg.transport.contains(&Label::IMPLICIT_NULL) {
+                    // RFC 3032 §2.1: it is signalled, and never stands in a stack.
+                    Err(bad("tunnel.legs.transport", Label::IMPLICIT_NULL, "a label that can be sent"))
                 } else if usize::from(leg.port) >= MAX_PORTS {
                     Err(bad("tunnel.legs.port", leg.port, "0 to 63"))
                 } else {

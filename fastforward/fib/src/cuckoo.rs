@@ -1,4 +1,4 @@
-//! Exact match: a cuckoo hash from 32-bit keys to 32-bit values in buckets of one cache line.
+//! Exact match: a cuckoo hash to 32-bit values, with 32-bit keys in buckets of one cache line, with 128-bit keys of three.
 //!
 //! ```text
 //! bucket, 64 bytes: 7 keys | 7 values | which are used | how many keys of this bucket live in their other bucket
@@ -9,6 +9,7 @@
 //! out, then the old ones are emptied into them. Keys chosen by somebody who knows the hash cannot make it grow for
 //! ever: it grows by how full it is, never because keys collide in a sparse table.
 
+use crate::key::Key;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 
@@ -23,15 +24,15 @@ const EMPTIED: usize = 4;
 
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(64))]
-struct Bucket {
-    keys: [u32; SLOTS],
+struct Bucket<K> {
+    keys: [K; SLOTS],
     values: [u32; SLOTS],
     used: u8,
     overflowed: u32,
 }
 
-impl Bucket {
-    fn find(&self, key: u32) -> Option<usize> {
+impl<K: Key> Bucket<K> {
+    fn find(&self, key: K) -> Option<usize> {
         let mut hits = 0u8;
         for (i, k) in self.keys.iter().enumerate() {
             hits |= u8::from(*k == key) << i;
@@ -43,7 +44,7 @@ impl Bucket {
         let i = self.used.trailing_ones() as usize;
         (i < SLOTS).then_some(i)
     }
-    fn put(&mut self, i: usize, key: u32, value: u32) {
+    fn put(&mut self, i: usize, key: K, value: u32) {
         self.keys[i] = key;
         self.values[i] = value;
         self.used |= 1 << i;
@@ -51,42 +52,42 @@ impl Bucket {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Table {
-    buckets: Vec<Bucket>,
+struct Table<K> {
+    buckets: Vec<Bucket<K>>,
     seed: u64,
 }
 
 /// What a resize is at.
 #[derive(Debug, Clone)]
-enum Resize {
+enum Resize<K> {
     /// The table to come gets its buckets, so many.
-    LayOut(Table, usize),
+    LayOut(Table<K>, usize),
     /// The former table is emptied from the back; it loses the buckets that are empty only with the last one, since
     /// places depend on their number.
-    Empty(Table, usize),
+    Empty(Table<K>, usize),
 }
 
 /// See the module. An empty table owns no memory.
 #[derive(Debug, Clone)]
-pub struct Cuckoo {
-    table: Table,
-    resize: Option<Box<Resize>>,
-    spill: BTreeMap<u32, u32>,
+pub struct Cuckoo<K = u32> {
+    table: Table<K>,
+    resize: Option<Box<Resize<K>>>,
+    spill: BTreeMap<K, u32>,
     len: usize,
 }
 
-impl Default for Cuckoo {
+impl<K: Key> Default for Cuckoo<K> {
     fn default() -> Self {
         let table = Table { buckets: Vec::new(), seed: RandomState::new().hash_one(0u8) };
         Self { table, resize: None, spill: BTreeMap::new(), len: 0 }
     }
 }
 
-impl Table {
+impl<K: Key> Table<K> {
     /// First and second bucket; the same only while there is one bucket.
-    fn places(&self, key: u32) -> (usize, usize) {
+    fn places(&self, key: K) -> (usize, usize) {
         let n = self.buckets.len() as u64;
-        let h = (u64::from(key) ^ self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let h = key.fold(self.seed);
         let h = (h ^ h >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
         // Multiply-shift maps 32 bits onto 0..n without a division.
         let scale = |x: u64| usize::try_from(((x & 0xffff_ffff) * n) >> 32).unwrap_or(0);
@@ -94,7 +95,7 @@ impl Table {
         if a != b { (a, b) } else { (a, if a + 1 < self.buckets.len() { a + 1 } else { 0 }) }
     }
 
-    fn get(&self, key: u32) -> Option<u32> {
+    fn get(&self, key: K) -> Option<u32> {
         let (a, b) = self.places(key);
         let first = self.buckets.get(a)?;
         if let Some(i) = first.find(key) {
@@ -108,17 +109,17 @@ impl Table {
     }
 
     /// The bucket and the slot of a key.
-    fn find(&self, key: u32) -> Option<(usize, usize)> {
+    fn find(&self, key: K) -> Option<(usize, usize)> {
         let (a, b) = self.places(key);
         [a, b].into_iter().find_map(|at| Some((at, self.buckets.get(at)?.find(key)?)))
     }
 
-    fn replace(&mut self, key: u32, value: u32) -> Option<u32> {
+    fn replace(&mut self, key: K, value: u32) -> Option<u32> {
         let (at, i) = self.find(key)?;
         Some(std::mem::replace(&mut self.buckets[at].values[i], value))
     }
 
-    fn remove(&mut self, key: u32) -> Option<u32> {
+    fn remove(&mut self, key: K) -> Option<u32> {
         let (at, i) = self.find(key)?;
         let first = self.places(key).0;
         if at != first {
@@ -129,7 +130,7 @@ impl Table {
     }
 
     /// Puts a key that is not in the table; gives back the pair left without a place, which need not be the same.
-    fn place(&mut self, mut key: u32, mut value: u32) -> Result<(), (u32, u32)> {
+    fn place(&mut self, mut key: K, mut value: u32) -> Result<(), (K, u32)> {
         for kick in 0..MAX_KICKS {
             let (a, b) = self.places(key);
             for at in [a, b] {
@@ -162,7 +163,7 @@ impl Table {
     }
 }
 
-impl Cuckoo {
+impl<K: Key> Cuckoo<K> {
     pub fn len(&self) -> usize {
         self.len
     }
@@ -172,21 +173,21 @@ impl Cuckoo {
     /// Heap bytes.
     pub fn bytes(&self) -> usize {
         let other = match self.resize.as_deref() {
-            Some(Resize::LayOut(t, _) | Resize::Empty(t, _)) => t.buckets.capacity() * size_of::<Bucket>() + size_of::<Resize>(),
+            Some(Resize::LayOut(t, _) | Resize::Empty(t, _)) => t.buckets.capacity() * size_of::<Bucket<K>>() + size_of::<Resize<K>>(),
             None => 0,
         };
-        // A map node holds up to 11 pairs; 16 bytes a pair is its worst fill.
-        self.table.buckets.capacity() * size_of::<Bucket>() + other + self.spill.len() * 16
+        // A map node holds up to 11 pairs; at its worst it is half full.
+        self.table.buckets.capacity() * size_of::<Bucket<K>>() + other + self.spill.len() * 2 * size_of::<(K, u32)>()
     }
 
-    fn former(&self) -> Option<&Table> {
+    fn former(&self) -> Option<&Table<K>> {
         if let Some(Resize::Empty(t, _)) = self.resize.as_deref() { Some(t) } else { None }
     }
-    fn former_mut(&mut self) -> Option<&mut Table> {
+    fn former_mut(&mut self) -> Option<&mut Table<K>> {
         if let Some(Resize::Empty(t, _)) = self.resize.as_deref_mut() { Some(t) } else { None }
     }
 
-    pub fn get(&self, key: u32) -> Option<u32> {
+    pub fn get(&self, key: K) -> Option<u32> {
         if let Some(v) = self.table.get(key) {
             return Some(v);
         }
@@ -197,7 +198,7 @@ impl Cuckoo {
     }
 
     /// Sets the value of `key`; returns the former one.
-    pub fn insert(&mut self, key: u32, value: u32) -> Option<u32> {
+    pub fn insert(&mut self, key: K, value: u32) -> Option<u32> {
         self.step();
         if let Some(old) = self.table.replace(key, value) {
             return Some(old);
@@ -217,7 +218,7 @@ impl Cuckoo {
         None
     }
 
-    pub fn remove(&mut self, key: u32) -> Option<u32> {
+    pub fn remove(&mut self, key: K) -> Option<u32> {
         self.step();
         let in_tables = self.table.remove(key).or_else(|| self.former_mut()?.remove(key));
         let old = in_tables.or_else(|| self.spill.remove(&key))?;
@@ -232,7 +233,7 @@ impl Cuckoo {
         Some(old)
     }
 
-    fn put(&mut self, key: u32, value: u32) {
+    fn put(&mut self, key: K, value: u32) {
         if let Err((k, v)) = self.table.place(key, value) {
             self.spill.insert(k, v);
         }
@@ -288,14 +289,15 @@ mod tests {
     use super::*;
     use proptest::{collection::vec, prelude::*};
     use std::collections::HashMap;
+    use std::hash::Hash;
 
     #[test]
     fn a_bucket_is_one_cache_line_and_nothing_costs_nothing() {
-        assert_eq!(size_of::<Bucket>(), 64);
-        assert_eq!(Cuckoo::default().bytes(), 0);
+        assert_eq!((size_of::<Bucket<u32>>(), size_of::<Bucket<u128>>()), (64, 192));
+        assert_eq!(Cuckoo::<u32>::default().bytes(), 0);
     }
 
-    fn pairs(c: &Cuckoo) -> HashMap<u32, u32> {
+    fn pairs<K: Key + Hash>(c: &Cuckoo<K>) -> HashMap<K, u32> {
         let tables = [Some(&c.table), c.former()];
         let buckets = tables.into_iter().flatten().flat_map(|t| &t.buckets);
         let placed = buckets.flat_map(|b| (0..SLOTS).filter(|i| b.used >> i & 1 == 1).map(|i| (b.keys[i], b.values[i])));
@@ -304,7 +306,7 @@ mod tests {
 
     /// Every key lies in one of its buckets, and every bucket's counter of overflow is right: in a table that is
     /// being emptied not too low.
-    fn sound(c: &Cuckoo) -> bool {
+    fn sound<K: Key + Hash>(c: &Cuckoo<K>) -> bool {
         for (t, exact) in [(Some(&c.table), true), (c.former(), false)] {
             let Some(t) = t else { continue };
             let mut overflowed = vec![0u32; t.buckets.len()];
@@ -325,7 +327,7 @@ mod tests {
     proptest! {
         #[test]
         fn behaves_as_a_map(before in 0u32..2000, ops in vec((0u8..8, 0u32..2400, any::<u32>()), 1..2000)) {
-            let (mut c, mut m) = (Cuckoo::default(), HashMap::new());
+            let (mut c, mut m) = (Cuckoo::<u32>::default(), HashMap::new());
             // Enough that some cases begin in the middle of a resize.
             for key in (0..before).map(|k| k.wrapping_mul(0x0100_0101)) {
                 c.insert(key, key);
@@ -343,19 +345,35 @@ mod tests {
             prop_assert!(sound(&c));
             prop_assert_eq!(pairs(&c), m);
         }
+
+        /// The same with 128 bits, in which the keys differ in either half.
+        #[test]
+        fn behaves_as_a_map_of_long_keys(ops in vec((0u8..8, 0u128..600, any::<bool>(), any::<u32>()), 1..1500)) {
+            let (mut c, mut m) = (Cuckoo::default(), HashMap::new());
+            for (op, key, high, value) in ops {
+                let key = if high { key << 64 } else { key };
+                match op {
+                    0..6 => prop_assert_eq!(c.insert(key, value), m.insert(key, value)),
+                    6 => prop_assert_eq!(c.remove(key), m.remove(&key)),
+                    _ => prop_assert_eq!(c.get(key), m.get(&key).copied()),
+                }
+            }
+            prop_assert!(sound(&c));
+            prop_assert_eq!(pairs(&c), m);
+        }
     }
 
     /// Buckets whose keys a change has moved, and buckets it has laid out.
     #[test]
     fn no_change_rehashes_more_than_a_few_buckets_and_all_keys_are_found_meanwhile() {
-        let mut c = Cuckoo::default();
-        let progress = |c: &Cuckoo| match c.resize.as_deref() {
+        let mut c = Cuckoo::<u32>::default();
+        let progress = |c: &Cuckoo<u32>| match c.resize.as_deref() {
             Some(Resize::LayOut(t, _)) => (c.table.seed, t.buckets.len(), usize::MAX),
             Some(Resize::Empty(t, left)) => (t.seed, c.table.buckets.len(), *left),
             None => (c.table.seed, 0, 0),
         };
         let (mut resizes, mut fullest, mut before) = (0, 0, progress(&c));
-        let mut follow = |c: &Cuckoo| {
+        let mut follow = |c: &Cuckoo<u32>| {
             let now = progress(c);
             if c.table.buckets.len() > 2 * SMALL {
                 assert!(now.1.saturating_sub(before.1) <= LAID_OUT || now.0 != before.0);
@@ -386,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_hosts_fill_most_of_the_table() {
-        let mut c = Cuckoo::default();
+        let mut c = Cuckoo::<u32>::default();
         for i in 0..100_000u32 {
             c.insert(i << 3, i);
         }
@@ -402,7 +420,7 @@ mod tests {
     /// proportion to their number and are all found.
     #[test]
     fn colliding_keys_spill_and_stay_right() {
-        let mut c = Cuckoo::default();
+        let mut c = Cuckoo::<u32>::default();
         c.table.buckets = vec![Bucket::default(); 1000];
         let want = c.table.places(1);
         let keys: Vec<u32> = (0..u32::MAX).filter(|k| c.table.places(*k) == want).take(30).collect();

@@ -1,7 +1,7 @@
-//! The routes of one VRF: every route by its exact prefix, and the structures that answer for addresses.
+//! The routes of one family in one VRF: every route by its exact prefix, and the structures that answer for addresses.
 //!
 //! ```text
-//! address → hosts (cuckoo, /32 exactly) → trie (longest of /9 to /31) → short (longest of /0 to /8) → target
+//! address → hosts (cuckoo, /32 or /128 exactly) → trie (longest from /9 on) → short (longest of /0 to /8) → target
 //! prefix  → exact (ordered) → target, generation of the snapshot that last renewed it
 //! ```
 //! The ordered table tells the parent of a removed route, is swept from a cursor, and is dumped from any prefix on.
@@ -9,14 +9,15 @@
 //! 256 slots of its own small trie, and nothing here is ever rebuilt or rehashed in one go.
 
 use crate::cuckoo::Cuckoo;
+use crate::key::Key;
 use crate::trie::{Leaf, MAX_TARGETS, Trie};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 /// A route's address, prefix length and target.
-pub type Row = (u32, u8, u32);
+pub type Row<K> = (K, u8, u32);
 /// A route's address and prefix length.
-pub type Key = (u32, u8);
+pub type Prefix<K> = (K, u8);
 
 const TARGET: u32 = MAX_TARGETS - 1;
 /// Prefixes up to this length stay out of the trie.
@@ -43,21 +44,23 @@ struct Entry {
     renewed: Generation,
 }
 
-#[derive(Debug, Default)]
-pub struct Routes {
-    hosts: Cuckoo,
+#[derive(Debug)]
+pub struct Routes<K = u32> {
+    hosts: Cuckoo<K>,
     trie: Trie,
     short: Trie,
     /// Routes in the trie.
     in_trie: usize,
-    exact: BTreeMap<Key, Entry>,
+    exact: BTreeMap<Prefix<K>, Entry>,
 }
 
-fn mask(len: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0)
+impl<K: Key> Default for Routes<K> {
+    fn default() -> Self {
+        Self { hosts: Cuckoo::default(), trie: Trie::default(), short: Trie::default(), in_trie: 0, exact: BTreeMap::new() }
+    }
 }
 
-impl Routes {
+impl<K: Key> Routes<K> {
     pub fn len(&self) -> usize {
         self.exact.len()
     }
@@ -65,47 +68,47 @@ impl Routes {
         self.exact.is_empty()
     }
 
-    pub fn lookup(&self, address: u32) -> Option<Leaf> {
+    pub fn lookup(&self, address: K) -> Option<Leaf> {
         if !self.hosts.is_empty()
             && let Some(target) = self.hosts.get(address)
         {
-            return Some(Leaf { len: 32, target });
+            return Some(Leaf { len: K::BITS, target });
         }
         self.trie.lookup(address).or_else(|| self.short.lookup(address))
     }
 
     /// [`Routes::lookup`] of each address; stops at the shorter of the two slices.
-    pub fn lookup_burst(&self, addresses: &[u32], out: &mut [Option<Leaf>]) {
+    pub fn lookup_burst(&self, addresses: &[K], out: &mut [Option<Leaf>]) {
         self.trie.lookup_burst(addresses, out);
         for (a, o) in addresses.iter().zip(out) {
             if !self.hosts.is_empty()
                 && let Some(target) = self.hosts.get(*a)
             {
-                *o = Some(Leaf { len: 32, target });
+                *o = Some(Leaf { len: K::BITS, target });
             } else if o.is_none() {
                 *o = self.short.lookup(*a);
             }
         }
     }
 
-    pub fn get(&self, address: u32, len: u8) -> Option<u32> {
+    pub fn get(&self, address: K, len: u8) -> Option<u32> {
         self.exact.get(&(address, len)).map(|e| e.target)
     }
 
     /// Sets the target of a prefix, as renewed in this generation, and returns the former target. Host bits are ignored.
-    pub fn insert(&mut self, address: u32, len: u8, target: u32, renewed: Generation) -> Option<u32> {
-        let (len, target) = (len.min(32), target & TARGET);
-        let address = address & mask(len);
+    pub fn insert(&mut self, address: K, len: u8, target: u32, renewed: Generation) -> Option<u32> {
+        let (len, target) = (len.min(K::BITS), target & TARGET);
+        let address = address & K::mask(len);
         let old = self.exact.insert((address, len), Entry { target, renewed }).map(|e| e.target);
         if old == Some(target) {
             return old;
         }
         let leaf = Leaf { len, target };
         match len {
-            32.. => {
+            0..=SHORT => self.short.insert(address, leaf),
+            _ if len == K::BITS => {
                 self.hosts.insert(address, target);
             }
-            0..=SHORT => self.short.insert(address, leaf),
             _ => {
                 self.in_trie += usize::from(old.is_none());
                 self.trie.insert(address, leaf);
@@ -116,15 +119,15 @@ impl Routes {
     }
 
     /// Takes the route of exactly this prefix out; returns its target.
-    pub fn remove(&mut self, address: u32, len: u8) -> Option<u32> {
-        let len = len.min(32);
-        let address = address & mask(len);
+    pub fn remove(&mut self, address: K, len: u8) -> Option<u32> {
+        let len = len.min(K::BITS);
+        let address = address & K::mask(len);
         let old = self.exact.remove(&(address, len))?.target;
         match len {
-            32.. => {
+            0..=SHORT => self.short.remove(address, len, self.parent(address, len)),
+            _ if len == K::BITS => {
                 self.hosts.remove(address);
             }
-            0..=SHORT => self.short.remove(address, len, self.parent(address, len)),
             _ => {
                 self.in_trie -= 1;
                 self.trie.remove(address, len, self.parent(address, len).filter(|l| l.len > SHORT));
@@ -136,7 +139,13 @@ impl Routes {
 
     /// Looks at no more than `limit` routes behind `after`, removes those last renewed before `since` and hands the
     /// target of each to `gone`. Returns where to go on, or `None` at the end, and how many were looked at.
-    pub fn sweep(&mut self, after: Option<Key>, limit: usize, since: Generation, mut gone: impl FnMut(u32)) -> (Option<Key>, usize) {
+    pub fn sweep(
+        &mut self,
+        after: Option<Prefix<K>>,
+        limit: usize,
+        since: Generation,
+        mut gone: impl FnMut(u32),
+    ) -> (Option<Prefix<K>>, usize) {
         let mut stale = Vec::new();
         let (mut last, mut seen) = (None, 0);
         for (key, entry) in self.behind(after).take(limit) {
@@ -154,13 +163,13 @@ impl Routes {
     }
 
     /// At most `limit` routes in prefix order behind `after`, and whether there are more.
-    pub fn page(&self, after: Option<Key>, limit: usize) -> (Vec<Row>, bool) {
+    pub fn page(&self, after: Option<Prefix<K>>, limit: usize) -> (Vec<Row<K>>, bool) {
         let mut behind = self.behind(after);
         let rows = behind.by_ref().take(limit).map(|(k, e)| (k.0, k.1, e.target)).collect();
         (rows, behind.next().is_some())
     }
 
-    fn behind(&self, after: Option<Key>) -> impl Iterator<Item = (&Key, &Entry)> {
+    fn behind(&self, after: Option<Prefix<K>>) -> impl Iterator<Item = (&Prefix<K>, &Entry)> {
         self.exact.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
     }
 
@@ -168,21 +177,20 @@ impl Routes {
     pub fn bytes(&self) -> (usize, usize) {
         let lookup = self.trie.bytes() + self.short.bytes() + self.hosts.bytes();
         // Nodes of a B-tree are half full at worst.
-        (lookup, self.exact.len() * 2 * size_of::<(Key, Entry)>())
+        (lookup, self.exact.len() * 2 * size_of::<(Prefix<K>, Entry)>())
     }
 
     /// The longest route shorter than `len` over `address`.
-    fn parent(&self, address: u32, len: u8) -> Option<Leaf> {
+    fn parent(&self, address: K, len: u8) -> Option<Leaf> {
         // Every route over `address` comes before it in the order. The one just before either is over it, or tells
         // by the bits they share how long a route over both can be: none in between is longer.
         let mut longest = len.checked_sub(1)?;
         loop {
-            let (&(a, l), e) = self.exact.range(..=(address & mask(longest), longest)).next_back()?;
-            if a == address & mask(l) {
+            let (&(a, l), e) = self.exact.range(..=(address & K::mask(longest), longest)).next_back()?;
+            if a == address & K::mask(l) {
                 return Some(Leaf { len: l, target: e.target });
             }
-            let shared = u8::try_from((a ^ address).leading_zeros()).unwrap_or(0);
-            longest = shared.min(longest.checked_sub(1)?);
+            longest = a.shared(address).min(longest.checked_sub(1)?);
         }
     }
 }
@@ -199,7 +207,7 @@ mod tests {
 
     impl Model {
         fn lookup(&self, a: u32) -> Option<Leaf> {
-            let over = self.0.iter().filter(|((p, l), _)| a & mask(*l) == *p);
+            let over = self.0.iter().filter(|((p, l), _)| a & u32::mask(*l) == *p);
             over.max_by_key(|((_, l), _)| *l).map(|((_, len), target)| Leaf { len: *len, target: *target })
         }
     }
@@ -221,7 +229,7 @@ mod tests {
             let (mut r, mut m) = (Routes::default(), Model::default());
             let mut wide = 0;
             for (op, a, len, target) in ops {
-                let a = a & mask(len);
+                let a = a & u32::mask(len);
                 if op == 0 {
                     // As if many others came or went: the root changes its shape, and back with the next one.
                     (r.in_trie, wide) = if wide == 0 { (r.in_trie + (1 << 20), 1 << 20) } else { (r.in_trie - wide, 0) };
@@ -231,7 +239,7 @@ mod tests {
                 } else {
                     prop_assert_eq!(r.insert(a, len, target, G), m.0.insert((a, len), target));
                 }
-                for probe in [a, a | !mask(len), a.wrapping_sub(1), (a | !mask(len)).wrapping_add(1)] {
+                for probe in [a, a | !u32::mask(len), a.wrapping_sub(1), (a | !u32::mask(len)).wrapping_add(1)] {
                     prop_assert_eq!(r.lookup(probe), m.lookup(probe));
                 }
             }
@@ -265,8 +273,8 @@ mod tests {
             let mut renewed = BTreeMap::new();
             let mut put = |r: &mut Routes, m: &mut Model, a: u32, len: u8, g: u32| {
                 r.insert(a, len, g, Generation(g.wrapping_sub(1)));
-                m.0.insert((a & mask(len), len), g);
-                renewed.insert((a & mask(len), len), g);
+                m.0.insert((a & u32::mask(len), len), g);
+                renewed.insert((a & u32::mask(len), len), g);
             };
             // Generation u32::MAX was left unfinished, 0 before the one that ends: 1.
             for g in 0..3 {
@@ -282,7 +290,7 @@ mod tests {
                 let to = next.unwrap_or((u32::MAX, 33));
                 m.0.retain(|k, g| *g >= 2 || *k > to);
                 for (a, len, _) in &old {
-                    for probe in [*a, *a | !mask(*len), (*a & mask(*len)).wrapping_sub(1)] {
+                    for probe in [*a, *a | !u32::mask(*len), (*a & u32::mask(*len)).wrapping_sub(1)] {
                         prop_assert_eq!(r.lookup(probe), m.lookup(probe));
                     }
                 }
@@ -293,7 +301,7 @@ mod tests {
                     if add {
                         put(&mut r, &mut m, a, len, 2 + u32::from(len & 1));
                     } else {
-                        prop_assert_eq!(r.remove(a, len), m.0.remove(&(a & mask(len), len)));
+                        prop_assert_eq!(r.remove(a, len), m.0.remove(&(a & u32::mask(len), len)));
                     }
                 }
             }

@@ -1,7 +1,7 @@
-//! Longest-prefix match for IPv4: a trie of 8-bit strides whose nodes hold runs.
+//! Longest-prefix match for IPv4 and IPv6: a trie of 8-bit strides whose nodes hold runs.
 //!
 //! ```text
-//! fewer than 32,768 routes: 8-8-8-8          from there on: 16-8-8, its root a plain array
+//! fewer than 32,768 routes: 8-8-8-8-…        from there on: 16-8-8-…, its root a plain array
 //! node: 256-bit map, bit i set where slot i differs from slot i-1 │ values: one word a run
 //!       slot i → values[base + (set bits in 0..=i) - 1]           → child, or (prefix length, target)
 //! ```
@@ -10,6 +10,7 @@
 //! route is put in or taken out by repainting the slots it covers, and nothing is ever rebuilt: the root changes its
 //! shape by copying 2^16 words, and free room between runs is squeezed out a few runs at each change.
 
+use crate::key::Key;
 use values::Values;
 
 mod values;
@@ -22,23 +23,24 @@ pub struct Leaf {
 }
 
 /// Targets are numbered below this.
-pub const MAX_TARGETS: u32 = 1 << 25;
+pub const MAX_TARGETS: u32 = 1 << TARGET_BITS;
+const TARGET_BITS: u32 = 23;
 
 /// From how many routes on the root is an array of 2^16, and below how many it is a node again.
 const WIDE_FROM: usize = 32_768;
 const NARROW_BELOW: usize = 16_384;
 
-/// A slot's value: 0 no route; top bit a child's number; else prefix length + 1 (6 bits), target (25 bits).
+/// A slot's value: 0 no route; top bit a child's number; else prefix length + 1 (8 bits), target (23 bits).
 type Word = u32;
 const CHILD: Word = 1 << 31;
 const NONE: Word = 0;
 
 fn word(leaf: Leaf) -> Word {
-    (u32::from(leaf.len) + 1) << 25 | leaf.target & (MAX_TARGETS - 1)
+    (u32::from(leaf.len) + 1) << TARGET_BITS | leaf.target & (MAX_TARGETS - 1)
 }
 
 fn leaf(w: Word) -> Option<Leaf> {
-    let len = u8::try_from(w >> 25 & 0x3f).unwrap_or(0);
+    let len = u8::try_from(w >> TARGET_BITS & 0xff).unwrap_or(0);
     (w != NONE).then(|| Leaf { len: len.wrapping_sub(1), target: w & (MAX_TARGETS - 1) })
 }
 
@@ -64,16 +66,16 @@ impl Node {
 
 /// Which leaves a repaint replaces: those of prefixes no longer than the new one, or those of the one that goes.
 #[derive(Debug, Clone, Copy)]
-struct Paint {
-    address: u32,
+struct Paint<K> {
+    address: K,
     len: u8,
     shortest: u32,
     new: Word,
 }
 
-impl Paint {
+impl<K> Paint<K> {
     fn over(&self, w: Word) -> Word {
-        let len_plus_1 = w >> 25;
+        let len_plus_1 = w >> TARGET_BITS;
         if len_plus_1 >= self.shortest && len_plus_1 <= u32::from(self.len) + 1 { self.new } else { w }
     }
 }
@@ -122,35 +124,35 @@ pub struct Trie {
 }
 
 impl Trie {
-    pub fn lookup(&self, address: u32) -> Option<Leaf> {
-        let (mut w, mut shift) = self.start(address);
+    pub fn lookup<K: Key>(&self, address: K) -> Option<Leaf> {
+        let (mut w, mut depth) = self.start(address);
         while w & CHILD != 0 {
-            w = self.step(w, address, shift);
-            shift = shift.wrapping_sub(8);
+            w = self.step(w, address, depth);
+            depth = depth.wrapping_add(8);
         }
         leaf(w)
     }
 
     /// [`Trie::lookup`] of each address, one level at a time so that their cache misses overlap.
     /// Stops at the shorter of the two slices.
-    pub fn lookup_burst(&self, addresses: &[u32], out: &mut [Option<Leaf>]) {
+    pub fn lookup_burst<K: Key>(&self, addresses: &[K], out: &mut [Option<Leaf>]) {
         for (addresses, out) in addresses.chunks(32).zip(out.chunks_mut(32)) {
             let mut words = [NONE; 32];
-            let mut shift = 0;
+            let mut depth = 0u8;
             let mut pending = false;
             for (w, a) in words.iter_mut().zip(addresses) {
-                (*w, shift) = self.start(*a);
+                (*w, depth) = self.start(*a);
                 pending |= *w & CHILD != 0;
             }
             while pending {
                 pending = false;
                 for (w, a) in words.iter_mut().zip(addresses) {
                     if *w & CHILD != 0 {
-                        *w = self.step(*w, *a, shift);
+                        *w = self.step(*w, *a, depth);
                         pending |= *w & CHILD != 0;
                     }
                 }
-                shift = shift.wrapping_sub(8);
+                depth = depth.wrapping_add(8);
             }
             for (o, w) in out.iter_mut().zip(words) {
                 *o = leaf(w);
@@ -158,25 +160,26 @@ impl Trie {
         }
     }
 
-    fn start(&self, address: u32) -> (Word, u32) {
+    /// The root's word, and how many bits it has used up.
+    fn start<K: Key>(&self, address: K) -> (Word, u8) {
         match &self.wide {
-            Some(wide) => (wide.get((address >> 16) as usize).copied().unwrap_or(NONE), 8),
-            None => (self.top, 24),
+            Some(wide) => (wide.get(place(address)).copied().unwrap_or(NONE), 16),
+            None => (self.top, 0),
         }
     }
 
-    fn step(&self, w: Word, address: u32, shift: u32) -> Word {
+    fn step<K: Key>(&self, w: Word, address: K, depth: u8) -> Word {
         let Some(node) = self.nodes.get((w & !CHILD) as usize) else { return NONE };
-        self.values.words.get(node.position(slot(address, shift))).copied().unwrap_or(NONE)
+        self.values.words.get(node.position(address.octet(depth))).copied().unwrap_or(NONE)
     }
 
     /// Puts a route in, or changes its target. `address` has no bits beyond `leaf.len`.
-    pub fn insert(&mut self, address: u32, leaf: Leaf) {
+    pub fn insert<K: Key>(&mut self, address: K, leaf: Leaf) {
         self.repaint(Paint { address, len: leaf.len, shortest: 0, new: word(leaf) });
     }
 
     /// Takes the route of this length out; `parent` is the longest shorter prefix over it.
-    pub fn remove(&mut self, address: u32, len: u8, parent: Option<Leaf>) {
+    pub fn remove<K: Key>(&mut self, address: K, len: u8, parent: Option<Leaf>) {
         let new = parent.map_or(NONE, word);
         self.repaint(Paint { address, len, shortest: u32::from(len) + 1, new });
     }
@@ -232,9 +235,9 @@ impl Trie {
             + self.values.bytes()
     }
 
-    fn repaint(&mut self, p: Paint) {
+    fn repaint<K: Key>(&mut self, p: Paint<K>) {
         if let Some(mut wide) = self.wide.take() {
-            let first = (p.address >> 16) as usize;
+            let first = place(p.address);
             let last = if p.len >= 16 { first } else { first | (0xffff >> p.len) };
             for w in wide.get_mut(first..=last).unwrap_or_default() {
                 *w = self.paint(*w, 16, p);
@@ -248,7 +251,7 @@ impl Trie {
 
     /// Repaints what lies behind `w`, which stands for the `depth` bits it shares with the painted prefix
     /// or, once those are all of the prefix, lies wholly under it. Returns what must stand in its place.
-    fn paint(&mut self, w: Word, depth: u8, p: Paint) -> Word {
+    fn paint<K: Key>(&mut self, w: Word, depth: u8, p: Paint<K>) -> Word {
         let below = p.len <= depth;
         if below && w & CHILD == 0 {
             return p.over(w);
@@ -259,7 +262,7 @@ impl Trie {
         let (first, last) = if below {
             (0, 255)
         } else {
-            let at = usize::from(slot(p.address, 24 - u32::from(depth)));
+            let at = usize::from(p.address.octet(depth));
             let rest = (depth + 8).saturating_sub(p.len);
             (at, at | ((1usize << rest) - 1))
         };
@@ -347,8 +350,9 @@ impl Trie {
     }
 }
 
-fn slot(address: u32, shift: u32) -> u8 {
-    address.wrapping_shr(shift).to_be_bytes()[3]
+/// Of an address in the wide root.
+fn place<K: Key>(address: K) -> usize {
+    usize::from(u16::from_be_bytes([address.octet(0), address.octet(8)]))
 }
 
 /// Vec doubles when it is full; a FIB of a million routes should not carry half its size as reserve.
