@@ -4,6 +4,11 @@ use crate::{as_path::AsPath, error::Fatal};
 use edgeplex_types::RouteTarget;
 use std::net::Ipv4Addr;
 
+/// RFC 9494 §4.6: the route is long stale, and least preferred.
+pub const LLGR_STALE: u32 = 0xffff_0006;
+/// RFC 9494 §4.6: the route is not to be kept when it is long stale.
+pub const NO_LLGR: u32 = 0xffff_0007;
+
 /// ORIGIN (RFC 4271 §5.1.1), best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Origin {
@@ -46,6 +51,8 @@ pub struct Attributes {
     pub ext_communities: Vec<[u8; 8]>,
     /// RFC 8092.
     pub large_communities: Vec<[u32; 3]>,
+    /// Only to Customer (RFC 9234 §5): the AS that sent the route downwards or sidewards.
+    pub only_to_customer: Option<u32>,
     pub unknown: Vec<UnknownAttribute>,
 }
 
@@ -85,7 +92,15 @@ pub(crate) mod code {
     pub(crate) const EXT_COMMUNITIES: u8 = 16;
     pub(crate) const AS4_PATH: u8 = 17;
     pub(crate) const AS4_AGGREGATOR: u8 = 18;
+    pub(crate) const PMSI_TUNNEL: u8 = 22;
+    pub(crate) const TUNNEL_ENCAPSULATION: u8 = 23;
+    pub(crate) const TRAFFIC_ENGINEERING: u8 = 24;
+    pub(crate) const IPV6_EXT_COMMUNITIES: u8 = 25;
+    pub(crate) const AIGP: u8 = 26;
     pub(crate) const LARGE_COMMUNITY: u8 = 32;
+    pub(crate) const ONLY_TO_CUSTOMER: u8 = 35;
+    pub(crate) const PREFIX_SID: u8 = 40;
+    pub(crate) const ATTR_SET: u8 = 128;
 
     /// A name for the log.
     pub(crate) fn name(code: u8) -> &'static str {
@@ -105,7 +120,15 @@ pub(crate) mod code {
             EXT_COMMUNITIES => "EXTENDED_COMMUNITIES",
             AS4_PATH => "AS4_PATH",
             AS4_AGGREGATOR => "AS4_AGGREGATOR",
+            PMSI_TUNNEL => "PMSI_TUNNEL",
+            TUNNEL_ENCAPSULATION => "TUNNEL_ENCAPSULATION",
+            TRAFFIC_ENGINEERING => "TRAFFIC_ENGINEERING",
+            IPV6_EXT_COMMUNITIES => "IPV6_EXTENDED_COMMUNITIES",
+            AIGP => "AIGP",
             LARGE_COMMUNITY => "LARGE_COMMUNITY",
+            ONLY_TO_CUSTOMER => "ONLY_TO_CUSTOMER",
+            PREFIX_SID => "PREFIX_SID",
+            ATTR_SET => "ATTR_SET",
             _ => UNKNOWN,
         }
     }

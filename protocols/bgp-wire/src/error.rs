@@ -1,6 +1,6 @@
 //! What can be wrong with a message, where, and what must follow from it (RFC 4271 §6, RFC 7606 §2).
 
-use crate::{Notification, nlri::Family};
+use crate::{Family, Notification};
 
 /// Why a field was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -5,6 +5,8 @@ use crate::{Cause, DecodeError, Fatal, Notification, notification::Code};
 pub const HEADER_LEN: usize = 19;
 /// Longest message, header included (RFC 4271 §4).
 pub const MAX_MESSAGE: usize = 4096;
+/// The same once both sides have agreed on it (RFC 8654 §3).
+pub const MAX_EXTENDED_MESSAGE: usize = 65535;
 const MARKER: [u8; 16] = [0xff; 16];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +60,15 @@ impl Frame<'_> {
     }
 }
 
-/// Cuts the first message off a stream. `None` until it is whole; an error is final for the connection. The header
-/// is checked as soon as it is there, so that never more than [`MAX_MESSAGE`] bytes need be kept.
+/// [`frame_within`] the length that any peer may send.
 pub fn frame(stream: &[u8]) -> Result<Option<Frame<'_>>, Fatal> {
+    frame_within(stream, MAX_MESSAGE)
+}
+
+/// Cuts the first message off a stream. `None` until it is whole; an error is final for the connection. The header
+/// is checked as soon as it is there, so that never more than `limit` bytes need be kept: [`MAX_MESSAGE`] or
+/// [`MAX_EXTENDED_MESSAGE`].
+pub fn frame_within(stream: &[u8], limit: usize) -> Result<Option<Frame<'_>>, Fatal> {
     let fatal = |offset, field, cause, subcode, data: &[u8]| Fatal {
         notification: Notification::new(Code::MessageHeader, subcode, data),
         error: DecodeError { offset, field, cause },
@@ -73,14 +81,16 @@ pub fn frame(stream: &[u8]) -> Result<Option<Frame<'_>>, Fatal> {
     let Some(header) = stream.first_chunk::<HEADER_LEN>() else { return Ok(None) };
     let length = [header[16], header[17]];
     let len = usize::from(u16::from_be_bytes(length));
-    if !(HEADER_LEN..=MAX_MESSAGE).contains(&len) {
-        return Err(fatal(16, "length", Cause::Length { got: len, want: "19 to 4096" }, 2, &length));
+    if !(HEADER_LEN..=limit).contains(&len) {
+        return Err(fatal(16, "length", Cause::Length { got: len, want: "19 to what was agreed on" }, 2, &length));
     }
     let Some(kind) = MessageType::from_number(header[18]) else {
         return Err(fatal(18, "type", Cause::Value(header[18].into()), 3, &[header[18]]));
     };
     let (least, only) = kind.length();
-    if len < least || only && len != least {
+    // RFC 8654 §4: OPEN and KEEPALIVE stay as they were.
+    let long_open = kind == MessageType::Open && len > MAX_MESSAGE;
+    if len < least || only && len != least || long_open {
         return Err(fatal(16, "length", Cause::Length { got: len, want: "as the type requires" }, 2, &length));
     }
     Ok(stream.get(HEADER_LEN..len).map(|body| Frame { kind, body }))
@@ -94,7 +104,7 @@ pub(crate) fn start(out: &mut Vec<u8>, kind: MessageType) {
 
 /// Completes the message that began at `base`.
 pub(crate) fn finish(out: &mut [u8], base: usize) {
-    // Every composer keeps below MAX_MESSAGE.
+    // Every composer keeps below MAX_EXTENDED_MESSAGE.
     let len = u16::try_from(out.len() - base).unwrap_or(u16::MAX).to_be_bytes();
     if let Some(slot) = out.get_mut(base + 16..base + 18) {
         slot.copy_from_slice(&len);
@@ -142,5 +152,11 @@ mod tests {
         assert_eq!(error(&header(28, 1)), (1, 2, vec![0, 28]));
         assert_eq!(error(&header(22, 2)), (1, 2, vec![0, 22]));
         assert_eq!(error(&header(19, 9)), (1, 3, vec![9]));
+    }
+
+    #[test]
+    fn long_messages_once_agreed_on_but_no_long_open() {
+        assert_eq!(frame_within(&header(65535, 2), MAX_EXTENDED_MESSAGE), Ok(None));
+        assert_eq!(frame_within(&header(4097, 1), MAX_EXTENDED_MESSAGE).unwrap_err().notification.subcode, 2);
     }
 }

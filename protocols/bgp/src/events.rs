@@ -1,6 +1,6 @@
 //! What goes into a [`crate::Peer`] and what comes out.
 
-use edgeplex_bgp_wire::{Attributes, Family, Nlri, NlriKey, Notification};
+use edgeplex_bgp_wire::{Attributes, Family, Notification, Reach, Unreach};
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -22,10 +22,12 @@ pub enum Event<'a> {
     Stop(Option<&'a Notification>),
     /// The operator resets it (Cease/4); it comes back.
     Reset,
-    /// A connection asked for by [`Action::Connect`] stands.
-    Connected(ConnId),
-    /// The peer connected to us. [`Action::Adopt`] takes the connection; otherwise it is to be closed.
-    Accepted,
+    /// BFD says that the way to the peer is broken (RFC 9384: Cease/10); its routes go at once, and it is tried again.
+    BfdDown,
+    /// A connection asked for by [`Action::Connect`] stands, with this address of ours.
+    Connected(ConnId, IpAddr),
+    /// The peer connected to this address of ours. [`Action::Adopt`] takes the connection; otherwise it is to be closed.
+    Accepted(IpAddr),
     Received(ConnId, &'a [u8]),
     /// A connection failed or ended, and why.
     Closed(ConnId, &'a str),
@@ -35,6 +37,17 @@ pub enum Event<'a> {
     Timer,
     /// Ask for all routes of a family again.
     Refresh(Family),
+}
+
+/// The peer's routes stay as stale (RFC 4724 §4.2): until the End-of-RIB of its next session, or until the times are over.
+/// Routes of families that do not stay were reported as unreachable before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Graceful {
+    /// The peer must be back within this time, seconds.
+    pub stale_s: u32,
+    /// If it is not, routes go on as least preferred ones for so long (RFC 9494 §4.2), seconds: see
+    /// [`crate::decision::long_lived_stale`]. 0: they go.
+    pub llgr_stale_s: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,19 +62,24 @@ pub enum Action {
     Up {
         router_id: Ipv4Addr,
         peer_has_gr: bool,
+        /// It has just started again (R bit): whoever waits for everybody's End-of-RIB does not wait for this one's (RFC 4724 §4.1).
+        restarted: bool,
         families: Vec<Family>,
+        /// Stale routes of these families may stay until End-of-RIB; those of others go now (RFC 4724 §4.2: no F bit).
+        preserved: Vec<Family>,
     },
-    /// `graceful`: the peer's routes stay as stale (RFC 4724 §4.2).
     Down {
         reason: String,
-        graceful: bool,
+        graceful: Option<Graceful>,
     },
     /// `unreach` comes before `reach` (RFC 4271 §4.3: a prefix in both is reachable).
     Update {
         attributes: Arc<Attributes>,
         next_hop: IpAddr,
-        reach: Vec<Nlri>,
-        unreach: Vec<NlriKey>,
+        reach: Vec<Reach>,
+        unreach: Vec<Unreach>,
     },
     EndOfRib(Family),
+    /// Something the operator should know, though nothing follows from it.
+    Warn(String),
 }

@@ -8,13 +8,13 @@
 //! ```
 //! A neighbour has at most three connections: one established, one we opened, one it opened.
 
-use crate::config::PeerConfig;
+use crate::config::{MaxPrefix, PeerConfig};
 use crate::connection::{Connection, State};
-use crate::events::{Action, ConnId, Event, Time};
+use crate::events::{Action, ConnId, Event, Graceful, Time};
 use crate::inbound::{Inbound, Outcomes, Refusal};
 use crate::rib_out::AdjRibOut;
 use crate::session::{self, Local, Negotiated};
-use edgeplex_bgp_wire::{Cease, Code, Frame, MAX_MESSAGE, MessageType, Notification, Open, RouteRefresh, frame, keepalive};
+use edgeplex_bgp_wire::{Cease, Code, Frame, MAX_MESSAGE, MessageType, Notification, Open, Refresh, RouteRefresh, frame, keepalive};
 use std::{cmp::Ordering, net::Ipv4Addr, time::Duration};
 
 /// How long a connection may take to be made.
@@ -132,7 +132,7 @@ impl Peer {
     }
 
     /// Changes the limit without touching the session; it is judged with the next UPDATE.
-    pub fn set_max_prefix(&mut self, limit: Option<u32>) {
+    pub fn set_max_prefix(&mut self, limit: Option<MaxPrefix>) {
         self.config.max_prefix = limit;
         if let Some(inbound) = &mut self.inbound {
             inbound.set_max_prefix(limit);
@@ -198,7 +198,7 @@ impl Peer {
                 self.end_all(now, "reset by the operator", Some(&notification), &mut actions);
                 self.schedule_retry(now);
             }
-            Event::Connected(id) => {
+            Event::Connected(id, _) => {
                 if let Some(c) = self.connections.iter_mut().find(|c| c.id == id && c.state == State::Connect) {
                     c.state = State::OpenSent;
                     c.since = now;
@@ -206,9 +206,10 @@ impl Peer {
                     self.send_open(id, &mut actions);
                 }
             }
-            Event::Accepted => self.accept(now, &mut actions),
+            Event::Accepted(_) => self.accept(now, &mut actions),
             Event::Received(id, bytes) => self.receive(now, id, bytes, &mut actions),
             Event::Closed(id, reason) => self.lose(now, id, reason, None, &mut actions),
+            Event::BfdDown => {}
             Event::SendStalled(id) => {
                 let n = Notification::new(Code::SendHoldTimerExpired, 0, &[]);
                 self.lose(now, id, &n.to_string(), Some(n.clone()), &mut actions);
@@ -217,7 +218,7 @@ impl Peer {
             Event::Refresh(family) => {
                 let able = |n: &Negotiated| n.route_refresh && n.families.contains(family);
                 if let Some(id) = self.established().filter(|c| c.negotiated.as_ref().is_some_and(able)).map(|c| c.id) {
-                    self.send(id, RouteRefresh::new(family).encode(), &mut actions);
+                    self.send(id, RouteRefresh::new(family, Refresh::Request).encode(), &mut actions);
                 }
             }
         }
@@ -345,6 +346,7 @@ impl Peer {
         self.resets += 1;
         self.inbound = None;
         self.rib_out.session_down();
+        let graceful = graceful.then_some(Graceful { stale_s: 0, llgr_stale_s: 0 });
         actions.push(Action::Down { reason: reason.to_owned(), graceful });
     }
 
@@ -443,7 +445,7 @@ impl Peer {
                 if let Err(Refusal { notification, reason, max_prefix }) = inbound.update(message.body, &mut self.outcomes, actions) {
                     self.lose(now, id, &reason, Some(notification), actions);
                     if max_prefix {
-                        let until = now + self.config.max_prefix_pause;
+                        let until = now + self.config.max_prefix.map_or(Duration::ZERO, |m| m.restart);
                         self.refuse_until = until;
                         self.retry = self.retry.map(|_| until);
                     }
@@ -572,7 +574,9 @@ impl Peer {
         actions.push(Action::Up {
             router_id: negotiated.peer_id,
             peer_has_gr: negotiated.graceful_restart.is_some(),
+            restarted: false,
             families: negotiated.families.iter().collect(),
+            preserved: vec![],
         });
     }
 }

@@ -1,8 +1,8 @@
 //! What one session has received: UPDATEs into routes, loops left out, prefixes counted.
 
 use crate::events::Action;
-use crate::{config::PeerConfig, session::Local, session::Negotiated};
-use edgeplex_bgp_wire::{Attributes, Cease, Code, Decoder, Nlri, NlriKey, Notification, Severity};
+use crate::{config::MaxPrefix, config::PeerConfig, session::Local, session::Negotiated};
+use edgeplex_bgp_wire::{Attributes, Cease, Code, Decoder, Notification, Reach, Severity, Unreach};
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr},
@@ -23,8 +23,8 @@ pub(crate) struct Inbound {
     decoder: Decoder,
     local: Local,
     local_address: Option<IpAddr>,
-    max_prefix: Option<u32>,
-    received: HashSet<NlriKey>,
+    max_prefix: Option<MaxPrefix>,
+    received: HashSet<Unreach>,
 }
 
 /// Why a session must end: what to tell the peer, and the log.
@@ -51,7 +51,7 @@ impl Inbound {
         self.received.len()
     }
 
-    pub(crate) fn set_max_prefix(&mut self, limit: Option<u32>) {
+    pub(crate) fn set_max_prefix(&mut self, limit: Option<MaxPrefix>) {
         self.max_prefix = limit;
     }
 
@@ -78,28 +78,28 @@ impl Inbound {
             outcomes.last_fault = Some(fault.error.to_string());
         }
         let looped = update.attributes.as_deref().is_some_and(|a| self.is_loop(a));
-        update.reach.retain(|r| {
+        update.announced.retain(|r| {
             // RFC 4271 §6.3: our own address is no next hop.
             let usable = !looped && Some(r.next_hop) != self.local_address;
             if !usable {
-                update.unreach.extend(r.nlri.iter().map(Nlri::key));
+                update.unreach.extend(r.reach.iter().map(Reach::unreach));
             }
             usable
         });
         for key in &update.unreach {
             self.received.remove(key);
         }
-        for nlri in update.reach.iter().flat_map(|r| &r.nlri) {
-            self.received.insert(nlri.key());
+        for reach in update.announced.iter().flat_map(|r| &r.reach) {
+            self.received.insert(reach.unreach());
         }
         self.check_limit()?;
         let attributes = update.attributes.unwrap_or_default();
         let mut unreach = update.unreach;
-        for reach in update.reach {
+        for reach in update.announced {
             actions.push(Action::Update {
                 attributes: Arc::clone(&attributes),
                 next_hop: reach.next_hop,
-                reach: reach.nlri,
+                reach: reach.reach,
                 unreach: std::mem::take(&mut unreach),
             });
         }
@@ -113,8 +113,10 @@ impl Inbound {
 
     /// RFC 4486 §4: the data names the family and the limit.
     fn check_limit(&self) -> Result<(), Refusal> {
-        let Some(limit) = self.max_prefix.filter(|m| usize::try_from(*m).is_ok_and(|m| self.received.len() > m)) else { return Ok(()) };
-        let (afi, safi) = self.received.iter().next().map_or((1, 1), |k| k.family().afi_safi());
+        let Some(limit) = self.max_prefix.map(|m| m.limit).filter(|m| usize::try_from(*m).is_ok_and(|m| self.received.len() > m)) else {
+            return Ok(());
+        };
+        let (afi, safi) = self.received.iter().next().map_or((1, 1), |u| u.key.family().afi_safi());
         let ([hi, lo], [a, b, c, d]) = (afi.to_be_bytes(), limit.to_be_bytes());
         let notification = Notification::new(Code::Cease, Cease::MaximumPrefixes.number(), &[hi, lo, safi, a, b, c, d]);
         Err(Refusal { reason: format!("{notification}: limit {limit}"), notification, max_prefix: true })

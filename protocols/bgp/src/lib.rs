@@ -16,10 +16,11 @@ mod inbound;
 mod rib_out;
 mod session;
 
-pub use config::{Backoff, GracefulRestart, PeerConfig};
+pub use config::{Backoff, GracefulRestart, MaxPrefix, PeerConfig};
 pub use connection::State;
-pub use decision::{Candidate, best, better};
-pub use events::{Action, ConnId, Event, Time};
+pub use decision::{Candidate, Selection, best, better, multipath, select};
+pub use edgeplex_bgp_wire as packet;
+pub use events::{Action, ConnId, Event, Graceful, Time};
 pub use fsm::{Counters, Peer};
 pub use rib_out::AdjRibOut;
 pub use session::{Local, SendContext};

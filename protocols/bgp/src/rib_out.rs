@@ -23,7 +23,8 @@ struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Group {
     attributes: Arc<Attributes>,
-    next_hop: IpAddr,
+    /// `None`: our own address of the session.
+    next_hop: Option<IpAddr>,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +60,7 @@ struct Table {
     active: bool,
     end_of_rib_due: bool,
     sent: usize,
+    own_address: Option<IpAddr>,
 }
 
 enum Progress {
@@ -88,7 +90,8 @@ impl AdjRibOut {
     }
 
     /// Sets the desired route. Setting what already is so does nothing.
-    pub fn advertise(&mut self, nlri: Nlri, attributes: Arc<Attributes>, next_hop: IpAddr) {
+    pub fn advertise(&mut self, nlri: Nlri, attributes: Arc<Attributes>, next_hop: impl Into<Option<IpAddr>>) {
+        let next_hop = next_hop.into();
         if let Some(table) = self.table(nlri.family()) {
             table.set(nlri.key(), Some(Route { nlri, group: Group { attributes, next_hop } }));
         }
@@ -299,10 +302,8 @@ impl Table {
             return Progress::Done;
         }
         let nlri: Vec<Nlri> = scratch.iter().map(|(_, n)| *n).collect();
-        let taken = match current.group.next_hop {
-            IpAddr::V4(next_hop) => compose::reach(out, &current.encoded, next_hop, &nlri),
-            IpAddr::V6(_) => 0,
-        };
+        let next_hop = current.group.next_hop.or(self.own_address);
+        let taken = next_hop.map_or(0, |hop| compose::reach(out, &current.encoded, hop, &nlri));
         for n in nlri.iter().take(taken) {
             if let Some(entry) = self.entries.get_mut(&n.key()) {
                 self.sent += usize::from(!entry.sent);

@@ -112,7 +112,7 @@ pub(crate) fn negotiate(config: &PeerConfig, local: &Local, open: &Open) -> Resu
         peer_id: open.identifier,
         families: common,
         four_octet_as: open.four_octet_as().is_some(),
-        route_refresh: open.route_refresh(),
+        route_refresh: open.has(&Capability::RouteRefresh),
         graceful_restart: open.graceful_restart().cloned(),
         hold_time: Duration::from_secs(config.hold_time.min(open.hold_time).into()),
     })
@@ -121,7 +121,13 @@ pub(crate) fn negotiate(config: &PeerConfig, local: &Local, open: &Open) -> Resu
 impl Negotiated {
     pub(crate) fn decode_context(&self, config: &PeerConfig, local: &Local) -> Context {
         let ibgp = config.remote_as == local.asn;
-        Context { four_octet_as: self.four_octet_as, ibgp, first_as: (!ibgp).then_some(config.remote_as), families: self.families }
+        Context {
+            four_octet_as: self.four_octet_as,
+            ibgp,
+            first_as: (!ibgp).then_some(config.remote_as),
+            families: self.families,
+            ..Context::default()
+        }
     }
 
     pub(crate) fn send_context(&self, config: &PeerConfig, local: &Local) -> SendContext {

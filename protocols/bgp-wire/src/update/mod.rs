@@ -3,44 +3,50 @@
 //! A message is walked once to find its parts. The attributes without MP_* are then looked up by their raw bytes;
 //! only a set not met lately is parsed. So a table whose routes share attributes costs little more than its NLRI.
 
+mod mp;
 mod values;
 
 use crate::attributes::{Attributes, code};
 use crate::error::{Cause, DecodeError, Fatal, Fault, Severity};
-use crate::nlri::{self, Family, FamilySet, Nlri, NlriKey};
-use crate::{Code, HEADER_LEN, Notification};
+use crate::nlri::{self, Nlri, NlriKey, Reach, Run, Unreach};
+use crate::{Code, Family, FamilySet, HEADER_LEN, Notification};
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
-use values::{Parsed, Tlv, Walk};
+use values::{Parsed, Walk};
 
 /// What the session agreed on, as far as it matters for reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Context {
     pub four_octet_as: bool,
     pub ibgp: bool,
     /// AS the path of an eBGP route must start with (RFC 4271 §6.3), unless `None`.
     pub first_as: Option<u32>,
     pub families: FamilySet,
+    /// Families of which the peer sends several paths of a destination (RFC 7911).
+    pub add_path: FamilySet,
+    /// Unicast routes without OTC get it with this AS: the peer is above or beside us (RFC 9234 §5).
+    pub only_to_customer: Option<u32>,
 }
 
 /// Routes of one family announced with one next hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reach {
+pub struct Announced {
+    /// Of 6VPE the IPv4 address that is mapped (RFC 4659 §3.2.1.2); of IPv6 unicast the global address if there is one.
     pub next_hop: IpAddr,
-    pub nlri: Vec<Nlri>,
+    pub reach: Vec<Reach>,
 }
 
 /// What an UPDATE says once RFC 7606 has been applied: routes treated as withdrawn stand in `unreach`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Update {
-    /// There if `reach` is not empty.
+    /// There if `announced` is not empty.
     pub attributes: Option<Arc<Attributes>>,
     /// At most two: the NLRI field and MP_REACH_NLRI.
-    pub reach: Vec<Reach>,
-    pub unreach: Vec<NlriKey>,
+    pub announced: Vec<Announced>,
+    pub unreach: Vec<Unreach>,
     pub end_of_rib: Option<Family>,
     /// Attributes discarded, the reason of a treat-as-withdraw, families that cannot be read further.
     pub faults: Vec<Fault>,
@@ -95,17 +101,6 @@ fn fatal(subcode: u8, data: &[u8], error: DecodeError) -> Fatal {
     Fatal { notification: Notification::new(Code::Update, subcode, data), error }
 }
 
-/// What MP_REACH_NLRI and MP_UNREACH_NLRI have in common: the family, if agreed on, and the rest.
-fn mp_family<'a>(context: &Context, tlv: &Tlv<'a>) -> Result<(Option<Family>, usize, &'a [u8]), Fatal> {
-    let Some(([hi, lo, safi], rest)) = tlv.value.split_first_chunk::<3>() else {
-        // RFC 7606 §5.3: the family cannot even be told.
-        let cause = Cause::Length { got: tlv.value.len(), want: "3 or more" };
-        return Err(fatal(9, tlv.whole, tlv.error(cause)));
-    };
-    let family = Family::from_afi_safi(u16::from_be_bytes([*hi, *lo]), *safi).filter(|f| context.families.contains(*f));
-    Ok((family, tlv.value_at + 3, rest))
-}
-
 impl Decoder {
     pub fn new(context: Context) -> Self {
         Self { context, interned: HashMap::new(), interned_bytes: 0, scratch: Vec::new() }
@@ -119,7 +114,13 @@ impl Decoder {
 
         let (at, bytes) = parts.withdrawn;
         // RFC 7606 §5.3: the field cannot be parsed, so no milder way is left. Data as RFC 4271 §6.3 has it.
-        nlri::read_ipv4("withdrawn routes", bytes, at, |p| update.unreach.push(NlriKey::Ipv4(p))).map_err(|e| fatal(10, &[], e))?;
+        let run = |field, bytes, offset| {
+            let family = Family::Ipv4Unicast;
+            Run { field, family, add_path: self.context.add_path.contains(family), bytes, offset }
+        };
+        let withdrawn = &mut update.unreach;
+        nlri::read(run("withdrawn routes", bytes, at), |e| withdrawn.push(Unreach { path_id: e.path_id, key: e.key }))
+            .map_err(|e| fatal(10, &[], e))?;
         if !ipv4 {
             update.unreach.clear();
         }
@@ -151,18 +152,23 @@ impl Decoder {
         let empty = bytes.is_empty() && parts.nlri.1.is_empty() && !others && mp_reach.is_none();
 
         if let Some(tlv) = &mp_unreach {
-            self.read_mp_unreach(tlv, empty, &mut update)?;
+            mp::read_unreach(&self.context, tlv, empty, &mut update)?;
         } else if empty && attributes.is_empty() && ipv4 {
             // RFC 4724 §2
             update.end_of_rib = Some(Family::Ipv4Unicast);
         }
         let mp = match &mp_reach {
-            Some(tlv) => self.read_mp_reach(tlv, &mut update)?,
+            Some(tlv) => mp::read_reach(&self.context, tlv, &mut update)?,
             None => None,
         };
         let (at, bytes) = parts.nlri;
         let mut body_nlri = Vec::with_capacity(bytes.len() / 4);
-        nlri::read_ipv4("NLRI", bytes, at, |p| body_nlri.push(Nlri::Ipv4(p))).map_err(|e| fatal(10, &[], e))?;
+        nlri::read(run("NLRI", bytes, at), |e| {
+            if let NlriKey::Unicast(prefix) = e.key {
+                body_nlri.push(Reach { path_id: e.path_id, nlri: Nlri::Unicast(prefix) });
+            }
+        })
+        .map_err(|e| fatal(10, &[], e))?;
         let reachable = !body_nlri.is_empty() || mp_reach.is_some();
         if !ipv4 {
             body_nlri.clear();
@@ -196,11 +202,9 @@ impl Decoder {
                 update.faults.push(missing("NEXT_HOP", attributes_at));
             }
             let next_hop = next_hop.unwrap_or(Ipv4Addr::UNSPECIFIED).into();
-            update.reach.push(Reach { next_hop, nlri: body_nlri });
+            update.announced.push(Announced { next_hop, reach: body_nlri });
         }
-        if let Some((next_hop, nlri)) = mp.filter(|(_, nlri)| !nlri.is_empty()) {
-            update.reach.push(Reach { next_hop: next_hop.into(), nlri });
-        }
+        update.announced.extend(mp.filter(|a| !a.reach.is_empty()));
         update.attributes = Some(set);
         self.settle(update, others || mp_reach.is_some(), reachable)
     }
@@ -213,82 +217,13 @@ impl Decoder {
             if !reachable && (attributes || fault.error.cause == values::OVERRUN) {
                 return Err(fatal(1, &[], fault.error));
             }
-            let reach = std::mem::take(&mut update.reach);
-            update.unreach.extend(reach.iter().flat_map(|r| &r.nlri).map(Nlri::key));
+            let announced = std::mem::take(&mut update.announced);
+            update.unreach.extend(announced.iter().flat_map(|a| &a.reach).map(Reach::unreach));
         }
-        if update.reach.is_empty() {
+        if update.announced.is_empty() {
             update.attributes = None;
         }
         Ok(update)
-    }
-
-    fn read_mp_unreach(&self, tlv: &Tlv, alone: bool, update: &mut Update) -> Result<(), Fatal> {
-        let (family, at, bytes) = mp_family(&self.context, tlv)?;
-        // RFC 4760 §7 leaves families that were not agreed on aside.
-        let Some(family) = family else { return Ok(()) };
-        if bytes.is_empty() && alone {
-            update.end_of_rib = Some(family);
-        }
-        let unreach = &mut update.unreach;
-        let read = match family {
-            Family::Ipv4Unicast => nlri::read_ipv4("MP_UNREACH_NLRI", bytes, at, |p| unreach.push(NlriKey::Ipv4(p))),
-            Family::Vpnv4 => {
-                nlri::read_vpnv4("MP_UNREACH_NLRI", bytes, at, |e| unreach.push(NlriKey::Vpnv4 { rd: e.rd, prefix: e.prefix }))
-            }
-        };
-        if let Err(error) = read {
-            // RFC 7606 §5.3
-            update.faults.push(Fault { severity: Severity::AfiSafiDisable(family), error });
-        }
-        Ok(())
-    }
-
-    fn read_mp_reach(&self, tlv: &Tlv, update: &mut Update) -> Result<Option<(Ipv4Addr, Vec<Nlri>)>, Fatal> {
-        let (family, at, bytes) = mp_family(&self.context, tlv)?;
-        let Some(family) = family else { return Ok(None) };
-        let disable = |error| Fault { severity: Severity::AfiSafiDisable(family), error };
-        let found = match family {
-            Family::Ipv4Unicast => bytes.split_first_chunk::<6>().and_then(|([len, a, b, c, d, _], rest)| {
-                let next_hop = Ipv4Addr::new(*a, *b, *c, *d);
-                (*len == 4).then_some((next_hop, rest))
-            }),
-            // RFC 4364 §4.3.2: RD (of zero) and address. RFC 8950 next hops are not offered.
-            Family::Vpnv4 => bytes.split_first_chunk::<14>().and_then(|([len, _, _, _, _, _, _, _, _, a, b, c, d, _], rest)| {
-                let next_hop = Ipv4Addr::new(*a, *b, *c, *d);
-                (*len == 12).then_some((next_hop, rest))
-            }),
-        };
-        let Some((next_hop, rest)) = found else {
-            // RFC 7606 §7.11
-            update.faults.push(disable(tlv.error(Cause::Malformed("next hop length does not fit the family"))));
-            return Ok(None);
-        };
-        if let Some(fault) = values::next_hop_fault("MP_REACH_NLRI", at + 1, next_hop) {
-            update.faults.push(fault);
-        }
-        let at = at + bytes.len() - rest.len();
-        let mut nlri = Vec::with_capacity(rest.len() / if family == Family::Vpnv4 { 14 } else { 4 });
-        let faults = &mut update.faults;
-        let read = match family {
-            Family::Ipv4Unicast => nlri::read_ipv4("MP_REACH_NLRI", rest, at, |p| nlri.push(Nlri::Ipv4(p))),
-            Family::Vpnv4 => {
-                let mut stack = false;
-                let read = nlri::read_vpnv4("MP_REACH_NLRI", rest, at, |e| {
-                    stack |= e.label.is_none();
-                    nlri.push(Nlri::Vpnv4 { rd: e.rd, prefix: e.prefix, label: e.label.unwrap_or(edgeplex_types::Label::IMPLICIT_NULL) });
-                });
-                if stack {
-                    // Several labels were not agreed on (RFC 8277 §2.1); the routes can be named but not used.
-                    let error = DecodeError { offset: at, field: "MP_REACH_NLRI", cause: Cause::Malformed("a stack of labels") };
-                    faults.push(Fault { severity: Severity::TreatAsWithdraw, error });
-                }
-                read
-            }
-        };
-        if let Err(error) = read {
-            faults.push(disable(error));
-        }
-        Ok(Some((next_hop, nlri)))
     }
 
     fn intern(&mut self, set: &Arc<Attributes>, next_hop: Option<Ipv4Addr>) {
@@ -308,7 +243,7 @@ fn missing(field: &'static str, offset: usize) -> Fault {
 
 /// See [`Attributes::from_bytes`].
 pub(crate) fn attributes_from_bytes(bytes: &[u8]) -> Result<Attributes, Fatal> {
-    let context = Context { four_octet_as: true, ibgp: true, first_as: None, families: FamilySet::EMPTY };
+    let context = Context { four_octet_as: true, ibgp: true, ..Context::default() };
     let error = |error| fatal(1, &[], error);
     let mut walk = Walk::new(bytes, 0);
     for tlv in walk.by_ref() {

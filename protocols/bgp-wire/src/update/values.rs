@@ -4,7 +4,7 @@ use super::{Context, fatal};
 use crate::as_path::{AS_TRANS, AsPath};
 use crate::attributes::{Aggregator, Attributes, Origin, UnknownAttribute, code, flag};
 use crate::error::{Cause, DecodeError, Fatal, Fault, Severity};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 pub(super) const OVERRUN: Cause = Cause::Malformed("attribute runs past the end of the attributes");
 
@@ -208,7 +208,7 @@ fn value(tlv: &Tlv, context: &Context, parsed: &mut Parsed, as4: &mut As4) -> Re
         code::NEXT_HOP => {
             let address = Ipv4Addr::from(four()?);
             parsed.next_hop = Some(address);
-            next_hop_fault("NEXT_HOP", tlv.value_at, address).map_or(Ok(()), Err)?;
+            next_hop_fault("NEXT_HOP", tlv.value_at, address.into()).map_or(Ok(()), Err)?;
         }
         // RFC 7606 §7.4
         code::MED => a.med = Some(u32::from_be_bytes(four()?)),
@@ -265,9 +265,14 @@ fn aggregator(value: &[u8], four_octet: bool) -> Option<Aggregator> {
 }
 
 /// RFC 4271 §6.3: it must be the address of a host. The routes are unusable, so they count as withdrawn.
-pub(super) fn next_hop_fault(field: &'static str, offset: usize, address: Ipv4Addr) -> Option<Fault> {
-    let first = address.octets()[0];
-    let host = first != 0 && first != 127 && first < 224;
+pub(super) fn next_hop_fault(field: &'static str, offset: usize, address: IpAddr) -> Option<Fault> {
+    let host = match address {
+        IpAddr::V4(a) => {
+            let first = a.octets()[0];
+            first != 0 && first != 127 && first < 224
+        }
+        IpAddr::V6(a) => !a.is_unspecified() && !a.is_loopback() && !a.is_multicast(),
+    };
     let error = DecodeError { offset, field, cause: Cause::Malformed("not the address of a host") };
     (!host).then_some(Fault { severity: Severity::TreatAsWithdraw, error })
 }

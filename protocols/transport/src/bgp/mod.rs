@@ -11,8 +11,8 @@ mod listener;
 pub(crate) mod sockopt;
 mod task;
 
-use edgeplex_bgp::{Local, PeerConfig};
-use edgeplex_bgp_wire::{Attributes, Cease, Family, Nlri, NlriKey, Notification};
+use edgeplex_bgp::{Graceful, Local, PeerConfig};
+use edgeplex_bgp_wire::{Attributes, Cease, Family, Nlri, NlriKey, Notification, Reach, Unreach};
 use edgeplex_mgmt::show::BgpNeighbor;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -32,12 +32,12 @@ const ACCEPTED: usize = 4;
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
 /// What all sessions of a speaker share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpeakerConfig {
     pub local_as: u32,
     pub router_id: Ipv4Addr,
-    /// Where to accept connections; tried again until the address is there. `None`: connect only.
-    pub listen: Option<SocketAddr>,
+    /// Where to accept connections; tried again until the address is there. None: connect only.
+    pub listen: Vec<SocketAddr>,
 }
 
 /// What a session has to say to its daemon. Not read, it stops the reading of that neighbour's socket.
@@ -49,13 +49,17 @@ pub enum Event {
         router_id: Ipv4Addr,
         /// The peer sends graceful-restart capability: its End-of-RIB will come.
         peer_has_gr: bool,
+        /// The peer has just been started again: whoever waits for every peer's End-of-RIB does not wait for this one's.
+        restarted: bool,
         families: Vec<Family>,
+        /// Stale routes of these families stay until End-of-RIB; those of others go now (RFC 4724 §4.2).
+        preserved: Vec<Family>,
     },
     /// `graceful`: keep the peer's routes as stale until it is back (RFC 4724 §4.2); otherwise they are gone.
     Down {
         peer: IpAddr,
         reason: String,
-        graceful: bool,
+        graceful: Option<Graceful>,
     },
     /// `attributes` and `next_hop` belong to `reach` and mean nothing where it is empty. Routes that carry our own
     /// AS or identifier, and those treated as withdrawn (RFC 7606), arrive as `unreach`.
@@ -64,8 +68,8 @@ pub enum Event {
         ibgp: bool,
         attributes: Arc<Attributes>,
         next_hop: IpAddr,
-        reach: Vec<Nlri>,
-        unreach: Vec<NlriKey>,
+        reach: Vec<Reach>,
+        unreach: Vec<Unreach>,
     },
     EndOfRib {
         peer: IpAddr,
@@ -110,8 +114,9 @@ struct Shared {
     neighbors: Mutex<BTreeMap<IpAddr, Neighbor>>,
     doors: Arc<Doors>,
     events: mpsc::Sender<Event>,
-    keys: mpsc::UnboundedSender<listener::Key>,
-    listener: Mutex<Option<JoinHandle<()>>>,
+    /// Per listener: which family of addresses it accepts from, and where it learns the neighbours' keys.
+    keys: Vec<(bool, mpsc::UnboundedSender<listener::Key>)>,
+    listeners: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// All sessions of one daemon. Cloning gives another handle to the same speaker; with the last one everything ends.
@@ -124,16 +129,20 @@ impl Speaker {
     /// Must be called within a tokio runtime.
     pub fn start(config: SpeakerConfig) -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(EVENTS);
-        let (keys, listener_keys) = mpsc::unbounded_channel();
         let doors = Arc::new(Doors::default());
-        let listener = config.listen.map(|address| tokio::spawn(listener::run(address, Arc::clone(&doors), listener_keys)));
+        let (mut keys, mut listeners) = (Vec::new(), Vec::new());
+        for address in config.listen {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            keys.push((address.is_ipv4(), sender));
+            listeners.push(tokio::spawn(listener::run(address, Arc::clone(&doors), receiver)));
+        }
         let shared = Shared {
             local: Local { asn: config.local_as, router_id: config.router_id },
             neighbors: Mutex::default(),
             doors,
             events,
             keys,
-            listener: Mutex::new(listener),
+            listeners: Mutex::new(listeners),
         };
         (Self { shared: Arc::new(shared) }, receiver)
     }
@@ -150,8 +159,10 @@ impl Speaker {
     }
 
     fn set_key(&self, peer: IpAddr, password: Option<String>) {
-        // Fails only without a listener, where no key is needed.
-        let _ = self.shared.keys.send(listener::Key { peer, password });
+        for (_, keys) in self.shared.keys.iter().filter(|(ipv4, _)| *ipv4 == peer.is_ipv4()) {
+            // A listener that has ended needs no key.
+            let _ = keys.send(listener::Key { peer, password: password.clone() });
+        }
     }
 
     /// Adds a neighbour, or moves it to another configuration; nothing happens if it is the same. Desired routes stay.
@@ -179,6 +190,8 @@ impl Speaker {
             last_error: None,
             treated_as_withdraw: 0,
             attributes_discarded: 0,
+            families: vec![],
+            capabilities: vec![],
         };
         let status = Arc::new(Mutex::new(Status { neighbor, established_at: None }));
         let wiring = Wiring { commands: command_receiver, accepted, events: self.shared.events.clone(), status: Arc::clone(&status) };
@@ -198,9 +211,10 @@ impl Speaker {
     /// Sets the desired route of a neighbour; it is kept across its sessions. The attributes are those of our RIB: what
     /// the session's kind requires is done on sending: towards eBGP the local AS stands in front (added unless it is
     /// already there), LOCAL_PREF and reflection attributes are left out, and so is a MED learnt from another AS;
-    /// towards iBGP LOCAL_PREF is filled in. Communities go as they are.
-    pub fn advertise(&self, peer: IpAddr, nlri: Nlri, attributes: Arc<Attributes>, next_hop: IpAddr) {
-        self.tell(peer, Command::Advertise { nlri, attributes, next_hop });
+    /// towards iBGP LOCAL_PREF is filled in; as_override and remove_private_as of the neighbour are applied. Communities go as
+    /// they are, and well-known ones are honoured (RFC 1997). Without a next hop it is our own address of the session.
+    pub fn advertise(&self, peer: IpAddr, nlri: Nlri, attributes: Arc<Attributes>, next_hop: impl Into<Option<IpAddr>>) {
+        self.tell(peer, Command::Advertise { nlri, attributes, next_hop: next_hop.into() });
     }
 
     pub fn withdraw(&self, peer: IpAddr, key: NlriKey) {
@@ -216,6 +230,12 @@ impl Speaker {
     /// Asks the neighbour to send its routes of a family again (RFC 2918), if it can.
     pub fn refresh(&self, peer: IpAddr, family: Family) {
         self.tell(peer, Command::Refresh(family));
+    }
+
+    /// BFD says that the way to the neighbour is broken: the session ends with Cease/10 (RFC 9384) and its routes go at once;
+    /// it comes back by itself.
+    pub fn bfd_down(&self, peer: IpAddr) {
+        self.tell(peer, Command::BfdDown);
     }
 
     /// Ends the session with Cease/4; it comes back by itself.
@@ -241,10 +261,8 @@ impl Speaker {
     /// Ends everything. `graceful`: connections close without a NOTIFICATION, so that neighbours keep our routes
     /// (RFC 4724); otherwise each gets Cease/2. Returns when the sockets are closed, after 2 s at the latest.
     pub async fn shutdown(&self, graceful: bool) {
-        let listener = self.shared.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(listener) = listener {
-            listener.abort();
-        }
+        let listeners = std::mem::take(&mut *self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner));
+        listeners.iter().for_each(JoinHandle::abort);
         let neighbors = std::mem::take(&mut *self.neighbors_locked());
         self.shared.doors.lock().clear();
         let mut tasks = Vec::new();

@@ -34,11 +34,12 @@ const LOG_PACE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) enum Command {
-    Advertise { nlri: Nlri, attributes: Arc<Attributes>, next_hop: IpAddr },
+    Advertise { nlri: Nlri, attributes: Arc<Attributes>, next_hop: Option<IpAddr> },
     Withdraw(NlriKey),
     Release(Family),
     Refresh(Family),
     Reset,
+    BfdDown,
     Configure(PeerConfig),
     Stop(Option<Notification>),
 }
@@ -182,7 +183,7 @@ impl Task {
                 }
             }
             Wake::Readable(at) => self.read(at),
-            Wake::Accepted(stream) => self.step(Input::Accepted, Some(stream)),
+            Wake::Accepted(stream) => self.accepted(stream),
             Wake::Connected(id, result) => {
                 let Some(at) = self.aborts.iter().position(|(other, _)| *other == id) else {
                     // It stood just before it was given up; the engine knows it no more.
@@ -190,16 +191,27 @@ impl Task {
                 };
                 self.aborts.swap_remove(at);
                 match result {
-                    Ok(stream) => {
-                        self.connections.push(Connection::new(id, stream));
-                        self.step(Input::Connected(id), None);
-                    }
+                    Ok(stream) => match stream.local_addr() {
+                        Ok(local) => {
+                            self.connections.push(Connection::new(id, stream));
+                            self.step(Input::Connected(id, local.ip().to_canonical()), None);
+                        }
+                        // Reset before we could look.
+                        Err(error) => self.step(Input::Closed(id, &error.to_string()), None),
+                    },
                     Err(error) => self.step(Input::Closed(id, &format!("cannot connect: {error}")), None),
                 }
             }
             Wake::Timer => self.timer(),
             // Writing comes before every wait.
             Wake::Writable | Wake::Delivered(true) | Wake::Nothing => {}
+        }
+    }
+
+    fn accepted(&mut self, stream: TcpStream) {
+        // One that is gone already has no address of ours any more, and is let go.
+        if let Ok(local) = stream.local_addr() {
+            self.step(Input::Accepted(local.ip().to_canonical()), Some(stream));
         }
     }
 
@@ -210,6 +222,7 @@ impl Task {
             Command::Release(family) => self.peer.rib_out().release(family),
             Command::Refresh(family) => self.step(Input::Refresh(family), None),
             Command::Reset => self.step(Input::Reset, None),
+            Command::BfdDown => self.step(Input::BfdDown, None),
             Command::Configure(config) => self.configure(config),
             Command::Stop(notification) => {
                 self.step(Input::Stop(notification.as_ref()), None);
@@ -312,17 +325,18 @@ impl Task {
                     }
                 }
                 Action::Close(id) => self.close(id),
-                Action::Up { router_id, peer_has_gr, families } => {
+                Action::Up { router_id, peer_has_gr, restarted, families, preserved } => {
                     info!(%peer, %router_id, "BGP session established");
-                    self.backlog.push_back(Event::Up { peer, router_id, peer_has_gr, families });
+                    self.backlog.push_back(Event::Up { peer, router_id, peer_has_gr, restarted, families, preserved });
                 }
                 Action::Down { reason, graceful } => {
-                    warn!(%peer, %reason, graceful, "BGP session down");
+                    warn!(%peer, %reason, graceful = graceful.is_some(), "BGP session down");
                     self.backlog.push_back(Event::Down { peer, reason, graceful });
                 }
                 Action::Update { attributes, next_hop, reach, unreach } => {
                     self.backlog.push_back(Event::Update { peer, ibgp: self.ibgp, attributes, next_hop, reach, unreach });
                 }
+                Action::Warn(message) => warn!(%peer, "{message}"),
                 Action::EndOfRib(family) => self.backlog.push_back(Event::EndOfRib { peer, family }),
             }
         }
@@ -363,6 +377,8 @@ impl Task {
             last_error: counters.last_error,
             treated_as_withdraw: counters.treated_as_withdraw,
             attributes_discarded: counters.attributes_discarded,
+            families: vec![],
+            capabilities: vec![],
         };
         let established_at = self.peer.established_at().map(|at| self.zero + at);
         *self.wiring.status.lock().unwrap_or_else(PoisonError::into_inner) = Status { neighbor, established_at };

@@ -1,35 +1,11 @@
 //! OPEN (RFC 4271 §4.2) and its capabilities (RFC 5492).
 
+mod capability;
+
+pub use capability::{AddPath, Capability, GracefulRestart, LongLived, Role};
+
 use crate::{AS_TRANS, Cause, Code, DecodeError, Family, FamilySet, Fatal, HEADER_LEN, MessageType, Notification, finish, start};
 use std::net::Ipv4Addr;
-
-/// The Graceful Restart capability (RFC 4724 §3).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct GracefulRestart {
-    /// The R bit: the sender has restarted.
-    pub restarted: bool,
-    /// The N bit (RFC 8538 §2).
-    pub notification: bool,
-    /// Seconds, 0 to 4095.
-    pub restart_time: u16,
-    /// AFI, SAFI, and the F bit: forwarding state was kept.
-    pub families: Vec<(u16, u8, bool)>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Capability {
-    /// RFC 4760 §8: AFI, SAFI.
-    MultiProtocol(u16, u8),
-    /// RFC 2918.
-    RouteRefresh,
-    GracefulRestart(GracefulRestart),
-    /// RFC 6793.
-    FourOctetAs(u32),
-    Unknown {
-        code: u8,
-        value: Vec<u8>,
-    },
-}
 
 /// An OPEN message. Whether it is acceptable the session decides (RFC 4271 §6.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,10 +20,6 @@ pub struct Open {
 }
 
 const PARAMETER_CAPABILITIES: u8 = 2;
-const CAP_MP: u8 = 1;
-const CAP_REFRESH: u8 = 2;
-const CAP_GR: u8 = 64;
-const CAP_AS4: u8 = 65;
 
 impl Open {
     /// An OPEN of `asn`, its 4-octet AS capability included.
@@ -76,13 +48,30 @@ impl Open {
         if announced.peek().is_none() { FamilySet::from_iter([Family::Ipv4Unicast]) } else { announced.flatten().collect() }
     }
 
-    pub fn route_refresh(&self) -> bool {
-        self.capabilities.contains(&Capability::RouteRefresh)
+    /// Whether a capability without a value is announced.
+    pub fn has(&self, capability: &Capability) -> bool {
+        self.capabilities.contains(capability)
     }
 
     /// The last one counts (RFC 4724 §3).
     pub fn graceful_restart(&self) -> Option<&GracefulRestart> {
         self.capabilities.iter().rev().find_map(|c| if let Capability::GracefulRestart(g) = c { Some(g) } else { None })
+    }
+
+    /// Families with their long-lived stale time, if they are not worthless for want of plain graceful restart (RFC 9494 §4.1).
+    pub fn long_lived(&self) -> &[LongLived] {
+        let found = self.capabilities.iter().rev().find_map(|c| if let Capability::LongLived(l) = c { Some(l.as_slice()) } else { None });
+        found.filter(|_| self.graceful_restart().is_some()).unwrap_or_default()
+    }
+
+    /// Families of which the peer would send several paths, or receive them (RFC 7911).
+    pub fn add_path(&self) -> impl Iterator<Item = AddPath> {
+        self.capabilities.iter().flat_map(|c| if let Capability::AddPath(families) = c { families.as_slice() } else { &[] }).copied()
+    }
+
+    /// The roles announced: one if all is well (RFC 9234 §4.2).
+    pub fn roles(&self) -> impl Iterator<Item = u8> {
+        self.capabilities.iter().filter_map(|c| if let Capability::Role(role) = c { Some(*role) } else { None })
     }
 
     /// Reads the bytes behind the header.
@@ -124,7 +113,7 @@ impl Open {
                 return Err(fatal(4, &[], HEADER_LEN + at, "optional parameter type", Cause::Value(kind.into())));
             }
             let value_at = body.len() - tail.len() - value.len();
-            read_capabilities(value, value_at, &mut open.capabilities)?;
+            capability::read(value, value_at, &mut open.capabilities)?;
             rest = tail;
         }
         Ok(open)
@@ -141,7 +130,7 @@ impl Open {
         let mut capabilities = Vec::new();
         for c in &self.capabilities {
             let before = capabilities.len();
-            write_capability(&mut capabilities, c);
+            capability::write(&mut capabilities, c);
             if capabilities.len() > 253 {
                 capabilities.truncate(before);
             }
@@ -162,72 +151,6 @@ fn fatal(subcode: u8, data: &[u8], offset: usize, field: &'static str, cause: Ca
     Fatal { notification: Notification::new(Code::Open, subcode, data), error: DecodeError { offset, field, cause } }
 }
 
-fn read_capabilities(bytes: &[u8], offset: usize, out: &mut Vec<Capability>) -> Result<(), Fatal> {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let at = HEADER_LEN + offset + bytes.len() - rest.len();
-        let cut = || fatal(0, &[], at, "capability", Cause::Malformed("runs past the end"));
-        let ([code, len], tail) = rest.split_first_chunk::<2>().ok_or_else(cut)?;
-        let (value, tail) = tail.split_at_checked((*len).into()).ok_or_else(cut)?;
-        let length = |want| fatal(0, &[], at, "capability", Cause::Length { got: value.len(), want });
-        out.push(match (*code, value) {
-            (CAP_MP, [hi, lo, _, safi]) => Capability::MultiProtocol(u16::from_be_bytes([*hi, *lo]), *safi),
-            (CAP_MP, _) => return Err(length("4")),
-            (CAP_REFRESH, []) => Capability::RouteRefresh,
-            (CAP_AS4, [a, b, c, d]) => Capability::FourOctetAs(u32::from_be_bytes([*a, *b, *c, *d])),
-            (CAP_AS4, _) => return Err(length("4")),
-            (CAP_GR, [hi, lo, families @ ..]) if families.len() % 4 == 0 => Capability::GracefulRestart(GracefulRestart {
-                restarted: hi & 0x80 != 0,
-                notification: hi & 0x40 != 0,
-                restart_time: u16::from_be_bytes([hi & 0x0f, *lo]),
-                families: families
-                    .chunks_exact(4)
-                    .filter_map(|c| <[u8; 4]>::try_from(c).ok())
-                    .map(|[a, b, safi, flags]| (u16::from_be_bytes([a, b]), safi, flags & 0x80 != 0))
-                    .collect(),
-            }),
-            // RFC 5492 §3: what we do not understand does not hinder the session.
-            (code, value) => Capability::Unknown { code, value: value.to_vec() },
-        });
-        rest = tail;
-    }
-    Ok(())
-}
-
-fn write_capability(out: &mut Vec<u8>, capability: &Capability) {
-    let at = out.len();
-    out.extend_from_slice(&[0, 0]);
-    let code = match capability {
-        Capability::MultiProtocol(afi, safi) => {
-            let [hi, lo] = afi.to_be_bytes();
-            out.extend_from_slice(&[hi, lo, 0, *safi]);
-            CAP_MP
-        }
-        Capability::RouteRefresh => CAP_REFRESH,
-        Capability::FourOctetAs(asn) => {
-            out.extend_from_slice(&asn.to_be_bytes());
-            CAP_AS4
-        }
-        Capability::GracefulRestart(g) => {
-            let [hi, lo] = g.restart_time.min(0xfff).to_be_bytes();
-            out.extend_from_slice(&[hi | u8::from(g.restarted) << 7 | u8::from(g.notification) << 6, lo]);
-            for (afi, safi, forwarding) in &g.families {
-                let [hi, lo] = afi.to_be_bytes();
-                out.extend_from_slice(&[hi, lo, *safi, u8::from(*forwarding) << 7]);
-            }
-            CAP_GR
-        }
-        Capability::Unknown { code, value } => {
-            out.extend_from_slice(value);
-            *code
-        }
-    };
-    match u8::try_from(out.len() - at - 2) {
-        Ok(len) => out[at..at + 2].copy_from_slice(&[code, len]),
-        Err(_) => out.truncate(at),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,7 +167,7 @@ mod tests {
         bytes[9] = u8::try_from(bytes.len() - 10).unwrap();
         let open = Open::decode(&bytes).unwrap();
         assert_eq!((open.asn(), open.hold_time, open.identifier), (65001, 180, Ipv4Addr::new(10, 0, 0, 2)));
-        assert!(open.route_refresh() && open.families().contains(Family::Ipv4Unicast));
+        assert!(open.has(&Capability::RouteRefresh) && open.families().contains(Family::Ipv4Unicast));
         let gr = open.graceful_restart().unwrap();
         assert_eq!((gr.restarted, gr.restart_time, &gr.families[..]), (true, 120, &[(1, 1, true)][..]));
         assert_eq!(open.capabilities[1], Capability::Unknown { code: 128, value: vec![] });
