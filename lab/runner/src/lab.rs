@@ -58,8 +58,8 @@ impl Lab {
             let netns = netns_name(&prefix, &name, node);
             ensure!(!Path::new("/run/netns").join(&netns).exists(), "a network namespace {netns} is already there");
         }
-        let nodes = parallel(topology.nodes.iter(), |(node, spec)| {
-            let running = Node::start(dir, node, &Spec::new(&name, node, spec.image, &spec.binds))?;
+        let nodes = parallel(topology.nodes.keys(), |node| {
+            let running = Node::start(dir, node, &Spec::new(&topology, node))?;
             net::name_namespace(&netns_name(&prefix, &name, node), &running)?;
             Ok((node.clone(), running))
         })?;

@@ -1,7 +1,8 @@
 //! Starts what runs inside a node: FRR, BIRD, Open vSwitch, edgeplexd. Each waits until its control socket answers.
 
 use crate::{
-    node::{Node, bin_dir},
+    node::{Node, bin_dir, own_program},
+    tools::ovs_lsr,
     topology::{Image, Kind, Topology},
 };
 use anyhow::{Context, Result, ensure};
@@ -18,8 +19,11 @@ pub fn launch(topology: &Topology, node: &Node) -> Result<()> {
     }
     match (spec.kind, spec.image) {
         (Kind::OvsBridge, _) => access_switch(topology, node),
-        (Kind::Linux, Image::EdgePlexPe) => pe(topology, node),
-        (Kind::Linux, Image::Frr) => frr(node),
+        (Kind::Linux, Image::EdgePlex) => pe(topology, node),
+        (Kind::Linux, Image::Frr) => {
+            frr(node)?;
+            if topology.wants_mpls(&node.name) { mpls_by_ovs(topology, node) } else { Ok(()) }
+        }
         (Kind::Linux, Image::Bird) => bird(node),
         (Kind::Bridge, _) | (Kind::Linux, Image::Plain) => Ok(()),
     }
@@ -29,7 +33,7 @@ fn frr(node: &Node) -> Result<()> {
     let daemons = node.shell("cat /etc/frr/daemons")?;
     let wanted = |d: &str| daemons.lines().any(|l| l.trim() == format!("{d}=yes"));
     // zebra first: the others connect to it.
-    for daemon in ["zebra", "staticd", "ospfd", "ldpd", "bgpd"].into_iter().filter(|d| *d == "zebra" || wanted(d)) {
+    for daemon in ["zebra", "staticd", "ospfd", "ldpd", "bfdd", "bgpd"].into_iter().filter(|d| *d == "zebra" || wanted(d)) {
         node.shell(&format!(": >/etc/frr/{daemon}.conf; chown frr:frr /etc/frr/{daemon}.conf"))?;
         node.daemon(daemon, &[&format!("/usr/lib/frr/{daemon}"), "-A", "127.0.0.1", "-P", "0", "--log", "stdout"])?;
         node.wait_path(&format!("/run/frr/{daemon}.vty"), START)?;
@@ -68,7 +72,19 @@ fn access_switch(topology: &Topology, node: &Node) -> Result<()> {
     node.shell(&script).map(drop)
 }
 
-/// An EdgePlex PE: its fabric with every link as a port, and the controller. The rest is EdgePlex's own work.
+/// Forwards MPLS beside a kernel that does not: see [`crate::tools::ovs_lsr`].
+fn mpls_by_ovs(topology: &Topology, node: &Node) -> Result<()> {
+    open_vswitch(node)?;
+    let bridge = ovs_lsr::BRIDGE;
+    let mut script = format!("ovs-vsctl add-br {bridge} -- set bridge {bridge} datapath_type=netdev protocols=OpenFlow13 fail_mode=secure");
+    for (interface, _) in topology.interfaces(&node.name) {
+        write!(script, " -- add-port {bridge} {interface}")?;
+    }
+    node.shell(&script)?;
+    node.daemon("ovs-lsr", &[&own_program()?.to_string_lossy(), "ovs-lsr"])
+}
+
+/// An EdgePlex platform: its fabric with every link as a port, and the controller. The rest is EdgePlex's own work.
 fn pe(topology: &Topology, node: &Node) -> Result<()> {
     open_vswitch(node)?;
     // datapath_type first: the bridge must never be made on the kernel datapath. secure: no rules, no traffic.

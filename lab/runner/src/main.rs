@@ -9,7 +9,7 @@ use edgeplex_lab::{
     node, say,
     state::{self, LabDir},
     suite, supervise,
-    tools::{badbgp, rogue, serve, tcp, udp},
+    tools::{badbgp, ovs_lsr, rogue, serve, tcp, udp},
     topology::{Image, Topology},
 };
 use edgeplex_types::AttachmentId;
@@ -131,6 +131,9 @@ enum Command {
         #[arg(long)]
         kind: badbgp::Kind,
     },
+    /// Forward MPLS for the FRR of this node, whose kernel does not.
+    #[command(hide = true)]
+    OvsLsr,
     #[command(name = "node-init", hide = true)]
     NodeInit { dir: PathBuf },
     #[command(hide = true)]
@@ -196,8 +199,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Up { file, name } => {
             let lab = Lab::up(&file, name.as_deref())?;
             let of = name.map(|n| format!("--name {n} ")).unwrap_or_default();
-            let pe =
-                lab.topology.nodes.iter().find(|(_, n)| n.image == Image::EdgePlexPe).map(|(name, _)| format!("{name} edgeplex status"));
+            let pe = lab.topology.nodes.iter().find(|(_, n)| n.image == Image::EdgePlex).map(|(name, _)| format!("{name} edgeplex status"));
             let example = pe.or_else(|| Some(format!("{} ip address", lab.nodes.keys().next()?))).unwrap_or_default();
             say!("lab {} is up with {} nodes; try: lab/exec {of}{example}", lab.dir.name(), lab.nodes.len());
         }
@@ -221,6 +223,7 @@ fn run(command: Command) -> Result<ExitCode> {
             print(&rogue::run(&rogue::Options { endpoint, server_key, keys: public_key.zip(secret_key), attachment, prefix })?)?;
         }
         Command::Badbgp { peer, asn, router_id, kind } => print(&badbgp::run(&badbgp::Options { peer, asn, router_id, kind })?)?,
+        Command::OvsLsr => ovs_lsr::run()?,
         Command::NodeInit { dir } => {
             if std::process::id() == 1 {
                 node::init_inner(&dir)?

@@ -10,7 +10,7 @@
 use crate::{
     process::Process,
     state::{LabDir, NODE_INIT, write_json},
-    topology::{Bind, Image},
+    topology::{Image, Topology},
     wait,
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -35,6 +35,8 @@ pub struct Spec {
     /// Where edgeplexd's directory appears in a PE node, below /run; /run/edgeplex leads there. edgeplexd derives the
     /// names of its cgroups from it, so it is another one in every node of every lab.
     pub edgeplex: Option<PathBuf>,
+    /// Interfaces of a node whose FRR is to believe that the kernel forwards MPLS; [`crate::tools::ovs_lsr`] does it.
+    pub mpls: Vec<String>,
     /// Directories of the host that the node gets empty and to itself, with their owner.
     pub private: Vec<(PathBuf, Option<String>)>,
     /// Source, target, read-only.
@@ -42,16 +44,19 @@ pub struct Spec {
 }
 
 impl Spec {
-    pub fn new(lab: &str, hostname: &str, image: Image, binds: &[Bind]) -> Self {
+    pub fn new(topology: &Topology, hostname: &str) -> Self {
+        let (lab, node) = (&topology.name, &topology.nodes[hostname]);
+        let image = node.image;
         let private = match image {
             // FRR keeps crash logs in /var/tmp, by pid: ours are the same in every node.
             Image::Frr => vec![("/etc/frr".into(), Some("frr".into())), ("/var/tmp".into(), None)],
             Image::Bird => vec![("/etc/bird".into(), None)],
-            Image::EdgePlexPe | Image::Plain => vec![],
+            Image::EdgePlex | Image::Plain => vec![],
         };
-        let binds = binds.iter().map(|b| (b.source.clone(), b.target.clone(), b.read_only)).collect();
-        let edgeplex = (image == Image::EdgePlexPe).then(|| PathBuf::from(format!("pe/{lab}-{hostname}")));
-        Self { hostname: hostname.to_owned(), edgeplex, private, binds }
+        let mpls = if topology.wants_mpls(hostname) { topology.interfaces(hostname).map(|(i, _)| i.to_owned()).collect() } else { vec![] };
+        let binds = node.binds.iter().map(|b| (b.source.clone(), b.target.clone(), b.read_only)).collect();
+        let edgeplex = (image == Image::EdgePlex).then(|| PathBuf::from(format!("pe/{lab}-{hostname}")));
+        Self { hostname: hostname.to_owned(), edgeplex, mpls, private, binds }
     }
 }
 
@@ -230,6 +235,9 @@ fn prepare_mounts(dir: &Path, spec: &Spec) -> Result<()> {
 
     let proc_flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), proc_flags, none).context("/proc")?;
+    if !spec.mpls.is_empty() {
+        pretend_mpls(dir, &spec.mpls)?;
+    }
     let sys = dir.join("sys");
     mount(Some("sysfs"), &sys, Some("sysfs"), proc_flags, none).context("/sys")?;
     if Path::new("/sys/fs/cgroup").is_dir() {
@@ -270,6 +278,33 @@ fn prepare_mounts(dir: &Path, spec: &Spec) -> Result<()> {
     }
     // Last, because the sources above may lie under the host's /run.
     bind(&run, Path::new("/run"), MsFlags::MS_REC)
+}
+
+/// Puts /proc/sys/net/mpls before a router's eyes, as a kernel with MPLS has it; the rest of /proc/sys/net stays what it is.
+fn pretend_mpls(dir: &Path, interfaces: &[String]) -> Result<()> {
+    let none = None::<&str>;
+    let (net, real) = (Path::new("/proc/sys/net"), dir.join("net"));
+    fs::create_dir_all(&real)?;
+    mount(Some(net), &real, none, MsFlags::MS_BIND, none).context("/proc/sys/net")?;
+    mount(Some("tmpfs"), net, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755")).context("/proc/sys/net")?;
+    for entry in fs::read_dir(&real)? {
+        let entry = entry?;
+        let place = net.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir(&place)?
+        } else {
+            fs::write(&place, "")?
+        }
+        mount(Some(&entry.path()), &place, none, MsFlags::MS_BIND, none).with_context(|| place.display().to_string())?;
+    }
+    for interface in interfaces {
+        let conf = net.join("mpls/conf").join(interface);
+        fs::create_dir_all(&conf)?;
+        fs::write(conf.join("input"), "1\n")?;
+        give(&conf.join("input"), "frr")?;
+    }
+    fs::write(net.join("mpls/platform_labels"), "1048575\n")?;
+    Ok(())
 }
 
 /// Gives a directory to a user, if the machine has that user.

@@ -42,7 +42,8 @@ pub struct Node {
 /// What a `linux` node's image asks this runner to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Image {
-    EdgePlexPe,
+    /// A platform: PE or P, as its intent says.
+    EdgePlex,
     Frr,
     Bird,
     Plain,
@@ -153,6 +154,11 @@ impl Topology {
         Ok(Self { name: raw.name, prefix, directory, nodes, links })
     }
 
+    /// Whether a node asks its kernel for MPLS, as containerlab's way is.
+    pub fn wants_mpls(&self, node: &str) -> bool {
+        self.nodes.get(node).is_some_and(|n| n.sysctls.keys().any(|k| k.starts_with("net.mpls.")))
+    }
+
     /// The node's ends of its links, in the order of the file, with the link.
     pub fn interfaces<'a>(&'a self, node: &'a str) -> impl Iterator<Item = (&'a str, &'a Link)> {
         self.links.iter().flat_map(move |l| l.ends.iter().filter(move |e| e.node == node).map(move |e| (e.interface.as_str(), l)))
@@ -168,7 +174,7 @@ fn build_node(kind: Option<&str>, parts: &[&RawNode; 3], directory: &Path) -> Re
     };
     let image = parts.iter().rev().find_map(|p| p.image.as_deref()).unwrap_or_default();
     let image = match image.split(':').next().unwrap_or_default() {
-        "edgeplex/pe" => Image::EdgePlexPe,
+        "edgeplex/router" => Image::EdgePlex,
         i if i.ends_with("frr") => Image::Frr,
         i if i.ends_with("bird") => Image::Bird,
         _ => Image::Plain,

@@ -41,7 +41,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("edgeplex-intent", &["edgeplex-types", "edgeplex-mgmt"]),
     ("edgeplex-recipes", &["edgeplex-types"]),
     // drivers
-    ("edgeplex-transport", &["edgeplex-types", "edgeplex-bfd", "edgeplex-ldp", "edgeplex-bgp-wire", "edgeplex-bgp", "edgeplex-relay", "edgeplex-mgmt"]),
+    (
+        "edgeplex-transport",
+        &["edgeplex-types", "edgeplex-bfd", "edgeplex-ldp", "edgeplex-bgp-wire", "edgeplex-bgp", "edgeplex-relay", "edgeplex-mgmt"],
+    ),
     ("edgeplex-ff-dpdk-sys", &[]),
     ("edgeplex-ff-phy", &["edgeplex-types", "edgeplex-ff-dpdk-sys"]),
     ("edgeplex-ff-fib-client", &["edgeplex-types", "edgeplex-ff-fib-api"]),

@@ -49,7 +49,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let epoch = Epoch(1);
     // ORIGIN igp, AS_PATH empty, LOCAL_PREF 1000: a route anybody would prefer.
     let attributes = vec![0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 5, 4, 0, 0, 3, 0xe8];
-    let route = CustomerOp::Route { prefix: options.prefix, attributes };
+    let route = CustomerOp::Route { prefix: options.prefix, next_hop: None, attributes };
     let say = |sync| ToCvm::Sync { incarnation, sync };
     for message in [
         ToCvm::Hello { attachment: options.attachment.clone(), incarnation },
