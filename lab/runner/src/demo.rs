@@ -5,7 +5,7 @@ use crate::{
     complain,
     lab::{Lab, down},
     leftovers, say,
-    scenarios::{ALL, CITIES, CUSTOMERS, Ctx, Evidence, Proof, Scenario},
+    scenarios::{ALL, CITIES, CUSTOMERS, Ctx, Evidence, P_ROUTER, PLATFORMS, Proof, Scenario},
     state::LabDir,
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -126,7 +126,7 @@ pub fn run(options: &Options) -> Result<bool> {
     } else {
         ledger.step("nothing is left behind", || {
             down(&dir)?;
-            let found = leftovers::of(&name, &CITIES);
+            let found = leftovers::of(&name, &PLATFORMS);
             ensure!(found.is_empty(), "left behind: {}", found.join(", "));
             Ok(((), Evidence::new("no namespace, process, mount, cgroup or directory")))
         });
@@ -154,7 +154,7 @@ pub fn prove(ledger: &mut Ledger, options: &Options, name: &str) {
     }) else {
         return;
     };
-    let ctx = ledger.step("both customers provisioned on both PEs", || {
+    let ctx = ledger.step("core and customers provisioned", || {
         let ctx = Ctx::new(&lab, options.out.clone())?;
         provision(&ctx)?;
         Ok((ctx, Evidence::new("edgeplex apply -f platform.yaml, acme.yaml, beta.yaml; dry run first, no difference afterwards")))
@@ -177,14 +177,13 @@ pub fn prove(ledger: &mut Ledger, options: &Options, name: &str) {
 
 /// Everything through the NOC's CLI.
 pub fn provision(ctx: &Ctx<'_>) -> Result<()> {
-    for city in CITIES {
-        for file in ["platform.yaml", "acme.yaml", "beta.yaml"] {
-            let yaml = ctx.yaml(city, file);
-            ctx.pe(city)?.run(&["edgeplex", "apply", "-f", &yaml, "--dry-run"])?;
-            ctx.apply(city, file)?;
-            // What was applied is what is desired: the same again changes nothing.
-            ctx.pe(city)?.run(&["edgeplex", "diff", "-f", &yaml])?;
-        }
+    let customers = CITIES.iter().flat_map(|c| ["acme.yaml", "beta.yaml"].map(|file| (*c, file)));
+    for (node, file) in [P_ROUTER].iter().chain(&CITIES).map(|n| (*n, "platform.yaml")).chain(customers) {
+        let yaml = ctx.yaml(node, file);
+        ctx.lab.node(node)?.run(&["edgeplex", "apply", "-f", &yaml, "--dry-run"])?;
+        ctx.apply(node, file)?;
+        // What was applied is what is desired: the same again changes nothing.
+        ctx.lab.node(node)?.run(&["edgeplex", "diff", "-f", &yaml])?;
     }
     Ok(())
 }

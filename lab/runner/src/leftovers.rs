@@ -3,8 +3,8 @@
 use crate::{process, state};
 use std::{fs, path::Path};
 
-/// Everything of the lab of that name that is still there, in words. `pe_nodes` are those that ran edgeplexd.
-pub fn of(lab: &str, pe_nodes: &[&str]) -> Vec<String> {
+/// Everything of the lab of that name that is still there, in words. `platforms` are the nodes that ran edgeplexd.
+pub fn of(lab: &str, platforms: &[&str]) -> Vec<String> {
     let dir = Path::new(state::ROOT).join(lab);
     let mut found = vec![];
     if dir.exists() {
@@ -17,7 +17,7 @@ pub fn of(lab: &str, pe_nodes: &[&str]) -> Vec<String> {
             found.push(format!("namespace {name}"));
         }
     }
-    for node in pe_nodes {
+    for node in platforms {
         let groups = state::edgeplexd_cgroups(&format!("/run/pe/{lab}-{node}"));
         found.extend(groups.iter().map(|g| format!("cgroup {}", g.display())));
     }

@@ -5,7 +5,7 @@ use crate::{
     demo::{self, Ledger, Options},
     lab::{Lab, down},
     leftovers, say,
-    scenarios::{ALL, CITIES, Ctx},
+    scenarios::{ALL, Ctx, PLATFORMS},
     state::LabDir,
 };
 use anyhow::{Context, Result, ensure};
@@ -139,7 +139,7 @@ fn labs(root: &Path, out: &Path) -> Count {
     ledger.step("nothing is left behind", || {
         for name in LABS {
             down(&LabDir::of(name)?)?;
-            let found = leftovers::of(name, &CITIES);
+            let found = leftovers::of(name, &PLATFORMS);
             ensure!(found.is_empty(), "left behind: {}", found.join(", "));
         }
         Ok(((), Default::default()))

@@ -2,7 +2,7 @@
 
 use super::{
     Evidence,
-    site::{CITIES, CUSTOMERS, Ctx, host_address, other, stop},
+    site::{CITIES, CUSTOMERS, Ctx, P_ROUTER, host_address, other, stop},
 };
 use crate::{node::Node, wait};
 use anyhow::{Context, Result, ensure};
@@ -72,10 +72,12 @@ pub(super) fn tshark(file: &Path, fields: &[&str]) -> Result<Vec<Vec<String>>> {
     Ok(text.lines().map(|l| l.split('|').map(str::to_owned).collect()).collect())
 }
 
+/// What p1 receives from Denver carries two labels: p1's own for the other PE, and the VPN's. What it sends to Denver carries the
+/// VPN's alone: p1 is the last hop but one, and pops its own (RFC 3031 §3.16).
 pub(super) fn labels(ctx: &Ctx<'_>) -> Result<Evidence> {
     const COUNT: u64 = 50;
     let file = ctx.out.join("core.pcap");
-    let capture = Capture::start(ctx.lab.node("core")?, "core-denver", "mpls", &file)?;
+    let capture = Capture::start(ctx.lab.node(P_ROUTER)?, "eth1", "mpls", &file)?;
     // Each customer and direction has a source port of its own: the addresses are the same for both customers.
     let mut flows = BTreeMap::new();
     for (c, customer) in (0u16..).zip(CUSTOMERS) {
@@ -97,13 +99,15 @@ pub(super) fn labels(ctx: &Ctx<'_>) -> Result<Evidence> {
         );
         *seen.entry((label.clone(), customer, city)).or_default() += 1;
     }
+    let transit = ctx.transit_label(CITIES[1])?;
     let mut shown = vec![];
     for (customer, city) in flows.values() {
-        // The label was given by the PE where the packet leaves.
-        let want = ctx.label(customer, other(city))?.to_string();
+        // The VPN label was given by the PE where the packet leaves.
+        let vpn = ctx.label(customer, other(city))?;
+        let want = if *city == CITIES[0] { format!("{transit},{vpn}") } else { vpn.to_string() };
         let got: Vec<_> = seen.iter().filter(|((_, c, f), _)| c == customer && f == city).collect();
         let exact = matches!(got.as_slice(), [((label, ..), n)] if *label == want && **n == COUNT);
-        ensure!(exact, "{customer} from {city}: expected {COUNT} frames with label {want}, captured {got:?}");
+        ensure!(exact, "{customer} from {city}: expected {COUNT} frames with labels {want}, captured {got:?}");
         shown.push(format!("{customer} to {} {want}", other(city)));
     }
     let frames: u64 = seen.values().sum();

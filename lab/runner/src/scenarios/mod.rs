@@ -12,7 +12,7 @@ mod reach;
 mod rogue;
 mod site;
 
-pub use site::{CITIES, CUSTOMERS, Ctx};
+pub use site::{CITIES, CUSTOMERS, Ctx, P_ROUTER, PLATFORMS};
 
 use anyhow::Result;
 use serde::Serialize;

@@ -19,6 +19,10 @@ use std::{
 
 pub const CUSTOMERS: [&str; 2] = ["acme", "beta"];
 pub const CITIES: [&str; 2] = ["denver", "boston"];
+/// The EdgePlex node between the cities: no customers, labels only.
+pub const P_ROUTER: &str = "p1";
+/// Nodes that run edgeplexd.
+pub const PLATFORMS: [&str; 3] = [CITIES[0], CITIES[1], P_ROUTER];
 /// Forwarding that should work does so within this time after a change.
 pub(super) const CONVERGE: Duration = Duration::from_secs(60);
 
@@ -88,6 +92,7 @@ impl<'a> Ctx<'a> {
         self.lab.node(&format!("{customer}-{city}"))
     }
 
+    /// A platform's node.
     pub fn pe(&self, city: &str) -> Result<&Node> {
         self.lab.node(city)
     }
@@ -122,6 +127,15 @@ impl<'a> Ctx<'a> {
         })
         .and_then(|o| o.get("label")?.as_u64())
         .with_context(|| format!("edgeplex show labels on {city} has no label of {id}: {rows}"))
+    }
+
+    /// The label by which p1 switches to a PE, from its own `show forwarding`.
+    pub fn transit_label(&self, city: &str) -> Result<u64> {
+        let rows = self.edgeplex_json(P_ROUTER, &["show", "forwarding"])?;
+        let prefix = format!("10.255.0.{}/32", number(city));
+        find_object(&rows, &|o| o.get("prefix").and_then(Value::as_str) == Some(&prefix))
+            .and_then(|o| o.get("label")?.as_u64())
+            .with_context(|| format!("edgeplex show forwarding on {P_ROUTER} has no label for {prefix}: {rows}"))
     }
 
     /// A few datagrams from a customer's host to its other city.
