@@ -50,6 +50,8 @@ pub fn changes(old: &Intent, new: &Intent) -> Vec<Change> {
     out
 }
 
+/// Fields by which the items of a list are told apart, whatever comes before them in it.
+const IDENTITIES: [&str; 5] = ["name", "port", "neighbor", "prefix", "address"];
 /// Passwords are told to differ, not what they are.
 const SECRET: &str = "password";
 
@@ -72,8 +74,8 @@ fn flatten(path: &str, value: &Value, out: &mut BTreeMap<String, Value>) {
             flatten(&path, v, out);
         }),
         Value::Array(items) => items.iter().enumerate().for_each(|(i, v)| {
-            // Attachments are known by name, not by place.
-            let key = v.get("name").and_then(Value::as_str).map_or_else(|| i.to_string(), ToOwned::to_owned);
+            // Attachments are known by name, neighbours by address; the rest by place.
+            let key = IDENTITIES.iter().find_map(|k| v.get(k).and_then(Value::as_str)).map_or_else(|| i.to_string(), ToOwned::to_owned);
             flatten(&format!("{path}[{key}]"), v, out);
         }),
         leaf => drop(out.insert(path.to_owned(), leaf.clone())),

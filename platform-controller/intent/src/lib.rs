@@ -17,8 +17,13 @@ mod validate;
 pub use allocate::{Allocations, allocate};
 pub use diff::{Action, Change, FieldChange, changes};
 pub use error::IntentError;
-pub use model::{Attachment, Bgp, Core, CoreRoute, Customer, Document, Intent, Labels, Platform, Reflector, StaticRoute, Vpn};
+pub use model::{
+    Attachment, Authentication, AuthenticationType, Bfd, Bgp, Core, CoreRoute, Customer, Document, Intent, Labels, Ldp, LdpPassword, Leak,
+    LeakFrom, MaxPrefix, Ospf, OspfPort, Platform, Reflector, Rule, RuleMatch, RuleSet, StaticRoute, Vpn, VpnOverride,
+};
 pub use plan::{Desired, DesiredVm, Observed, ObservedVm, Step, VmState, plan};
 pub use read::{API_VERSION, MAX_TEXT, parse};
-pub use render::{Keys, core_interface, core_mac, core_mtu, cvm_config, pe_mac, pvm_config, pvm_core_mac, pvm_cust_mac};
+pub use render::{
+    Keys, LSR_SOCKET, core_interface, core_mac, core_mtu, cvm_config, lsr_mac, pe_mac, pvm_config, pvm_core_mac, pvm_cust_mac,
+};
 pub use validate::validate;

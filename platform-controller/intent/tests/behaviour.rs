@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 #[test]
 fn applying_the_same_again_changes_nothing() {
     let intent = started();
-    assert_eq!(changes(&intent, &apply(&intent, &format!("{ACME}---{PLATFORM}")).unwrap()), vec![]);
+    assert_eq!(changes(&intent, &apply(&intent, &format!("{ACME}---\n{PLATFORM}")).unwrap()), vec![]);
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn an_automatic_rd_stays_with_its_attachment() {
     assert_eq!(rd(&first, "yeti/denver-1").unwrap(), "10.255.0.1:2");
     assert_eq!(rd(&first, "acme/denver-1"), None, "it has its own");
     two.customers.remove(&"xeno".parse().unwrap());
-    let three = apply(&two, &format!("{}---{}", automatic("abba", 3), automatic("zeta", 4))).unwrap();
+    let three = apply(&two, &format!("{}---\n{}", automatic("abba", 3), automatic("zeta", 4))).unwrap();
     let second = allocate(&three, &first).unwrap();
     assert_eq!(
         ["abba", "yeti", "zeta"].map(|c| rd(&second, &format!("{c}/denver-1")).unwrap()),
@@ -68,7 +68,7 @@ fn configurations_follow_from_the_intent() {
     let p = intent.platform.as_ref().unwrap();
     let own = Keys { public: "CP".into(), secret: "CS".into() };
     let key = Keys { public: "P".into(), secret: "S".into() };
-    let (id, _, a) = intent.attachments().next().unwrap();
+    let (id, c, a) = intent.attachments().next().unwrap();
     let allocations = Allocations::new();
     assert!(cvm_config(&intent, p, &allocations, &own, &BTreeMap::new()).attachments.is_empty(), "nobody is let in without a key");
     let cvm = cvm_config(&intent, p, &allocations, &own, &BTreeMap::from([(id.clone(), key.clone())]));
@@ -84,7 +84,7 @@ fn configurations_follow_from_the_intent() {
         assert_eq!(cvm_config(&other, p, &allocations, &own, &keys).attachments[0].max_routes, most, "without `{change}`");
     }
     assert_eq!((cvm.core[0].name.as_str(), cvm.core[0].mac, cvm.relay.secret_key.as_str()), ("core0", core_mac(p, "eth1"), "CS"));
-    let pvm = pvm_config(p, &id, a, &own.public, &key);
+    let pvm = pvm_config(p, c, &id, a, &own.public, &key);
     assert_eq!((pvm.core_mtu, pvm.relay.server_key.as_str(), pvm.relay.secret_key.as_str()), (1600, "CP", "S"));
     assert_eq!((pvm.bgp[0].hold_time_s, pvm.static_routes.len()), (90, 1));
     assert!(!format!("{key:?}").contains('S'), "a secret is not for logs");

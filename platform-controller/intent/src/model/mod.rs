@@ -1,126 +1,39 @@
 //! The documents of the desired state. A value of these types is right in itself; how documents fit together is
 //! checked by [`crate::validate`]. Serialized, they look as the operator wrote them.
 
+mod bgp;
+mod customer;
+mod platform;
+
+pub use bgp::{Bgp, MaxPrefix, Rule, RuleMatch, RuleSet};
+pub use customer::{Attachment, Customer, Leak, LeakFrom, StaticRoute, Vpn, VpnOverride};
+pub use platform::{Authentication, AuthenticationType, Core, CoreRoute, Labels, Ldp, LdpPassword, Ospf, OspfPort, Platform, Reflector};
+
 use crate::IntentError;
-use edgeplex_types::{AttachmentId, Label, LabelRange, Name, Rd, RouteTarget, VlanId};
-use ipnet::Ipv4Net;
+use edgeplex_mgmt::config as mgmt;
+use edgeplex_types::{AttachmentId, Name, RouteTarget};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is shown in place of a password.
 pub(crate) const HIDDEN: &str = "(hidden)";
 
-/// The PE itself: there is at most one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Platform {
-    #[serde(skip)]
-    pub name: Name,
-    pub asn: u32,
-    pub loopback: Ipv4Addr,
-    pub core: Vec<Core>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub core_routes: Vec<CoreRoute>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub route_reflectors: Vec<Reflector>,
-    pub access: Vec<String>,
-    pub labels: Labels,
+fn is_default<T: Default + PartialEq>(v: &T) -> bool {
+    *v == T::default()
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Core {
-    pub port: String,
-    pub address: Ipv4Net,
-    pub mtu: u16,
+/// Bidirectional forwarding detection (RFC 5880).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Bfd {
+    /// Milliseconds.
+    pub interval: u32,
+    pub multiplier: u8,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CoreRoute {
-    pub prefix: Ipv4Net,
-    pub via: Ipv4Addr,
-}
-
-#[derive(Clone, PartialEq, Eq, Serialize)]
-pub struct Reflector {
-    pub address: Ipv4Addr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub password: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Labels {
-    #[serde(flatten)]
-    pub range: LabelRange,
-    /// Seconds that a released label rests.
-    pub quarantine: u32,
-}
-
-/// A VPN and its attachments on this PE.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Customer {
-    #[serde(skip)]
-    pub name: Name,
-    pub vpn: Vpn,
-    pub attachments: Vec<Attachment>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Vpn {
-    pub import: Vec<RouteTarget>,
-    pub export: Vec<RouteTarget>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Attachment {
-    pub name: Name,
-    pub port: String,
-    /// Untagged when `None`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vlan: Option<VlanId>,
-    /// Of the PE on the attachment's subnet.
-    pub address: Ipv4Net,
-    pub mtu: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rd: Option<Rd>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub label: Option<Label>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bgp: Option<Bgp>,
-    #[serde(rename = "static", skip_serializing_if = "Vec::is_empty")]
-    pub static_routes: Vec<StaticRoute>,
-}
-
-#[derive(Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Bgp {
-    pub neighbor: Ipv4Addr,
-    pub remote_as: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_prefix: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub password: Option<String>,
-    /// Seconds; 90 by default (RFC 4271 §10).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hold_time: Option<u16>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct StaticRoute {
-    pub prefix: Ipv4Net,
-    pub via: Ipv4Addr,
-}
-
-// Passwords do not go into logs.
-impl std::fmt::Debug for Reflector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reflector").field("address", &self.address).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for Bgp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bgp").field("neighbor", &self.neighbor).field("remote_as", &self.remote_as).finish_non_exhaustive()
+impl From<Bfd> for mgmt::Bfd {
+    fn from(b: Bfd) -> Self {
+        Self { interval_ms: b.interval, multiplier: b.multiplier }
     }
 }
 
@@ -221,5 +134,17 @@ impl Intent {
         self.customers
             .values()
             .flat_map(|c| c.attachments.iter().map(move |a| (AttachmentId { customer: c.name.clone(), attachment: a.name.clone() }, c, a)))
+    }
+
+    /// What a VPN brings in of another: the route targets that it has to ask for.
+    pub fn leaked(&self, from: &LeakFrom) -> Vec<RouteTarget> {
+        match from {
+            LeakFrom::RouteTargets(targets) => targets.clone(),
+            LeakFrom::From(name) => {
+                let of = |c: &Customer| c.vpn.export.iter().chain(c.attachments.iter().flat_map(|a| c.export_of(a))).copied().collect();
+                let targets: BTreeSet<RouteTarget> = self.customers.get(name).map(of).unwrap_or_default();
+                targets.into_iter().collect()
+            }
+        }
     }
 }

@@ -1,9 +1,9 @@
-//! What holds for every plan and every document.
+//! What holds for every plan.
 
 #![allow(clippy::unwrap_used)]
 
 use edgeplex_intent::*;
-use proptest::{collection, option, prelude::*, sample};
+use proptest::{option, prelude::*, sample};
 use std::collections::{BTreeMap, BTreeSet};
 
 const IDS: [&str; 4] = ["cvm", "pvm-a-1", "pvm-a-2", "pvm-b-1"];
@@ -96,79 +96,4 @@ proptest! {
         let ranks: Vec<_> = plan(&desired, &observed).iter().map(rank).collect();
         prop_assert!(ranks.is_sorted(), "{ranks:?}");
     }
-
-    #[test]
-    fn a_document_written_is_the_document_read(document in document()) {
-        let value = document.to_value();
-        prop_assert_eq!(&parse(&value.to_string()).unwrap(), &vec![document.clone()]);
-        prop_assert_eq!(&parse(&serde_saphyr::to_string(&value).unwrap()).unwrap(), &vec![document]);
-    }
-
-    #[test]
-    fn no_text_breaks_the_reader(text in "[-a-z0-9:{}\\[\\]'\"&*!|>% \n\t#,?]{0,200}") {
-        let _ = parse(&text);
-    }
-}
-
-fn name() -> impl Strategy<Value = edgeplex_types::Name> {
-    "[a-z][a-z0-9]{0,8}(-[a-z0-9]{1,4}){0,2}".prop_map(|s| s.parse().unwrap())
-}
-
-fn targets() -> impl Strategy<Value = Vec<edgeplex_types::RouteTarget>> {
-    collection::vec("(65000:[1-9][0-9]{0,8}|10\\.0\\.0\\.1:[1-9][0-9]{0,3}|4200000000:[1-9])", 0..4)
-        .prop_map(|v| v.iter().map(|s| s.parse().unwrap()).collect())
-}
-
-/// Up to 80 bytes of anything printable, and words that YAML would take for something else.
-fn password() -> impl Strategy<Value = String> {
-    prop_oneof![
-        "\\PC{1,20}",
-        sample::select(vec!["null", "~", "yes", "1e3", "0x10", "12:30", " x ", "- a", "#", "'"]).prop_map(str::to_owned)
-    ]
-}
-
-fn bgp() -> impl Strategy<Value = Bgp> {
-    (1..23456u32, option::of(1..=u32::MAX), option::of(password()), option::of(3..=u16::MAX)).prop_map(
-        |(remote_as, max_prefix, password, hold_time)| Bgp { neighbor: [10, 1, 2, 2].into(), remote_as, max_prefix, password, hold_time },
-    )
-}
-
-fn attachment() -> impl Strategy<Value = Attachment> {
-    let fixed = (option::of(1..=4094u16), 576..=9216u16, option::of(16..=1_048_575u32), option::of(1..=u16::MAX));
-    (name(), fixed, option::of(bgp()), collection::vec(0..=255u8, 0..3)).prop_map(|(name, (vlan, mtu, label, rd), bgp, routes)| {
-        Attachment {
-            name,
-            port: "eth2.7-x_y".into(),
-            vlan: vlan.map(|v| v.try_into().unwrap()),
-            address: "10.1.2.1/24".parse().unwrap(),
-            mtu,
-            rd: rd.map(|n| format!("10.255.0.1:{n}").parse().unwrap()),
-            label: label.map(|l| l.try_into().unwrap()),
-            bgp,
-            static_routes: routes
-                .into_iter()
-                .map(|n| StaticRoute { prefix: format!("10.{n}.0.0/16").parse().unwrap(), via: [10, 1, 2, 3].into() })
-                .collect(),
-        }
-    })
-}
-
-fn document() -> impl Strategy<Value = Document> {
-    let customer = (name(), targets(), targets(), collection::vec(attachment(), 0..3));
-    let customer = customer.prop_map(|(name, import, export, attachments)| Customer { name, vpn: Vpn { import, export }, attachments });
-    let platform =
-        (name(), 1..23456u32, 576..=9216u16, option::of(password()), 0..=86_400u32).prop_map(|(name, asn, mtu, password, quarantine)| {
-            let range = edgeplex_types::LabelRange::new(16.try_into().unwrap(), 4000.try_into().unwrap()).unwrap();
-            Platform {
-                name,
-                asn,
-                loopback: [10, 255, 0, 1].into(),
-                core: vec![Core { port: "eth1".into(), address: "10.0.0.1/24".parse().unwrap(), mtu }],
-                core_routes: vec![CoreRoute { prefix: "10.255.0.9/32".parse().unwrap(), via: [10, 0, 0, 9].into() }],
-                route_reflectors: vec![Reflector { address: [10, 255, 0, 9].into(), password }],
-                access: vec!["eth2".into(), "1e3".into()],
-                labels: Labels { range, quarantine },
-            }
-        });
-    prop_oneof![customer.prop_map(Document::Customer), platform.prop_map(Document::Platform)]
 }
