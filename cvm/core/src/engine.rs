@@ -99,10 +99,13 @@ impl Core {
         self.reroute();
     }
 
-    /// Sets the endpoints that VPN routes lead to. Those that are new and can be reached follow as actions.
+    /// Sets the endpoints that VPN routes lead to. The ways to them follow as actions, those that were told before as well: an
+    /// endpoint that nobody wanted for a moment was forgotten there.
     pub fn want(&mut self, endpoints: BTreeSet<Ipv4Addr>) {
         self.told.retain(|endpoint, _| endpoints.contains(endpoint));
         self.endpoints = endpoints;
+        let again = self.told.iter().map(|(endpoint, state)| Action::Tunnel(*endpoint, Some(state.clone())));
+        self.actions.extend(again);
         self.refresh();
     }
 
@@ -123,6 +126,7 @@ impl Core {
 
     /// The OSPF router an adjacency is with; `None` when it ends.
     pub fn router(&mut self, hop: NextHop, id: Option<Ipv4Addr>) {
+        let id = id.filter(|_| self.known.config.interface(&hop.interface).is_some());
         let before = match id {
             Some(id) => self.known.routers.insert(hop, id),
             None => self.known.routers.remove(&hop),
@@ -135,7 +139,8 @@ impl Core {
     /// A neighbour is dead, as BFD found out, or no longer. It stays dead when its session is forgotten: only who has seen it
     /// alive says so.
     pub fn liveness(&mut self, hop: NextHop, alive: bool) {
-        let changed = if alive { self.known.dead.remove(&hop) } else { self.known.dead.insert(hop) };
+        let known = self.known.config.interface(&hop.interface).is_some();
+        let changed = if alive { self.known.dead.remove(&hop) } else { known && self.known.dead.insert(hop) };
         if changed {
             self.refresh();
         }
