@@ -1,15 +1,21 @@
-//! The best route of one prefix, and the form in which each route is shown.
+//! The best route of one prefix.
 
 use crate::{
     VrfConfig, attributes,
-    vpn::{VpnPath, VpnTable},
+    neighbors::{CustomerPath, NeighborRib},
+    vpn::{VpnRoute, VpnTable},
 };
-use edgeplex_bgp::decision::{Candidate, Origin, better};
+use edgeplex_bgp::decision::{self, Candidate, Origin, better};
 use edgeplex_bgp_wire::Attributes;
 use edgeplex_ff_fib_api as fib;
-use edgeplex_types::{Label, TunnelId};
-use ipnet::Ipv4Net;
-use std::{cmp::Ordering, net::Ipv4Addr, sync::Arc};
+use edgeplex_types::Community;
+use ipnet::IpNet;
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 /// Where a route comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,38 +28,25 @@ pub enum Source {
     Vpn,
 }
 
-/// One route as the RIB holds it, for `edgeplex show routes`.
-#[derive(Debug, Clone)]
-pub struct RouteView<'a> {
-    pub prefix: Ipv4Net,
-    pub source: Source,
-    pub best: bool,
-    pub stale: bool,
-    pub next_hop: Option<Ipv4Addr>,
-    pub label: Option<Label>,
-    pub tunnel: Option<TunnelId>,
-    pub attributes: Option<&'a Attributes>,
-}
-
-/// A route learnt from the CE, after the import checks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CustomerPath {
-    pub(crate) next_hop: Ipv4Addr,
-    pub(crate) attributes: Arc<Attributes>,
-}
-
 /// The best route of a prefix: what the outputs are derived from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Best {
     Local,
     Connected,
     Static {
-        via: Ipv4Addr,
+        via: IpAddr,
     },
-    Customer(CustomerPath),
-    /// One path, or several that are equally good; the first is the best.
-    Vpn(Vec<VpnPath>),
+    Customer {
+        from: IpAddr,
+        next_hop: IpAddr,
+        attributes: Arc<Attributes>,
+    },
+    /// What the CVM chose, as far as its tunnels are here; never without paths.
+    Vpn(VpnRoute),
 }
+
+/// A route as it is exported to the CVM: its attributes, and the CE it leads to.
+pub(crate) type Exported = (Arc<Attributes>, Option<IpAddr>);
 
 impl Best {
     pub(crate) fn source(&self) -> Source {
@@ -61,37 +54,41 @@ impl Best {
             Self::Local => Source::Local,
             Self::Connected => Source::Connected,
             Self::Static { .. } => Source::Static,
-            Self::Customer(_) => Source::Customer,
+            Self::Customer { .. } => Source::Customer,
             Self::Vpn(_) => Source::Vpn,
         }
     }
 
     /// The FIB's entry.
     pub(crate) fn target(&self) -> fib::Target {
+        let path = |p: &crate::vpn::VpnPath| fib::VpnPath { label: p.label, tunnel: p.tunnel };
         match self {
             Self::Local => fib::Target::Local,
             Self::Connected => fib::Target::Connected,
-            Self::Static { via } => fib::Target::Customer { next_hop: (*via).into() },
-            Self::Customer(path) => fib::Target::Customer { next_hop: path.next_hop.into() },
-            Self::Vpn(paths) => {
-                fib::Target::Vpn { paths: paths.iter().map(|p| fib::VpnPath { label: p.label, tunnel: p.tunnel }).collect() }
+            Self::Static { via: next_hop } | Self::Customer { next_hop, .. } => fib::Target::Customer { next_hop: *next_hop },
+            Self::Vpn(route) => {
+                fib::Target::Vpn { paths: route.paths.iter().map(path).collect(), backup: route.backup.iter().map(path).collect() }
             }
         }
     }
 
-    /// Attributes under which the CVM gets the route; `None` if it is not for the CVM.
-    pub(crate) fn export(&self) -> Option<Arc<Attributes>> {
+    /// What the CVM gets; `None` if it is not for the CVM.
+    pub(crate) fn export(&self) -> Option<Exported> {
         match self {
-            Self::Connected | Self::Static { .. } => Some(attributes::redistributed()),
-            Self::Customer(path) => Some(path.attributes.clone()),
+            Self::Connected => Some((attributes::redistributed(), None)),
+            Self::Static { via } => Some((attributes::redistributed(), Some(*via))),
+            // RFC 1997: NO_ADVERTISE is for no peer at all.
+            Self::Customer { attributes, .. } if attributes.communities.contains(&Community::NO_ADVERTISE.0) => None,
+            Self::Customer { attributes, next_hop, .. } => Some((attributes.clone(), Some(*next_hop))),
             Self::Local | Self::Vpn(_) => None,
         }
     }
 
-    /// Attributes under which the CE gets the route; `None` if it is not for the CE.
-    pub(crate) fn to_customer(&self) -> Option<&Arc<Attributes>> {
+    /// What the CEs get, and which of them it came from; `None` if it is for none.
+    pub(crate) fn to_customer(&self) -> Option<(Option<IpAddr>, &Arc<Attributes>)> {
         match self {
-            Self::Vpn(paths) => paths.first().map(|p| &p.attributes.to_customer),
+            Self::Vpn(route) => route.paths.first().map(|p| (None, &p.attributes)),
+            Self::Customer { from, attributes, .. } => Some((Some(*from), attributes)),
             _ => None,
         }
     }
@@ -100,54 +97,54 @@ impl Best {
 /// The best of everything known about `prefix`.
 pub(crate) fn select(
     config: &VrfConfig,
-    statics: Option<Ipv4Addr>,
-    customer: Option<&CustomerPath>,
+    statics: Option<IpAddr>,
+    neighbors: &BTreeMap<IpAddr, NeighborRib>,
     vpn: &VpnTable,
-    prefix: Ipv4Net,
+    prefix: IpNet,
 ) -> Option<Best> {
-    if prefix == config.own() {
+    if config.own().any(|own| own == prefix) {
         return Some(Best::Local);
     }
-    if prefix == config.subnet() {
+    if config.subnets().any(|subnet| subnet == prefix) {
         return Some(Best::Connected);
     }
     if let Some(via) = statics {
         return Some(Best::Static { via });
     }
-    let core = vpn.usable(&prefix).next();
-    match (customer, core) {
-        (None, None) => None,
-        (Some(ce), None) => Some(Best::Customer(ce.clone())),
-        (Some(ce), Some(core)) if customer_wins(config, ce, core) => Some(Best::Customer(ce.clone())),
-        (_, Some(first)) => Some(Best::Vpn(multipath(vpn, prefix, first))),
+    let core = vpn.usable(&prefix, config.max_paths.min(fib::MAX_PATHS));
+    let Some((candidate, path)) = customer(neighbors, prefix) else { return core.map(Best::Vpn) };
+    if let Some(core) = core.filter(|core| core.paths.first().is_some_and(|first| !wins(&candidate, &first.attributes))) {
+        return Some(Best::Vpn(core));
     }
+    Some(Best::Customer { from: candidate.peer_address, next_hop: path.next_hop, attributes: path.accepted.clone()? })
 }
 
-/// The decision process between the CE's path and the best of the CVM's, which stands for an iBGP path.
-fn customer_wins(config: &VrfConfig, ce: &CustomerPath, core: &VpnPath) -> bool {
-    let address = config.customer.map_or(ce.next_hop, |c| c.address);
-    let ce = Candidate { attributes: &ce.attributes, origin: Origin::Ebgp, igp_metric: 0, peer_id: address, peer_address: address.into() };
+/// The best of what the CEs tell. One alone: FastForward has one next hop towards the customer, so equal paths of two CEs
+/// are not used together; the other takes over when the best goes.
+fn customer(neighbors: &BTreeMap<IpAddr, NeighborRib>, prefix: IpNet) -> Option<(Candidate<'_>, &CustomerPath)> {
+    let known = neighbors.iter().filter_map(|(address, n)| {
+        let path = n.accepted(&prefix)?;
+        let attributes = path.accepted.as_deref()?;
+        Some((
+            Candidate { attributes, origin: Origin::Ebgp, igp_metric: 0, peer_id: n.router_id, peer_address: *address, path_id: 0 },
+            path,
+        ))
+    });
+    let (candidates, paths): (Vec<_>, Vec<_>) = known.unzip();
+    let best = decision::best(&candidates)?;
+    Some((*candidates.get(best)?, *paths.get(best)?))
+}
+
+/// The decision process between a CE's path and the best of the CVM's, which stands for an iBGP path.
+fn wins(ce: &Candidate<'_>, core: &Attributes) -> bool {
     let core = Candidate {
-        attributes: &core.attributes.received,
+        attributes: core,
         origin: Origin::Ibgp,
         igp_metric: 0,
         peer_id: Ipv4Addr::UNSPECIFIED,
         peer_address: Ipv4Addr::UNSPECIFIED.into(),
+        path_id: 0,
     };
     // Never a tie: eBGP wins over iBGP (RFC 4271 §9.1.2.2 d) before the identifiers count.
-    better(&ce, &core) == Ordering::Greater
-}
-
-/// The first path and those that tie with it before the tie-breakers; the CVM sends paths best first.
-fn multipath(vpn: &VpnTable, prefix: Ipv4Net, first: &VpnPath) -> Vec<VpnPath> {
-    let a = &first.attributes.received;
-    let mut out: Vec<VpnPath> = vec![];
-    for p in vpn.usable(&prefix).take(fib::MAX_PATHS) {
-        let b = &p.attributes.received;
-        let equal = a.local_pref == b.local_pref && a.as_path == b.as_path && a.origin == b.origin && a.med == b.med;
-        if equal && !out.iter().any(|o| (o.label, o.tunnel) == (p.label, p.tunnel)) {
-            out.push(p.clone());
-        }
-    }
-    out
+    better(ce, &core) == Ordering::Greater
 }

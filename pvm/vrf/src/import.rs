@@ -1,10 +1,10 @@
 //! What a route from the customer must be before it enters the RIB. The CE is not trusted: a wrong route is
 //! treated as withdrawn and counted, and disturbs nothing else.
 
-use crate::VrfConfig;
+use crate::{Neighbor, VrfConfig};
 use edgeplex_bgp_wire::Attributes;
-use ipnet::Ipv4Net;
-use std::net::{IpAddr, Ipv4Addr};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Why a route of the CE was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
@@ -19,6 +19,8 @@ pub enum Rejected {
     Martian,
     #[error("the prefix is the PE's own address")]
     OwnAddress,
+    #[error("the prefix is of the family that this session does not carry")]
+    Family,
 }
 
 const MARTIANS: [Ipv4Net; 5] = [
@@ -33,27 +35,37 @@ const fn net(a: u8, b: u8, len: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), len)
 }
 
-/// Checks of one UPDATE that hold for all its routes; the usable next hop if it passes.
-pub(crate) fn check_path(config: &VrfConfig, remote_as: u32, attributes: &Attributes, next_hop: IpAddr) -> Result<Ipv4Addr, Rejected> {
-    // RFC 4271 §9.1.2: a route that contains the own AS is excluded.
-    if attributes.as_path.contains(config.local_as) {
+const MARTIANS_V6: [Ipv6Net; 4] = [
+    Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 127), // unspecified and loopback (RFC 4291 §2.5.2, §2.5.3)
+    Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96), // IPv4-mapped (RFC 4291 §2.5.5.2: never on the wire)
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10), // link local (RFC 4291 §2.5.6)
+    Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8), // multicast (RFC 4291 §2.7)
+];
+
+/// Checks of one UPDATE that hold for all its routes.
+pub(crate) fn check_path(config: &VrfConfig, neighbor: &Neighbor, attributes: &Attributes, next_hop: IpAddr) -> Result<(), Rejected> {
+    // RFC 4271 §9.1.2: a route that contains the own AS is excluded, unless the operator allows so many.
+    if attributes.as_path.iter().filter(|a| *a == config.local_as).count() > neighbor.allow_as_in.into() {
         return Err(Rejected::Loop);
     }
     // RFC 4271 §6.3: the leftmost AS should be that of the peer.
-    if attributes.as_path.first() != Some(remote_as) {
+    if attributes.as_path.first() != Some(neighbor.remote_as) {
         return Err(Rejected::FirstAs);
     }
     // RFC 4271 §5.1.3, §6.3: a first-party or third-party next hop shares the subnet; the receiver's own address never serves.
-    match next_hop {
-        IpAddr::V4(a) if config.resolves(a) => Ok(a),
-        _ => Err(Rejected::NextHop),
-    }
+    if config.resolves(next_hop) { Ok(()) } else { Err(Rejected::NextHop) }
 }
 
-pub(crate) fn check_prefix(config: &VrfConfig, prefix: Ipv4Net) -> Result<(), Rejected> {
-    if prefix == config.own() {
+pub(crate) fn check_prefix(config: &VrfConfig, neighbor: &Neighbor, prefix: IpNet) -> Result<(), Rejected> {
+    let martian = match prefix {
+        IpNet::V4(p) => MARTIANS.iter().any(|m| m.contains(&p)),
+        IpNet::V6(p) => MARTIANS_V6.iter().any(|m| m.contains(&p)),
+    };
+    if !neighbor.carries(prefix) {
+        Err(Rejected::Family)
+    } else if config.own().any(|own| own == prefix) {
         Err(Rejected::OwnAddress)
-    } else if MARTIANS.iter().any(|m| m.contains(&prefix)) {
+    } else if martian {
         Err(Rejected::Martian)
     } else {
         Ok(())
@@ -79,8 +91,19 @@ mod tests {
             ("255.255.255.255/32", Err(Rejected::Martian)),
             ("192.168.1.1/32", Err(Rejected::OwnAddress)),
             ("192.168.1.2/32", Ok(())),
+            ("::/0", Ok(())),
+            ("2001:db8:9::/48", Ok(())),
+            ("::1/128", Err(Rejected::Martian)),
+            ("::ffff:10.0.0.0/104", Err(Rejected::Martian)),
+            ("fe80::/64", Err(Rejected::Martian)),
+            ("ff02::1/128", Err(Rejected::Martian)),
+            ("2001:db8:1::1/128", Err(Rejected::OwnAddress)),
         ] {
-            assert_eq!(check_prefix(&config, prefix.parse().unwrap()), want, "{prefix}");
+            let prefix: IpNet = prefix.parse().unwrap();
+            let neighbor = config.neighbors.iter().find(|n| n.carries(prefix)).unwrap();
+            assert_eq!(check_prefix(&config, neighbor, prefix), want, "{prefix}");
         }
+        let wrong_session = check_prefix(&config, &config.neighbors[0], "2001:db8:9::/48".parse().unwrap());
+        assert_eq!(wrong_session, Err(Rejected::Family));
     }
 }

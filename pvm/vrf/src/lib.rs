@@ -1,10 +1,10 @@
 //! The customer RIB of one attachment: every route the port VM knows, the best one per prefix, and what follows
-//! from it for the three who must hear of it. Pure: no socket, no clock; time and input are arguments.
+//! from it for those who must hear of it. Pure: no socket, no clock; time and input are arguments.
 //!
 //! ```text
-//!   interface, static ──►┐                    ┌──► FIB ops    (FastForward)        fib_ops()
-//!   CE (eBGP) ──────────►│ best per prefix ───┼──► exports    (CVM, never VPN's)   relay_ops()
-//!   CVM (VPN routes) ───►┘                    └──► adj-RIB-out (CE, only VPN's)    ce_ops()
+//!   interface, static ──────────►┐                    ┌──► FIB ops    (FastForward)        fib_ops()
+//!   CEs (eBGP) ─ checks, policy ►│ best per prefix ───┼──► exports    (CVM, never VPN's)   relay_ops()
+//!   CVM (VPN routes) ───────────►┘                    └──► adj-RIB-out of each CE: policy  ce_ops()
 //! ```
 //!
 //! Each output is a set of prefixes that differ from what was last sent. A reader takes at most as many
@@ -15,14 +15,17 @@ mod attributes;
 mod best;
 mod config;
 mod import;
+mod neighbors;
 mod outputs;
 mod restart;
+mod show;
 mod vpn;
 mod vrf;
 
-pub use best::{RouteView, Source};
-pub use config::{Customer, StaticRoute, VrfConfig};
+pub use best::Source;
+pub use config::{Neighbor, StaticRoute, VrfConfig};
 pub use import::Rejected;
 pub use outputs::CeOp;
 pub use restart::{Restart, StaleRoutes, Verdict};
+pub use show::RouteView;
 pub use vrf::{Counts, Vrf};

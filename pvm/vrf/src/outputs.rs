@@ -1,55 +1,67 @@
-//! The three readers of the RIB, and what each was last told. An output is the set of prefixes that differ; the
-//! operation itself is made when it is taken, from what is best then.
+//! The readers of the RIB, and what each was last told. An output is the set of keys that differ; the operation itself is
+//! made when it is taken, from what is true then.
 
 use edgeplex_bgp_wire::Attributes;
-use edgeplex_types::TunnelId;
-use ipnet::Ipv4Net;
+use edgeplex_types::{Label, TunnelId};
+use ipnet::IpNet;
 use std::{collections::BTreeSet, sync::Arc};
 
-/// One change to the routes that the CE should hear.
+/// One change to the routes that a CE should hear.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CeOp {
     /// The next hop is the PE's own address.
     Advertise {
-        prefix: Ipv4Net,
+        prefix: IpNet,
         attributes: Arc<Attributes>,
     },
     Withdraw {
-        prefix: Ipv4Net,
+        prefix: IpNet,
     },
 }
 
-/// One reader's view of the prefixes.
-#[derive(Debug, Default)]
-pub(crate) struct Output {
+/// One reader's view of keys: prefixes, or labels.
+#[derive(Debug)]
+pub(crate) struct Output<K> {
     /// To be told again.
-    pub(crate) dirty: BTreeSet<Ipv4Net>,
-    /// Prefixes the reader has from this session. A withdraw of any other is never sent: after a restart the
+    pub(crate) dirty: BTreeSet<K>,
+    /// What the reader has from this session. A withdraw of anything else is never sent: after a restart the
     /// reader may still hold it as stale, and only its End may sweep that.
-    told: BTreeSet<Ipv4Net>,
+    told: BTreeSet<K>,
 }
 
-impl Output {
-    /// The reader starts from nothing: tell it all of `prefixes`.
-    pub(crate) fn restart(&mut self, prefixes: impl Iterator<Item = Ipv4Net>) {
+impl<K> Default for Output<K> {
+    fn default() -> Self {
+        Self { dirty: BTreeSet::new(), told: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Copy> Output<K> {
+    /// The reader starts from nothing: tell it all of `keys`.
+    pub(crate) fn restart(&mut self, keys: impl Iterator<Item = K>) {
         self.told.clear();
-        self.dirty = prefixes.collect();
+        self.dirty = keys.collect();
     }
 
     pub(crate) fn told(&self) -> usize {
         self.told.len()
     }
 
-    /// Takes the next change: `present` makes the operation for a prefix that the reader should have, `absent` for
+    /// Everything the reader has is to be looked at again.
+    pub(crate) fn review(&mut self, keys: impl Iterator<Item = K>) {
+        self.dirty.extend(keys);
+        self.dirty.extend(&self.told);
+    }
+
+    /// Takes the next change: `present` makes the operation for a key that the reader should have, `absent` for
     /// one that it should no longer have.
-    pub(crate) fn take<Op>(&mut self, present: impl Fn(Ipv4Net) -> Option<Op>, absent: impl Fn(Ipv4Net) -> Op) -> Option<Op> {
-        while let Some(prefix) = self.dirty.pop_first() {
-            if let Some(op) = present(prefix) {
-                self.told.insert(prefix);
+    pub(crate) fn take<Op>(&mut self, mut present: impl FnMut(K) -> Option<Op>, absent: impl Fn(K) -> Op) -> Option<Op> {
+        while let Some(key) = self.dirty.pop_first() {
+            if let Some(op) = present(key) {
+                self.told.insert(key);
                 return Some(op);
             }
-            if self.told.remove(&prefix) {
-                return Some(absent(prefix));
+            if self.told.remove(&key) {
+                return Some(absent(key));
             }
         }
         None
@@ -60,7 +72,7 @@ impl Output {
 #[derive(Debug, Default)]
 pub(crate) struct FibState {
     pub(crate) interface: bool,
-    pub(crate) own_label: bool,
+    pub(crate) labels: Output<Label>,
     pub(crate) tunnels: BTreeSet<TunnelId>,
     /// Tunnels FastForward has from this session.
     pub(crate) told: BTreeSet<TunnelId>,

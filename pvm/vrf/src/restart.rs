@@ -1,25 +1,33 @@
 //! Graceful restart (RFC 4724), both roles, as two small machines that are told the time.
 //!
 //! [`Restart`] is the restarting speaker, this daemon: after `kill -9` FastForward goes on with its FIB and the CVM
-//! and the CE hold their routes as stale. Each of them may be told "that was all" only when the other side's
+//! and the CEs hold their routes as stale. Each of them may be told "that was all" only when the other side's
 //! routes are relearnt, or what is still true would be swept.
 //!
 //! ```text
-//!   CE relearnt  (its End-of-RIB | no GR and quiet | time) ──► routes and End to the relay
-//!   VPN relearnt (relay End | time)                        ──► adj-RIB-out and End-of-RIB to the CE
-//!   both                                                   ──► routes and End to FastForward
+//!   every CE relearnt  (its End-of-RIB | no GR and quiet | time)
+//!   and BFD of static routes is up again (| time)        ──► routes and End to the relay
+//!   VPN relearnt (relay End | time)                      ──► adj-RIB-out and End-of-RIB to the CEs
+//!   both                                                 ──► routes and End to FastForward
 //! ```
 //!
-//! [`StaleRoutes`] is the helper: what becomes of the CE's routes when its session ends.
+//! A CE's session carries one family, so a CE is complete with one End-of-RIB; a site with IPv4 and IPv6 is two CEs here.
+//! [`StaleRoutes`] is the helper: what becomes of a CE's routes when its session ends.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
-/// Longest wait for the CE's routes and, towards the CE, for the VPN's (RFC 4724 §4.1, Selection_Deferral_Timer).
+/// Longest wait for the CEs' routes and, towards the CEs, for the VPN's (RFC 4724 §4.1, Selection_Deferral_Timer).
 const DEFERRAL: Duration = Duration::from_secs(60);
 /// A peer without graceful restart sends no End-of-RIB that counts; this long without an UPDATE means it is done.
 const QUIET: Duration = Duration::from_secs(2);
-/// Without a relay the FIB follows the CE after this long, so that local routing does not wait for the CVM.
+/// Without a relay the FIB follows the CEs after this long, so that local routing does not wait for the CVM.
 const VPN_WAIT: Duration = Duration::from_secs(10);
+/// A static route's neighbour with which BFD is not up after this long is not there.
+const BFD_WAIT: Duration = Duration::from_secs(10);
 /// How long a CE that came back may take to tell its routes again before the stale ones go.
 const RELEARN: Duration = Duration::from_secs(120);
 
@@ -32,19 +40,19 @@ pub struct Verdict {
     pub fib: bool,
     /// `End` to FastForward, which sweeps what the snapshot did not renew.
     pub fib_end: bool,
-    /// The CE's adj-RIB-out with its End-of-RIB.
+    /// The CEs' adj-RIB-out with its End-of-RIB.
     pub release_ce: bool,
 }
 
+/// A CE whose table is not complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ce {
     /// No session since the start, or it went down before its table was complete.
     Waiting,
-    /// Established without graceful restart; last heard at.
+    /// Established, but no End-of-RIB is sure to come; last heard at.
     Quiet(Instant),
     /// Established; its End-of-RIB will come.
     Relearning,
-    Done,
 }
 
 /// This daemon's own start or restart.
@@ -55,49 +63,67 @@ pub struct Restart {
     fib_kept: bool,
     /// Neighbours may hold routes of our previous life.
     restarted: bool,
-    ce: Ce,
+    /// Only those that are still waited for.
+    ces: BTreeMap<IpAddr, Ce>,
+    /// Neighbours of static routes with which BFD was not up yet.
+    statics: BTreeSet<IpAddr>,
     vpn_ended: bool,
 }
 
 impl Restart {
-    /// `restarted`: FastForward already had a snapshot when this daemon began. `bgp`: a CE is configured.
-    pub fn new(now: Instant, restarted: bool, bgp: bool) -> Self {
-        let ce = if bgp && restarted { Ce::Waiting } else { Ce::Done };
-        Self { started: now, fib_kept: restarted, restarted, ce, vpn_ended: false }
+    /// `restarted`: FastForward already had a snapshot when this daemon began. `ces`: those with a session. `statics`:
+    /// next hops of static routes that depend on BFD.
+    pub fn new(now: Instant, restarted: bool, ces: impl IntoIterator<Item = IpAddr>, statics: impl IntoIterator<Item = IpAddr>) -> Self {
+        let mut new =
+            Self { started: now, fib_kept: restarted, restarted, ces: BTreeMap::new(), statics: BTreeSet::new(), vpn_ended: false };
+        if restarted {
+            new.ces = ces.into_iter().map(|peer| (peer, Ce::Waiting)).collect();
+            new.statics = statics.into_iter().collect();
+        }
+        new
     }
 
     pub fn restarted(&self) -> bool {
         self.restarted
     }
 
-    pub fn ce_up(&mut self, now: Instant, graceful: bool) {
-        if self.ce != Ce::Done {
-            self.ce = if graceful { Ce::Relearning } else { Ce::Quiet(now) };
+    fn ce(&mut self, peer: IpAddr, becomes: Ce) {
+        if let Some(ce) = self.ces.get_mut(&peer) {
+            *ce = becomes;
         }
     }
 
-    pub fn ce_down(&mut self) {
-        if self.ce != Ce::Done {
-            self.ce = Ce::Waiting;
-        }
+    /// `graceful`: it has the capability. `restarting`: it, too, has just been started again, so that each would wait for
+    /// the other's End-of-RIB (RFC 4724 §4.1 excludes such a peer).
+    pub fn ce_up(&mut self, now: Instant, peer: IpAddr, graceful: bool, restarting: bool) {
+        self.ce(peer, if graceful && !restarting { Ce::Relearning } else { Ce::Quiet(now) });
     }
 
-    pub fn ce_update(&mut self, now: Instant) {
-        if let Ce::Quiet(since) = &mut self.ce {
+    pub fn ce_down(&mut self, peer: IpAddr) {
+        self.ce(peer, Ce::Waiting);
+    }
+
+    pub fn ce_update(&mut self, now: Instant, peer: IpAddr) {
+        if let Some(Ce::Quiet(since)) = self.ces.get_mut(&peer) {
             *since = now;
         }
     }
 
-    pub fn ce_end_of_rib(&mut self) {
+    pub fn ce_end_of_rib(&mut self, peer: IpAddr) {
         // Even a peer that did not announce graceful restart may mark the end of its table (RFC 4724 §2).
-        if matches!(self.ce, Ce::Relearning | Ce::Quiet(_)) {
-            self.ce = Ce::Done;
+        if self.ces.get(&peer).is_some_and(|ce| *ce != Ce::Waiting) {
+            self.ces.remove(&peer);
         }
     }
 
-    /// The CE was taken out of the configuration.
-    pub fn ce_removed(&mut self) {
-        self.ce = Ce::Done;
+    /// The CE was taken out of the configuration, or its session is shut down.
+    pub fn ce_removed(&mut self, peer: IpAddr) {
+        self.ces.remove(&peer);
+    }
+
+    /// BFD with the neighbour of a static route is up, or is not wanted any more.
+    pub fn bfd_settled(&mut self, via: IpAddr) {
+        self.statics.remove(&via);
     }
 
     /// The CVM's snapshot is complete.
@@ -113,11 +139,14 @@ impl Restart {
     /// What may be sent at `now`. Once true, each answer stays true.
     pub fn verdict(&mut self, now: Instant) -> Verdict {
         let since = |t: Instant| now.saturating_duration_since(t);
-        let quiet = matches!(self.ce, Ce::Quiet(t) if since(t) >= QUIET);
-        if quiet || since(self.started) >= DEFERRAL {
-            self.ce = Ce::Done;
+        self.ces.retain(|_, ce| !matches!(ce, Ce::Quiet(t) if since(*t) >= QUIET));
+        if since(self.started) >= BFD_WAIT {
+            self.statics.clear();
         }
-        let ce = self.ce == Ce::Done;
+        if since(self.started) >= DEFERRAL {
+            self.ces.clear();
+        }
+        let ce = self.ces.is_empty() && self.statics.is_empty();
         Verdict {
             relay: ce,
             fib: !self.fib_kept || (ce && (self.vpn_ended || since(self.started) >= VPN_WAIT)),
@@ -129,11 +158,9 @@ impl Restart {
 
     /// When to ask for the verdict again, if time alone may change it.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let quiet = match self.ce {
-            Ce::Quiet(since) => Some(since + QUIET),
-            _ => None,
-        };
-        [quiet, Some(self.started + VPN_WAIT), Some(self.started + DEFERRAL)].into_iter().flatten().filter(|t| *t > now).min()
+        let quiet = self.ces.values().filter_map(|ce| if let Ce::Quiet(since) = ce { Some(*since + QUIET) } else { None });
+        let fixed = [VPN_WAIT, BFD_WAIT, DEFERRAL].map(|wait| self.started + wait);
+        quiet.chain(fixed).filter(|t| *t > now).min()
     }
 }
 
@@ -212,25 +239,36 @@ mod tests {
     const NONE: Verdict = Verdict { relay: false, fib: false, fib_end: false, release_ce: false };
     const ALL: Verdict = Verdict { relay: true, fib: true, fib_end: true, release_ce: true };
 
+    const CE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 1, 2));
+    const CE6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2));
+
     fn s(n: u64) -> Duration {
         Duration::from_secs(n)
+    }
+
+    fn one(t: Instant) -> Restart {
+        Restart::new(t, true, [CE], [])
+    }
+
+    fn two(t: Instant) -> Restart {
+        Restart::new(t, true, [CE, CE6], [CE])
     }
 
     #[test]
     fn a_restart_waits_for_both_sides_in_either_order() {
         let t = Instant::now();
-        let mut r = Restart::new(t, true, true);
+        let mut r = one(t);
         assert_eq!(r.verdict(t), NONE);
         r.vpn_end();
         assert_eq!(r.verdict(t), Verdict { release_ce: true, ..NONE });
-        r.ce_up(t, true);
+        r.ce_up(t, CE, true, false);
         assert_eq!(r.verdict(t + s(9)), Verdict { release_ce: true, ..NONE });
-        r.ce_end_of_rib();
+        r.ce_end_of_rib(CE);
         assert_eq!(r.verdict(t), ALL);
 
-        let mut r = Restart::new(t, true, true);
-        r.ce_up(t, true);
-        r.ce_end_of_rib();
+        let mut r = one(t);
+        r.ce_up(t, CE, true, false);
+        r.ce_end_of_rib(CE);
         assert_eq!(r.verdict(t), Verdict { relay: true, ..NONE });
         // Local routing does not wait for the CVM for ever, but FastForward keeps the VPN routes it has.
         assert_eq!(r.verdict(t + VPN_WAIT), Verdict { relay: true, fib: true, ..NONE });
@@ -242,35 +280,66 @@ mod tests {
     #[test]
     fn an_end_of_rib_of_a_lost_session_does_not_count() {
         let t = Instant::now();
-        let mut r = Restart::new(t, true, true);
-        r.ce_up(t, true);
-        r.ce_down();
-        r.ce_end_of_rib();
+        let mut r = one(t);
+        r.ce_up(t, CE, true, false);
+        r.ce_down(CE);
+        r.ce_end_of_rib(CE);
         assert!(!r.verdict(t).relay);
-        r.ce_up(t, true);
-        r.ce_end_of_rib();
+        r.ce_up(t, CE, true, false);
+        r.ce_end_of_rib(CE);
         assert!(r.verdict(t).relay);
         // Once complete, a later loss takes nothing back.
-        r.ce_down();
+        r.ce_down(CE);
         assert!(r.verdict(t).relay);
     }
 
     #[test]
     fn a_peer_without_graceful_restart_is_done_when_it_falls_silent() {
         let t = Instant::now();
-        let mut r = Restart::new(t, true, true);
-        r.ce_up(t, false);
-        r.ce_update(t + s(1));
+        let mut r = one(t);
+        r.ce_up(t, CE, false, false);
+        r.ce_update(t + s(1), CE);
         assert!(!r.verdict(t + s(2)).relay);
         assert_eq!(r.deadline(t + s(2)), Some(t + s(3)));
         assert!(r.verdict(t + s(3)).relay);
     }
 
     #[test]
+    fn every_ce_and_every_watched_static_route_counts() {
+        let t = Instant::now();
+        let mut r = two(t);
+        r.ce_up(t, CE, true, false);
+        r.ce_up(t, CE6, true, false);
+        r.ce_end_of_rib(CE);
+        r.bfd_settled(CE);
+        assert!(!r.verdict(t + s(20)).relay);
+        r.ce_end_of_rib(CE6);
+        assert!(r.verdict(t).relay);
+
+        let mut r = two(t);
+        r.ce_removed(CE6);
+        r.ce_up(t, CE, true, false);
+        r.ce_end_of_rib(CE);
+        assert!(!r.verdict(t).relay);
+        // A neighbour that is not there does not hold up the others for ever.
+        assert_eq!(r.deadline(t + s(1)), Some(t + BFD_WAIT));
+        assert!(r.verdict(t + BFD_WAIT).relay);
+    }
+
+    #[test]
+    fn two_that_restart_at_once_do_not_wait_for_each_other() {
+        let t = Instant::now();
+        let mut r = one(t);
+        r.ce_up(t, CE, true, true);
+        assert!(!r.verdict(t).relay);
+        assert!(r.verdict(t + QUIET).relay);
+    }
+
+    #[test]
     fn a_first_start_holds_back_only_the_release_to_the_ce() {
         let t = Instant::now();
-        for bgp in [false, true] {
-            let mut r = Restart::new(t, false, bgp);
+        for ces in [vec![], vec![CE], vec![CE, CE6]] {
+            let mut r = Restart::new(t, false, ces, [CE]);
             assert_eq!(r.verdict(t), Verdict { release_ce: false, ..ALL });
         }
     }
@@ -278,7 +347,7 @@ mod tests {
     #[test]
     fn an_empty_fib_is_filled_at_once() {
         let t = Instant::now();
-        let mut r = Restart::new(t, true, true);
+        let mut r = one(t);
         r.fib_lost();
         assert_eq!(r.verdict(t), Verdict { fib: true, fib_end: true, ..NONE });
     }
@@ -303,21 +372,26 @@ mod tests {
 
     #[derive(Debug, Clone, Copy)]
     enum Step {
-        Up(bool),
-        Down,
-        Update,
-        EndOfRib,
+        Up(IpAddr, bool, bool),
+        Down(IpAddr),
+        Update(IpAddr),
+        EndOfRib(IpAddr),
+        Removed(IpAddr),
+        Bfd,
         VpnEnd,
         FibLost,
         Wait(u64),
     }
 
     fn step() -> impl Strategy<Value = Step> {
+        let ce = || prop_oneof![Just(CE), Just(CE6)];
         prop_oneof![
-            any::<bool>().prop_map(Step::Up),
-            Just(Step::Down),
-            Just(Step::Update),
-            Just(Step::EndOfRib),
+            (ce(), any::<bool>(), any::<bool>()).prop_map(|(ce, gr, restarting)| Step::Up(ce, gr, restarting)),
+            ce().prop_map(Step::Down),
+            ce().prop_map(Step::Update),
+            ce().prop_map(Step::EndOfRib),
+            ce().prop_map(Step::Removed),
+            Just(Step::Bfd),
             Just(Step::VpnEnd),
             Just(Step::FibLost),
             (0u64..20_000).prop_map(Step::Wait),
@@ -331,15 +405,17 @@ mod tests {
         fn every_order_of_events_is_safe_and_ends(steps in prop::collection::vec(step(), 0..40)) {
             let t0 = Instant::now();
             let mut now = t0;
-            let mut r = Restart::new(t0, true, true);
+            let mut r = two(t0);
             let (mut vpn, mut lost) = (false, false);
             let mut before = NONE;
             for step in steps {
                 match step {
-                    Step::Up(gr) => r.ce_up(now, gr),
-                    Step::Down => r.ce_down(),
-                    Step::Update => r.ce_update(now),
-                    Step::EndOfRib => r.ce_end_of_rib(),
+                    Step::Up(ce, gr, restarting) => r.ce_up(now, ce, gr, restarting),
+                    Step::Down(ce) => r.ce_down(ce),
+                    Step::Update(ce) => r.ce_update(now, ce),
+                    Step::EndOfRib(ce) => r.ce_end_of_rib(ce),
+                    Step::Removed(ce) => r.ce_removed(ce),
+                    Step::Bfd => r.bfd_settled(CE),
                     Step::VpnEnd => { r.vpn_end(); vpn = true; }
                     Step::FibLost => { r.fib_lost(); lost = true; }
                     Step::Wait(ms) => now += Duration::from_millis(ms),
