@@ -1,41 +1,71 @@
-//! One attachment: its VRF, its customer's routes, and what is advertised of them.
+//! One attachment: what its VRF holds, its customer's routes, and what is advertised of them.
 
 use crate::{
     config::AttachmentConfig,
     customer::{self, ExportError, MAX_ATTRIBUTE_BYTES, MAX_ROUTES},
-    feed::Vrf,
 };
 use edgeplex_bgp_wire::Attributes;
-use edgeplex_relay::EpochMap;
-use edgeplex_types::{Epoch, Label};
-use ipnet::Ipv4Net;
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use edgeplex_relay::{EpochMap, MAX_ATTRIBUTES};
+use edgeplex_types::{Epoch, Label, Rd, RouteTarget};
+use ipnet::IpNet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Instant,
+};
+
+/// CEs of one attachment that can have a label of their own. A PVM names them, so they must not be many; routes of any more
+/// go by the label of the VRF, which serves as well.
+pub const MAX_CES: usize = 64;
 
 /// A customer route as the PVM sent it, sanitized.
 #[derive(Debug, Clone)]
 pub(crate) struct CustomerRoute {
     pub(crate) attributes: Arc<Attributes>,
+    /// The CE it leads to, where that one is counted among the attachment's CEs.
+    pub(crate) ce: Option<IpAddr>,
     /// Length as received, for the account.
-    bytes: usize,
+    bytes: u16,
 }
 
 impl PartialEq for CustomerRoute {
     fn eq(&self, other: &Self) -> bool {
-        self.attributes == other.attributes
+        (&self.attributes, self.ce) == (&other.attributes, other.ce)
     }
+}
+
+/// A CE that some route leads to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ce {
+    routes: usize,
+    /// Its label in use; `None` as long as it is not given or not stored.
+    pub(crate) label: Option<Label>,
+}
+
+/// A customer route as it is advertised, with route targets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Exported {
+    pub(crate) label: Label,
+    pub(crate) attributes: Arc<Attributes>,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Attachment {
     pub(crate) config: AttachmentConfig,
-    /// The label in use; `None` as long as it is not given or not stored.
+    /// The VRF's label in use; `None` as long as it is not given or not stored.
     pub(crate) label: Option<Label>,
-    /// It was told that the label is not used because it is not stored.
+    /// It was told that a label is not used because it is not stored.
     pub(crate) withheld: bool,
-    pub(crate) vrf: Vrf,
-    pub(crate) routes: EpochMap<Ipv4Net, CustomerRoute>,
-    /// What is advertised, with route targets. Empty without a label.
-    pub(crate) exported: BTreeMap<Ipv4Net, Arc<Attributes>>,
+    /// Which routes of the table are imported.
+    pub(crate) vrf: BTreeSet<(IpNet, Rd)>,
+    pub(crate) routes: EpochMap<IpNet, CustomerRoute>,
+    /// CEs that routes lead to; until the first snapshot is whole also those that had a label in a past process.
+    pub(crate) ces: BTreeMap<IpAddr, Ce>,
+    /// CEs came or went since that was looked at.
+    pub(crate) ces_changed: bool,
+    /// What is advertised. Empty without a label.
+    pub(crate) exported: BTreeMap<IpNet, Exported>,
     /// Counts the snapshots received.
     pub(crate) epoch: Epoch,
     /// A snapshot has been received whole.
@@ -56,13 +86,16 @@ pub(crate) struct Attachment {
 }
 
 impl Attachment {
-    pub(crate) fn new(config: AttachmentConfig) -> Self {
+    /// `ces`: those that had a label in a past process.
+    pub(crate) fn new(config: AttachmentConfig, ces: Vec<IpAddr>) -> Self {
         Self {
             config,
             label: None,
             withheld: false,
-            vrf: Vrf::new(),
+            vrf: BTreeSet::new(),
             routes: EpochMap::default(),
+            ces: ces.into_iter().map(|ce| (ce, Ce::default())).collect(),
+            ces_changed: false,
             exported: BTreeMap::new(),
             epoch: Epoch::default(),
             synced: false,
@@ -77,7 +110,27 @@ impl Attachment {
         }
     }
 
-    fn is_fresh(&self, prefix: &Ipv4Net) -> bool {
+    /// Whether a route is taken into the VRF: by its targets (RFC 4364 §4.3.1), or leaked from another VPN.
+    pub(crate) fn imports(&self, prefix: &IpNet, attributes: &Attributes) -> bool {
+        let mut targets = attributes.route_targets();
+        targets.any(|rt| {
+            let leaked = || self.config.leaks.iter().any(|l| l.import.contains(&rt) && l.prefixes.contains(prefix));
+            self.config.import.contains(&rt) || leaked()
+        })
+    }
+
+    /// Every target it looks for.
+    pub(crate) fn targets(config: &AttachmentConfig) -> BTreeSet<RouteTarget> {
+        config.import.iter().chain(config.leaks.iter().flat_map(|l| &l.import)).copied().collect()
+    }
+
+    /// Labels that lead here: to the VRF, or to a CE.
+    pub(crate) fn labels(&self) -> impl Iterator<Item = (Label, Option<IpAddr>)> {
+        let ces = self.ces.iter().filter_map(|(address, ce)| Some((ce.label?, Some(*address))));
+        self.label.map(|label| (label, None)).into_iter().chain(ces)
+    }
+
+    fn is_fresh(&self, prefix: &IpNet) -> bool {
         self.routes.get(prefix).is_some() && !self.routes.is_stale(prefix, self.epoch)
     }
 
@@ -91,9 +144,9 @@ impl Attachment {
     }
 
     /// A snapshot begins: everything has to be said again. The limit is on what was said again, so that routes which only wait
-    /// for being swept keep no new ones out. What waits is not more than the limit either: gives back what had to go for that.
-    pub(crate) fn begin(&mut self) -> Vec<Ipv4Net> {
-        let gone = if self.routes.len() > self.max_routes() { self.drop_stale() } else { vec![] };
+    /// for being swept keep no new ones out. What waits is not more than the limit either: true if some had to go for that.
+    pub(crate) fn begin(&mut self) -> bool {
+        let gone = self.routes.len() > self.max_routes() && self.drop_stale();
         self.epoch.0 += 1;
         self.fresh = 0;
         self.left_out = false;
@@ -101,12 +154,13 @@ impl Attachment {
     }
 
     /// Takes a customer route; true if it is new or different.
-    pub(crate) fn insert(&mut self, asn: u32, prefix: Ipv4Net, encoded: Vec<u8>) -> Result<bool, ExportError> {
+    pub(crate) fn insert(&mut self, asn: u32, prefix: IpNet, next_hop: Option<IpAddr>, encoded: Vec<u8>) -> Result<bool, ExportError> {
+        let length = u16::try_from(encoded.len()).ok().filter(|l| usize::from(*l) <= MAX_ATTRIBUTES);
+        let length = length.ok_or(ExportError::TooLong(encoded.len()))?;
         let attributes = match &self.recent {
             Some((bytes, shared)) if *bytes == encoded => shared.clone(),
             _ => Arc::new(customer::sanitize(asn, &encoded)?),
         };
-        let length = encoded.len();
         self.recent = Some((encoded, attributes.clone()));
         let fresh = self.is_fresh(&prefix);
         if let Some(most) = self.config.max_routes
@@ -117,56 +171,89 @@ impl Attachment {
             self.left_out = true;
             return Err(ExportError::Limit(most));
         }
-        let old = self.routes.get(&prefix).map(|r| r.bytes);
-        let bytes = self.bytes - old.unwrap_or(0) + length;
+        let old = self.routes.get(&prefix).map(|r| (r.ce, r.bytes));
+        let bytes = self.bytes - old.map_or(0, |(_, bytes)| usize::from(bytes)) + usize::from(length);
         if bytes > MAX_ATTRIBUTE_BYTES || (old.is_none() && self.routes.len() >= MAX_ROUTES) {
             return Err(ExportError::Full);
         }
-        let kept = CustomerRoute { attributes, bytes: length };
-        let changed = self.routes.insert(self.epoch, prefix, kept);
+        let ce = next_hop.filter(|ce| self.ces.contains_key(ce) || self.ces.len() < MAX_CES);
+        let changed = self.routes.insert(self.epoch, prefix, CustomerRoute { attributes, ce, bytes: length });
+        if changed {
+            ce.into_iter().for_each(|ce| self.join(ce));
+            old.and_then(|(ce, _)| ce).into_iter().for_each(|ce| self.leave(ce));
+        }
         self.fresh += usize::from(!fresh);
         // An equal value is not stored anew, so the account stays at the length that is.
-        let stored = self.routes.get(&prefix).map_or(0, |r| r.bytes);
-        self.bytes = bytes - length + stored;
+        let stored = self.routes.get(&prefix).map_or(0, |r| usize::from(r.bytes));
+        self.bytes = bytes - usize::from(length) + stored;
         Ok(changed)
     }
 
-    pub(crate) fn remove(&mut self, prefix: &Ipv4Net) -> bool {
+    /// One route more leads to a CE.
+    fn join(&mut self, address: IpAddr) {
+        let ce = self.ces.entry(address).or_default();
+        ce.routes += 1;
+        self.ces_changed |= ce.routes == 1;
+    }
+
+    /// One route less leads to a CE.
+    fn leave(&mut self, address: IpAddr) {
+        if let Some(ce) = self.ces.get_mut(&address) {
+            ce.routes -= 1;
+            if ce.routes == 0 && self.synced {
+                self.ces.remove(&address);
+                self.ces_changed = true;
+            }
+        }
+    }
+
+    /// A snapshot is complete: what it has not renewed goes; true if there was something.
+    pub(crate) fn end(&mut self) -> bool {
+        self.synced = true;
+        let ces = self.ces.len();
+        self.ces.retain(|_, ce| ce.routes > 0);
+        self.ces_changed |= self.ces.len() != ces;
+        self.sweep()
+    }
+
+    pub(crate) fn remove(&mut self, prefix: &IpNet) -> bool {
         if self.is_fresh(prefix) {
             self.fresh -= 1;
             self.limit_told = false;
         }
-        match self.routes.remove(prefix) {
-            Some(route) => {
-                self.bytes -= route.bytes;
-                true
-            }
-            None => false,
-        }
+        let Some(route) = self.routes.remove(prefix) else { return false };
+        self.forget(&route);
+        true
     }
 
-    /// Drops what the current snapshot has not renewed.
-    pub(crate) fn sweep(&mut self) -> Vec<Ipv4Net> {
+    fn forget(&mut self, route: &CustomerRoute) {
+        self.bytes -= usize::from(route.bytes);
+        route.ce.into_iter().for_each(|ce| self.leave(ce));
+    }
+
+    /// Drops what the current snapshot has not renewed; true if there was something.
+    pub(crate) fn sweep(&mut self) -> bool {
         self.stale_since = None;
         self.drop_stale()
     }
 
-    fn drop_stale(&mut self) -> Vec<Ipv4Net> {
+    fn drop_stale(&mut self) -> bool {
         let gone = self.routes.sweep(self.epoch);
-        self.bytes -= gone.iter().map(|(_, r)| r.bytes).sum::<usize>();
-        gone.into_iter().map(|(prefix, _)| prefix).collect()
+        gone.iter().for_each(|(_, route)| self.forget(route));
+        !gone.is_empty()
     }
 
-    /// The attributes with which a customer route is advertised.
-    pub(crate) fn export(&mut self, customer: &Arc<Attributes>) -> Result<Arc<Attributes>, ExportError> {
-        if let Some((of, exported)) = &self.recent_export
-            && Arc::ptr_eq(of, customer)
-        {
-            return Ok(exported.clone());
-        }
-        let exported = Arc::new(customer::export(customer, &self.config.export)?);
-        self.recent_export = Some((customer.clone(), exported.clone()));
-        Ok(exported)
+    /// A customer route as it is to be advertised: nothing if there is none, or no label yet.
+    pub(crate) fn export(&mut self, prefix: &IpNet) -> Result<Option<Exported>, ExportError> {
+        let Some(route) = self.routes.get(prefix) else { return Ok(None) };
+        let ce = route.ce.filter(|_| self.config.label_per_ce).and_then(|ce| self.ces.get(&ce));
+        let Some(label) = ce.and_then(|ce| ce.label).or(self.label) else { return Ok(None) };
+        let attributes = match &self.recent_export {
+            Some((of, exported)) if Arc::ptr_eq(of, &route.attributes) => exported.clone(),
+            _ => Arc::new(customer::export(&route.attributes, &self.config.export)?),
+        };
+        self.recent_export = Some((route.attributes.clone(), attributes.clone()));
+        Ok(Some(Exported { label, attributes }))
     }
 
     /// Takes a new configuration; what was exported under the old one is to be exported again.
@@ -176,7 +263,7 @@ impl Attachment {
     }
 
     /// What is more than a limit that was lowered, from the end of the table.
-    pub(crate) fn beyond_limit(&self) -> Vec<Ipv4Net> {
+    pub(crate) fn beyond_limit(&self) -> Vec<IpNet> {
         let fresh = self.routes.iter().map(|(p, _)| *p).filter(|p| self.is_fresh(p));
         if self.fresh > self.max_routes() { fresh.skip(self.max_routes()).collect() } else { vec![] }
     }

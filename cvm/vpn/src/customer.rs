@@ -1,5 +1,6 @@
 //! What a customer may say about its routes. Everything here comes from a PVM and is taken for hostile.
 
+use crate::rib;
 use edgeplex_bgp_wire::Attributes;
 use edgeplex_relay::MAX_ATTRIBUTES;
 use edgeplex_types::RouteTarget;
@@ -19,9 +20,7 @@ pub enum ExportError {
     Attributes(String),
     #[error("attributes of {0} bytes with the route targets: at most {MAX_ATTRIBUTES} fit an UPDATE")]
     TooLong(usize),
-    #[error("prefix {0} is of a family not carried here")]
-    Family(ipnet::IpNet),
-    #[error("the AS path holds the provider's AS {0}: a loop")]
+    #[error("the AS path holds the provider's AS {0} too often: a loop")]
     Loop(u32),
     #[error("more than the {0} routes this attachment may export")]
     Limit(u32),
@@ -37,8 +36,7 @@ const CORE_ONLY: [u8; 6] = [22, 23, 25, 29, 40, 128];
 /// The part of a customer's attributes that the VPN carries for it.
 pub(crate) fn sanitize(asn: u32, bytes: &[u8]) -> Result<Attributes, ExportError> {
     let mut a = Attributes::from_bytes(bytes).map_err(|e| ExportError::Attributes(e.to_string()))?;
-    // RFC 4271 §9.1.2
-    if a.as_path.contains(asn) {
+    if rib::loops(&a, asn) {
         return Err(ExportError::Loop(asn));
     }
     // RFC 4271 §5.1.5, RFC 4456 §8: these are the provider's to set.

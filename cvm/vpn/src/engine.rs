@@ -2,40 +2,46 @@
 
 use crate::{
     attachment::Attachment,
-    config::Config,
-    core_net::{CoreNet, Neighbor},
+    config::{AttachmentConfig, Config, TunnelState},
     customer::ExportError,
+    endpoints,
     feed::Feed,
-    labels::{LabelError, LabelSpace},
-    rib::{Key, Learned, Path, Received, Reflector, Rib, Session},
+    labels::{LabelError, LabelSpace, Owner},
+    reflector::Reflector,
+    rib::{Key, Received, Rib},
     sessions::PvmSession,
 };
-use edgeplex_bgp_wire::{Attributes, Nlri, NlriKey};
+use edgeplex_bgp_wire::{Attributes, Nlri, NlriKey, Origin, RtMembership};
 use edgeplex_relay::{CustomerOp, DEAD_AFTER, MAX_ATTRIBUTES, Refusal, Sync, ToCvm, ToPvm, WINDOW};
-use edgeplex_types::{AttachmentId, Epoch, Label, MacAddr, RouteTarget};
-use ipnet::{IpNet, Ipv4Net};
+use edgeplex_types::{AttachmentId, Epoch, Label, RouteTarget};
+use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::Ipv4Addr,
-    ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+mod configure;
 mod labels;
 mod pvm;
 mod reflector;
+mod work;
+
+use work::{Leaving, Walk};
 
 /// What the owner of the engine has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// To every route reflector, next hop self.
+    /// To every route reflector, next hop self: a VPN route, or what we want to hear of (RFC 4684).
     Advertise(Nlri, Arc<Attributes>),
     Withdraw(NlriKey),
     /// Labels were given or taken: to be stored ([`Vpn::labels`]), and answered by [`Vpn::labels_stored`].
     LabelsChanged,
-    /// The switch or the neighbour monitor has something new to learn ([`Vpn::generation`]).
+    /// The switch has something new to learn ([`Vpn::generation`], [`Vpn::labels_in_use`]).
     FabricChanged,
+    /// The core has other endpoints to find ways to ([`Vpn::wanted_endpoints`]).
+    Endpoints,
     /// A PVM did what it may not: for the log.
     Refused(AttachmentId, String),
     LabelMissing(LabelError),
@@ -51,46 +57,46 @@ pub struct Start {
     pub restarting: bool,
 }
 
-/// An internal name of an attachment, cheap to copy.
+/// An internal name of an attachment, cheap to copy, never used twice.
 pub(crate) type Slot = u32;
-
-/// A route of a VRF to look at again for one attachment, from a place in the table on.
-#[derive(Debug, Clone)]
-struct Scan {
-    slot: Slot,
-    after: Option<Key>,
-}
 
 /// The state of the VPN. `P` names a relay connection.
 #[derive(Debug)]
 pub struct Vpn<P> {
     pub(crate) config: Config,
-    pub(crate) core: CoreNet,
     pub(crate) rib: Rib,
     pub(crate) labels: LabelSpace,
     /// Labels as they are in the file: these may be used.
-    stored: BTreeMap<AttachmentId, Label>,
+    stored: BTreeMap<Owner, Label>,
     /// The owner of the engine was asked to store labels and has not answered.
     storing: bool,
     /// Storing failed and is tried again then.
     store_again: Option<Instant>,
-    pub(crate) attachments: BTreeMap<Slot, Attachment>,
+    /// Labels that could not be given, as told.
+    label_errors: Vec<LabelError>,
     pub(crate) slots: BTreeMap<AttachmentId, Slot>,
     next_slot: Slot,
-    by_rd: BTreeMap<edgeplex_types::Rd, Slot>,
-    importers: BTreeMap<RouteTarget, BTreeSet<Slot>>,
+    /// Counts the sessions of all reflectors.
+    session: u32,
+    /// Route targets that we have told the reflectors to want (RFC 4684).
+    memberships: BTreeSet<RouteTarget>,
     pub(crate) sessions: BTreeMap<Slot, PvmSession<P>>,
     /// Sessions that may have something to say, and where the turn is.
     ready: BTreeSet<Slot>,
     turn: Slot,
     replies: VecDeque<(P, ToPvm)>,
     actions: VecDeque<Action>,
-    /// VPN-IPv4 prefixes whose best path is to be decided again.
+    /// Prefixes of the table whose importers are to be decided again.
     undecided: BTreeSet<Key>,
-    scans: VecDeque<Scan>,
+    /// The table is gone through; and what the next time is for.
+    walk: Option<Walk>,
+    next_walk: Walk,
+    /// Attachments whose routes are to be exported anew, from a prefix on.
+    exports: BTreeMap<Slot, Option<IpNet>>,
+    leaving: VecDeque<Leaving>,
     epoch: Epoch,
     generation: u64,
-    /// Until then snapshots to PVMs stay open for what the reflectors have yet to send.
+    /// Until then snapshots to PVMs stay open for what the reflectors and other PVMs have yet to send.
     converged_by: Instant,
     converged: bool,
 }
@@ -101,25 +107,27 @@ impl<P: Clone + Eq> Vpn<P> {
         let wait = if start.restarting { Duration::from_secs(30) } else { Duration::from_secs(3) };
         let empty = Config { attachments: vec![], reflectors: BTreeSet::new(), ..config.clone() };
         let mut vpn = Self {
+            rib: Rib::new(config.asn, config.loopback),
             config: empty,
-            core: CoreNet::default(),
-            rib: Rib::default(),
             stored: labels.held().clone(),
             labels,
             storing: false,
             store_again: None,
-            attachments: BTreeMap::new(),
+            label_errors: vec![],
             slots: BTreeMap::new(),
             next_slot: 0,
-            by_rd: BTreeMap::new(),
-            importers: BTreeMap::new(),
+            session: 0,
+            memberships: BTreeSet::new(),
             sessions: BTreeMap::new(),
             ready: BTreeSet::new(),
             turn: 0,
             replies: VecDeque::new(),
             actions: VecDeque::new(),
             undecided: BTreeSet::new(),
-            scans: VecDeque::new(),
+            walk: None,
+            next_walk: Walk::default(),
+            exports: BTreeMap::new(),
+            leaving: VecDeque::new(),
             epoch: start.epoch,
             generation: start.epoch.0,
             converged_by: now + wait,
@@ -129,145 +137,27 @@ impl<P: Clone + Eq> Vpn<P> {
         vpn
     }
 
-    /// Moves to a configuration; what is equal in both is not disturbed. AS number and loopback stay what they are: they
-    /// are the identity of the process.
-    pub fn configure(&mut self, now: Instant, config: Config) {
-        let config = Config { asn: self.config.asn, loopback: self.config.loopback, ..config };
-        self.rib_configure(&config.reflectors);
-        let changed = self.core.configure(config.loopback, &config.interfaces, &config.routes);
-        self.tunnels_changed(changed);
-
-        let wanted: BTreeMap<&AttachmentId, _> = config.attachments.iter().map(|a| (&a.id, a)).collect();
-        let removed: Vec<_> = self.slots.iter().filter(|(id, _)| !wanted.contains_key(id)).map(|(_, slot)| *slot).collect();
-        removed.into_iter().for_each(|slot| self.remove_attachment(slot));
-        // All RDs that go are gone before one is taken: two attachments may have swapped theirs.
-        let mut moved = BTreeSet::new();
-        for new in wanted.values() {
-            if let Some(slot) = self.slots.get(&new.id).copied()
-                && let Some(old) = self.attachments.get(&slot)
-                && old.config.rd != new.rd
-            {
-                self.by_rd.remove(&old.config.rd);
-                moved.insert(slot);
-                self.unexport_all(slot);
-            }
-        }
-        for new in wanted.into_values() {
-            match self.slots.get(&new.id).copied() {
-                Some(slot) => self.change_attachment(now, slot, new.clone(), moved.contains(&slot)),
-                None => self.add_attachment(new.clone()),
-            }
-        }
-        self.config = config;
-        self.assign_labels(now);
-        self.fabric_changed();
-    }
-
-    fn add_attachment(&mut self, config: crate::config::AttachmentConfig) {
-        let slot = self.next_slot;
-        self.next_slot += 1;
-        self.slots.insert(config.id.clone(), slot);
-        self.by_rd.insert(config.rd, slot);
-        config.import.iter().for_each(|rt| {
-            self.importers.entry(*rt).or_default().insert(slot);
-        });
-        self.attachments.insert(slot, Attachment::new(config));
-        self.scans.push_back(Scan { slot, after: None });
-    }
-
-    fn change_attachment(&mut self, now: Instant, slot: Slot, new: crate::config::AttachmentConfig, moved: bool) {
-        let Some(attachment) = self.attachments.get_mut(&slot) else { return };
-        if attachment.config == new {
-            return;
-        }
-        let old = attachment.config.clone();
-        attachment.reconfigure(new.clone());
-        self.by_rd.insert(new.rd, slot);
-        if old.import != new.import {
-            self.forget_imports(slot, &old.import);
-            for rt in &new.import {
-                self.importers.entry(*rt).or_default().insert(slot);
-            }
-            self.drop_unimported(slot);
-            // What is new to import is found by looking at everything.
-            self.scans.retain(|s| s.slot != slot);
-            self.scans.push_back(Scan { slot, after: None });
-        }
-        if moved || old.export != new.export {
-            self.export_all(slot);
-        }
-        if old.max_routes != new.max_routes {
-            self.limit_changed(now, slot);
-        }
-    }
-
-    /// Takes out of a VRF, at once, what its import targets no longer allow: whoever changes a target expects it to hold now,
-    /// and a path that goes before a later look at the table would not be found there.
-    fn drop_unimported(&mut self, slot: Slot) {
-        let Some(attachment) = self.attachments.get_mut(&slot) else { return };
-        let import = &attachment.config.import;
-        let mut changed = vec![];
-        attachment.vrf.retain(|prefix, paths| {
-            let before = paths.len();
-            paths.retain(|_, path| path.attributes.route_targets().any(|rt| import.contains(&rt)));
-            if paths.len() != before {
-                changed.push(*prefix);
-            }
-            !paths.is_empty()
-        });
-        if let Some(session) = self.sessions.get_mut(&slot) {
-            changed.into_iter().for_each(|prefix| session.feed.prefix_changed(prefix));
-            self.ready.insert(slot);
-        }
-    }
-
-    fn remove_attachment(&mut self, slot: Slot) {
-        self.unexport_all(slot);
-        let Some(attachment) = self.attachments.remove(&slot) else { return };
-        self.slots.remove(&attachment.config.id);
-        self.by_rd.remove(&attachment.config.rd);
-        self.forget_imports(slot, &attachment.config.import);
-        self.scans.retain(|s| s.slot != slot);
-        self.ready.remove(&slot);
-        if let Some(session) = self.sessions.remove(&slot) {
-            self.replies.push_back((session.peer, ToPvm::Refused { incarnation: session.incarnation, reason: Refusal::NotYours }));
-        }
-    }
-
-    fn forget_imports(&mut self, slot: Slot, import: &BTreeSet<RouteTarget>) {
-        for rt in import {
-            if let Some(slots) = self.importers.get_mut(rt) {
-                slots.remove(&slot);
-                if slots.is_empty() {
-                    self.importers.remove(rt);
+    /// What the core says of an endpoint; of one that nobody wants it is not heard. PVMs that use the tunnel are told at
+    /// once, in one operation; what it means for each prefix is found out in slices.
+    pub fn tunnel(&mut self, _now: Instant, endpoint: Ipv4Addr, state: Option<TunnelState>) {
+        let (was, cost) = (self.rib.endpoints.tunnel(endpoint), endpoints::cost(state.as_ref()));
+        let Some(old) = self.rib.endpoints.set(endpoint, state) else { return };
+        if self.rib.endpoints.tunnel(endpoint) != was {
+            for (slot, session) in &mut self.sessions {
+                if session.feed.tunnel_changed(endpoint) {
+                    self.ready.insert(*slot);
                 }
             }
         }
+        // RFC 4271 §9.1.2.2 e: only the cost matters to the decision, and whether there is one.
+        if endpoints::cost(old.as_ref()) != cost {
+            self.next_walk.endpoints.insert(endpoint);
+        }
     }
 
-    /// A neighbour appeared, changed or went.
-    pub fn neighbor(&mut self, neighbor: Neighbor, mac: Option<MacAddr>) {
-        let before = self.core.resolved();
-        let changed = self.core.neighbor(neighbor, mac);
-        if self.core.resolved() != before {
-            self.fabric_changed();
-        }
-        self.tunnels_changed(changed);
-    }
-
-    /// Some tunnels changed: paths whose usability may have are decided anew, and PVMs that know the tunnel are told.
-    fn tunnels_changed(&mut self, endpoints: Vec<Ipv4Addr>) {
-        for endpoint in endpoints {
-            self.undecided.extend(self.rib.sent_with(endpoint));
-            if endpoint == self.config.loopback {
-                let keys = self.attachments.values().flat_map(|a| a.exported.keys().map(|p| (a.config.rd, *p)));
-                self.undecided.extend(keys);
-            }
-            for (slot, session) in &mut self.sessions {
-                session.feed.tunnel_changed(endpoint);
-                self.ready.insert(*slot);
-            }
-        }
+    /// Endpoints that some path leads to, our own loopback among them, in order.
+    pub fn wanted_endpoints(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.rib.endpoints.wanted()
     }
 
     fn fabric_changed(&mut self) {
@@ -275,173 +165,36 @@ impl<P: Clone + Eq> Vpn<P> {
         self.actions.push_back(Action::FabricChanged);
     }
 
-    /// Neighbours to keep resolved.
-    pub fn wanted_neighbors(&self) -> BTreeSet<Neighbor> {
-        self.core.wanted()
-    }
-
-    /// Wanted neighbours that are resolved.
-    pub fn neighbors(&self) -> BTreeMap<Neighbor, MacAddr> {
-        self.core.resolved()
-    }
-
-    /// Changes whenever labels or neighbours do, and from one process to the next.
+    /// Changes whenever labels in use do, and from one process to the next.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Everything advertised, for a route reflector that is new.
+    /// Everything advertised, for a route reflector that is new: first what we want to hear of.
     pub fn exports(&self) -> impl Iterator<Item = (Nlri, Arc<Attributes>)> {
-        self.attachments.values().flat_map(|a| {
-            let label = a.label;
-            a.exported.iter().filter_map(move |(prefix, attributes)| Some((nlri(a, *prefix, label?), attributes.clone())))
-        })
+        let attributes = membership_attributes();
+        let memberships = self.memberships.iter().map(move |rt| (self.membership(*rt), attributes.clone()));
+        let routes = self.rib.attachments.values().flat_map(|a| {
+            let rd = a.config.rd;
+            a.exported.iter().map(move |(prefix, e)| (Nlri::Vpn { rd, prefix: *prefix, label: e.label }, e.attributes.clone()))
+        });
+        memberships.chain(routes)
+    }
+
+    fn membership(&self, target: RouteTarget) -> Nlri {
+        Nlri::RouteTarget(RtMembership::new(self.config.asn, target))
     }
 
     /// Whether every attachment's PVM has told its routes since the start.
     pub fn synced(&self) -> bool {
-        self.attachments.values().all(|a| a.synced)
+        self.rib.attachments.values().all(|a| a.synced)
     }
 
     pub fn next_action(&mut self) -> Option<Action> {
+        if std::mem::take(&mut self.rib.endpoints.changed) {
+            return Some(Action::Endpoints);
+        }
         self.actions.pop_front()
-    }
-
-    /// Does up to `budget` steps of what is queued; true if there is more.
-    pub fn work(&mut self, budget: usize) -> bool {
-        let mut left = budget;
-        while left > 0
-            && let Some(key) = self.undecided.pop_first()
-        {
-            left -= 1;
-            self.decide(key);
-        }
-        while left > 0
-            && let Some(mut scan) = self.scans.pop_front()
-        {
-            let from = scan.after.map_or(Bound::Unbounded, Bound::Excluded);
-            let slice: Vec<(Key, Arc<Path>)> =
-                self.rib.best.range((from, Bound::Unbounded)).take(left).map(|(k, p)| (*k, p.clone())).collect();
-            left -= slice.len().min(left);
-            for (key, path) in &slice {
-                let imports = self.imports(path).contains(&scan.slot);
-                self.import(scan.slot, *key, Some(path).filter(|_| imports));
-            }
-            match slice.last() {
-                Some((key, _)) => {
-                    scan.after = Some(*key);
-                    self.scans.push_front(scan);
-                }
-                None => {
-                    self.ready.insert(scan.slot);
-                }
-            }
-        }
-        let more = !self.undecided.is_empty() || !self.scans.is_empty();
-        if !more && budget > left {
-            // Snapshots may end now.
-            self.ready.extend(self.sessions.keys());
-        }
-        more
-    }
-
-    fn decide(&mut self, key: Key) {
-        let local = self.by_rd.get(&key.0).and_then(|slot| self.attachments.get(slot)).and_then(|a| {
-            Some(Path {
-                rd: key.0,
-                from: Learned::Attachment(a.config.id.clone()),
-                endpoint: self.config.loopback,
-                label: a.label?,
-                attributes: a.exported.get(&key.1)?.clone(),
-            })
-        });
-        let new = self.rib.decide(&self.core, self.config.asn, self.config.loopback, &key, local).map(Arc::new);
-        let old = match &new {
-            Some(path) => self.rib.best.insert(key, path.clone()),
-            None => self.rib.best.remove(&key),
-        };
-        if old == new {
-            return;
-        }
-        let into = new.as_ref().map(|p| self.imports(p)).unwrap_or_default();
-        let out_of = old.map(|p| self.imports(&p)).unwrap_or_default();
-        for slot in out_of.difference(&into) {
-            self.import(*slot, key, None);
-        }
-        for slot in &into {
-            self.import(*slot, key, new.as_ref());
-        }
-    }
-
-    /// RFC 4364 §4.3.1: attachments with an import target among the path's route targets; never the one it is from.
-    fn imports(&self, path: &Path) -> BTreeSet<Slot> {
-        let own = match &path.from {
-            Learned::Attachment(id) => self.slots.get(id).copied(),
-            Learned::Reflector(_) => None,
-        };
-        let targets = path.attributes.route_targets();
-        targets.filter_map(|rt| self.importers.get(&rt)).flatten().copied().filter(|s| Some(*s) != own).collect()
-    }
-
-    fn import(&mut self, slot: Slot, (rd, prefix): Key, path: Option<&Arc<Path>>) {
-        let Some(attachment) = self.attachments.get_mut(&slot) else { return };
-        let changed = match path {
-            Some(path) => attachment.vrf.entry(prefix).or_default().insert(rd, path.clone()).as_ref() != Some(path),
-            None => attachment.vrf.get_mut(&prefix).is_some_and(|paths| paths.remove(&rd).is_some()),
-        };
-        if attachment.vrf.get(&prefix).is_some_and(BTreeMap::is_empty) {
-            attachment.vrf.remove(&prefix);
-        }
-        if changed && let Some(session) = self.sessions.get_mut(&slot) {
-            session.feed.prefix_changed(prefix);
-            self.ready.insert(slot);
-        }
-    }
-
-    fn export_all(&mut self, slot: Slot) {
-        let Some(attachment) = self.attachments.get(&slot) else { return };
-        let prefixes: Vec<_> = attachment.routes.iter().map(|(p, _)| *p).collect();
-        for prefix in prefixes {
-            self.export(slot, prefix);
-        }
-    }
-
-    fn unexport_all(&mut self, slot: Slot) {
-        let Some(attachment) = self.attachments.get_mut(&slot) else { return };
-        let rd = attachment.config.rd;
-        for prefix in std::mem::take(&mut attachment.exported).into_keys() {
-            self.actions.push_back(Action::Withdraw(NlriKey::Vpnv4 { rd, prefix }));
-            self.undecided.insert((rd, prefix));
-        }
-    }
-
-    /// Advertises a customer route as it now is, or withdraws it.
-    fn export(&mut self, slot: Slot, prefix: Ipv4Net) {
-        let Some(attachment) = self.attachments.get_mut(&slot) else { return };
-        let rd = attachment.config.rd;
-        let customer = attachment.routes.get(&prefix).map(|r| r.attributes.clone());
-        let exported = match (customer, attachment.label) {
-            (Some(customer), Some(label)) => match attachment.export(&customer) {
-                Ok(attributes) => Some((label, attributes)),
-                Err(error) => {
-                    self.actions.push_back(Action::Refused(attachment.config.id.clone(), format!("{prefix}: {error}")));
-                    None
-                }
-            },
-            _ => None,
-        };
-        match exported {
-            Some((label, attributes)) => {
-                let nlri = nlri(attachment, prefix, label);
-                attachment.exported.insert(prefix, attributes.clone());
-                self.actions.push_back(Action::Advertise(nlri, attributes));
-            }
-            None if attachment.exported.remove(&prefix).is_some() => {
-                self.actions.push_back(Action::Withdraw(NlriKey::Vpnv4 { rd, prefix }));
-            }
-            None => return,
-        }
-        self.undecided.insert((rd, prefix));
     }
 
     /// The passing of time: call some times a second.
@@ -449,7 +202,7 @@ impl<P: Clone + Eq> Vpn<P> {
         self.tick_reflectors(now);
         self.tick_pvms(now);
         self.tick_labels(now);
-        let waiting = self.rib.reflectors.values().any(|r| !r.session.is_some_and(|s| s.complete));
+        let waiting = !self.synced() || self.rib.reflectors.values().any(|r| !r.is_complete());
         if !self.converged && (!waiting || now >= self.converged_by) {
             self.converged = true;
             self.ready.extend(self.sessions.keys());
@@ -457,10 +210,10 @@ impl<P: Clone + Eq> Vpn<P> {
     }
 }
 
-fn nlri(attachment: &Attachment, prefix: Ipv4Net, label: Label) -> Nlri {
-    Nlri::Vpnv4 { rd: attachment.config.rd, prefix, label }
+/// RFC 4684 §5: advertised like any route of ours.
+fn membership_attributes() -> Arc<Attributes> {
+    Arc::new(Attributes { origin: Origin::Igp, local_pref: Some(100), ..Attributes::default() })
 }
 
 #[cfg(test)]
-#[path = "engine_tests.rs"]
 mod tests;

@@ -1,26 +1,24 @@
-//! The label space: one label per attachment (its VRF), with quarantine before another attachment gets it.
+//! The label space: a label per attachment (its VRF) and, where wanted, one per CE, with quarantine before another owner
+//! gets it.
 //!
 //! A remote PE may send with a withdrawn label for as long as it takes the withdrawal to reach it; until then the
 //! label must lead nowhere rather than into another customer's VRF.
 
-use edgeplex_types::{
-    AttachmentId, Label, LabelRange, Rd,
-    wire::{self, WireError},
-};
+use edgeplex_types::{AttachmentId, Label, LabelRange, Rd};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
-/// Version of [`LabelSpace::save`]. Version 1 knew only that a label rests, not until when.
-const VERSION: u8 = 2;
+mod file;
+
 /// A wall clock that is off by more than this, between two looks, was set.
 const STEP: Duration = Duration::from_secs(1);
-/// In a file, the end of a rest that is not known.
-const UNKNOWN: u64 = u64::MAX;
-
-/// A row of the file: the last is when the label is free again, milliseconds since 1970, if it rests.
-type Row<Owner> = (Label, Owner, Rd, Option<u64>);
+/// Labels of one attachment, given and resting, beyond which its CEs get no new ones: a customer whose CEs come and go
+/// must not use up everybody's labels.
+const MAX_OF_ATTACHMENT: usize = 128;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LabelState {
@@ -29,29 +27,47 @@ pub enum LabelState {
     Quarantine(Instant),
 }
 
+/// What a label leads to: the VRF of an attachment, or one of its CEs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    pub attachment: AttachmentId,
+    pub next_hop: Option<IpAddr>,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.next_hop {
+            Some(next_hop) => write!(f, "{} via {next_hop}", self.attachment),
+            None => self.attachment.fmt(f),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
     #[error("label {label} is fixed for {wanted} but {holder} has it")]
-    Taken { label: Label, wanted: AttachmentId, holder: AttachmentId },
+    Taken { label: Label, wanted: Owner, holder: Owner },
     #[error("label {label} is fixed for {wanted} but rests after {holder} gave it back")]
-    Resting { label: Label, wanted: AttachmentId, holder: AttachmentId },
+    Resting { label: Label, wanted: Owner, holder: Owner },
     #[error("label {label} of {wanted} is not used: it could not be stored")]
-    NotStored { label: Label, wanted: AttachmentId },
+    NotStored { label: Label, wanted: Owner },
     #[error("no free label for {0}: the range is used up or rests")]
-    Exhausted(AttachmentId),
+    Exhausted(Owner),
+    #[error("no label for {0}: its attachment has {MAX_OF_ATTACHMENT} of them, those that rest included")]
+    TooMany(Owner),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
-    owner: AttachmentId,
+    owner: Owner,
     rd: Rd,
     state: LabelState,
 }
 
-/// One attachment's claim.
+/// One owner's claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claim {
-    pub(crate) owner: AttachmentId,
+    pub(crate) owner: Owner,
     pub(crate) rd: Rd,
     pub(crate) fixed: Option<Label>,
 }
@@ -61,7 +77,7 @@ pub struct LabelSpace {
     range: LabelRange,
     quarantine: Duration,
     entries: BTreeMap<Label, Entry>,
-    held: BTreeMap<AttachmentId, Label>,
+    held: BTreeMap<Owner, Label>,
     /// One moment by both clocks; the wall clock since 1970.
     clock: Option<(Instant, Duration)>,
 }
@@ -84,12 +100,12 @@ impl LabelSpace {
         (self.range, self.quarantine) = (range, quarantine);
     }
 
-    pub fn get(&self, owner: &AttachmentId) -> Option<Label> {
+    pub fn get(&self, owner: &Owner) -> Option<Label> {
         self.held.get(owner).copied()
     }
 
     /// Every label in use or at rest, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (Label, &AttachmentId, Rd, LabelState)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Label, &Owner, Rd, LabelState)> {
         self.entries.iter().map(|(l, e)| (*l, &e.owner, e.rd, e.state))
     }
 
@@ -101,10 +117,11 @@ impl LabelSpace {
     }
 
     /// Makes `claims` (each owner once) the whole of what is in use: keeps what is held, gives back what is no longer claimed,
-    /// and allocates the lowest free labels in the order of the claims. Returns what could not be given.
+    /// takes up again what rests after the same owner, and allocates the lowest free labels in the order of the claims.
+    /// Returns what could not be given.
     pub(crate) fn assign(&mut self, now: Instant, claims: &[Claim]) -> Vec<LabelError> {
         self.expire(now);
-        let claimed: BTreeMap<&AttachmentId, &Claim> = claims.iter().map(|c| (&c.owner, c)).collect();
+        let claimed: BTreeMap<&Owner, &Claim> = claims.iter().map(|c| (&c.owner, c)).collect();
         let mut released = vec![];
         for (owner, label) in &self.held {
             let keeps = claimed.get(owner).is_some_and(|c| c.fixed.is_none_or(|fixed| fixed == *label));
@@ -133,10 +150,22 @@ impl LabelSpace {
             }
         }
         let reserved: BTreeSet<Label> = claims.iter().filter_map(|c| c.fixed).collect();
+        let (mut resting, mut counts): (BTreeMap<Owner, Label>, BTreeMap<AttachmentId, usize>) = Default::default();
+        for (label, entry) in &self.entries {
+            *counts.entry(entry.owner.attachment.clone()).or_default() += 1;
+            if entry.state != LabelState::Active && !reserved.contains(label) {
+                resting.insert(entry.owner.clone(), *label);
+            }
+        }
         let mut candidate = self.range.first().get();
         for claim in claims.iter().filter(|c| c.fixed.is_none()) {
-            if let Some(label) = self.get(&claim.owner) {
+            if let Some(label) = self.get(&claim.owner).or_else(|| resting.get(&claim.owner).copied()) {
                 self.give(label, claim);
+                continue;
+            }
+            let count = counts.entry(claim.owner.attachment.clone()).or_default();
+            if claim.owner.next_hop.is_some() && *count >= MAX_OF_ATTACHMENT {
+                errors.push(LabelError::TooMany(claim.owner.clone()));
                 continue;
             }
             let free = (candidate..=self.range.last().get())
@@ -144,6 +173,7 @@ impl LabelSpace {
                 .find(|l| !self.entries.contains_key(l) && !reserved.contains(l));
             match free {
                 Some(label) => {
+                    *count += 1;
                     self.give(label, claim);
                     candidate = label.get() + 1;
                 }
@@ -158,7 +188,7 @@ impl LabelSpace {
         self.held.insert(claim.owner.clone(), label);
     }
 
-    fn release(&mut self, now: Instant, owner: &AttachmentId) {
+    fn release(&mut self, now: Instant, owner: &Owner) {
         if let Some(label) = self.held.remove(owner)
             && let Some(entry) = self.entries.get_mut(&label)
         {
@@ -167,49 +197,8 @@ impl LabelSpace {
     }
 
     /// Who holds which label.
-    pub(crate) fn held(&self) -> &BTreeMap<AttachmentId, Label> {
+    pub(crate) fn held(&self) -> &BTreeMap<Owner, Label> {
         &self.held
-    }
-
-    /// For a file, so that labels outlive the process, and rests go on by the wall clock.
-    pub fn save(&self) -> Result<Vec<u8>, WireError> {
-        let end = |state| match state {
-            LabelState::Active => None,
-            LabelState::Quarantine(until) => Some(self.wall(until)),
-        };
-        let rows: Vec<Row<&AttachmentId>> = self.entries.iter().map(|(l, e)| (*l, &e.owner, e.rd, end(e.state))).collect();
-        wire::encode(VERSION, &rows)
-    }
-
-    fn wall(&self, at: Instant) -> u64 {
-        let Some((now, wall)) = self.clock else { return UNKNOWN };
-        let at = (wall + at.saturating_duration_since(now)).saturating_sub(now.saturating_duration_since(at));
-        u64::try_from(at.as_millis()).unwrap_or(UNKNOWN)
-    }
-
-    /// Takes back what [`save`](Self::save) gave. What rested then rests until the time that was stored, but never longer
-    /// than a whole quarantine from now: the clock may have been set back, or the end not be known.
-    pub fn load(&mut self, now: Instant, bytes: &[u8]) -> Result<(), WireError> {
-        let rows: Vec<Row<AttachmentId>> = match bytes.first() {
-            Some(1) => {
-                let rows: Vec<(Label, AttachmentId, Rd, bool)> = wire::decode(1, bytes)?;
-                rows.into_iter().map(|(label, owner, rd, active)| (label, owner, rd, (!active).then_some(UNKNOWN))).collect()
-            }
-            _ => wire::decode(VERSION, bytes)?,
-        };
-        for (label, owner, rd, rests) in rows {
-            let active = rests.is_none() && !label.is_reserved() && !self.held.contains_key(&owner);
-            let rest = match (rests, self.clock) {
-                (Some(end), Some(_)) => Duration::from_millis(end.saturating_sub(self.wall(now))).min(self.quarantine),
-                _ => self.quarantine,
-            };
-            let state = if active { LabelState::Active } else { LabelState::Quarantine(now + rest) };
-            if active && !self.entries.contains_key(&label) {
-                self.held.insert(owner.clone(), label);
-            }
-            self.entries.entry(label).or_insert(Entry { owner, rd, state });
-        }
-        Ok(())
     }
 }
 

@@ -1,174 +1,220 @@
-//! Adj-RIB-in per route reflector, and the best path of each (RD, prefix).
+//! The table: for each VPN prefix the paths that the reflectors sent, and the attachments that have them in their VRFs.
+//!
+//! A path is dead once its reflector's session that sent it no longer counts. Dead paths are used by nobody from that
+//! moment on; they are cleared away when the table is gone through next.
 
-use crate::core_net::CoreNet;
-use edgeplex_bgp::decision::{self, Candidate};
+use crate::{
+    attachment::Attachment,
+    endpoints::Endpoints,
+    engine::Slot,
+    paths::{Path, Source},
+    reflector::Reflector,
+};
 use edgeplex_bgp_wire::Attributes;
-use edgeplex_relay::EpochMap;
-use edgeplex_types::{AttachmentId, Epoch, Label, Rd};
-use ipnet::Ipv4Net;
+use edgeplex_types::{Label, Rd};
+use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     sync::Arc,
-    time::Instant,
 };
 
-/// A VPN-IPv4 prefix.
-pub type Key = (Rd, Ipv4Net);
+/// A VPN prefix.
+pub type Key = (Rd, IpNet);
 
-/// Who told us of a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Learned {
-    Reflector(Ipv4Addr),
-    Attachment(AttachmentId),
+/// How often our own AS number may stand in a path. Where a route enters this AS, at a PVM or another PE, the limit is the
+/// neighbour's `allowas-in` (none by default); hub-and-spoke needs what that lets through to reach every PE. Nobody's is higher.
+const MAX_OWN_AS: usize = 10;
+
+/// RFC 4271 §9.1.2
+pub(crate) fn loops(attributes: &Attributes, asn: u32) -> bool {
+    attributes.as_path.iter().filter(|a| *a == asn).count() > MAX_OWN_AS
 }
 
-/// The best path of a VPN-IPv4 prefix, as it is imported.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Path {
-    pub rd: Rd,
-    pub from: Learned,
-    /// BGP next hop: our own loopback for a path of our own attachments.
-    pub endpoint: Ipv4Addr,
-    pub label: Label,
-    pub attributes: Arc<Attributes>,
-}
-
-impl Path {
-    /// As the decision process sees it. A customer route of another attachment here was learnt by eBGP, and costs nothing to reach.
-    pub(crate) fn candidate(&self) -> Candidate<'_> {
-        let (origin, igp_metric, peer) = match self.from {
-            Learned::Attachment(_) => (decision::Origin::Ebgp, 0, self.endpoint),
-            Learned::Reflector(rr) => (decision::Origin::Ibgp, 1, rr),
-        };
-        Candidate { attributes: &self.attributes, origin, igp_metric, peer_id: peer, peer_address: peer.into() }
-    }
-}
-
-/// One route of an adj-RIB-in.
+/// One path of an adj-RIB-in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Received {
     pub(crate) attributes: Arc<Attributes>,
+    pub(crate) reflector: Ipv4Addr,
+    /// RFC 7911; 0 where one path only is sent.
+    pub(crate) path_id: u32,
     pub(crate) next_hop: Ipv4Addr,
     pub(crate) label: Label,
+    /// Number of the session that sent it last.
+    pub(crate) session: u32,
 }
 
-/// One route reflector.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Reflector {
-    pub(crate) routes: EpochMap<Key, Received>,
-    /// Counts its sessions.
-    pub(crate) epoch: Epoch,
-    pub(crate) session: Option<Session>,
-    /// Routes of a past session are kept until then (RFC 4724 §4.2).
-    pub(crate) stale_until: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Session {
-    pub(crate) last_update: Instant,
-    pub(crate) sends_end_of_rib: bool,
-    pub(crate) complete: bool,
+impl Received {
+    fn name(&self) -> (Ipv4Addr, u32) {
+        (self.reflector, self.path_id)
+    }
 }
 
 #[derive(Debug, Clone, Default)]
+pub(crate) struct Entry {
+    /// In order of reflector and path identifier.
+    pub(crate) paths: Vec<Received>,
+    /// Attachments that have the prefix in their VRF, in order.
+    pub(crate) importers: Arc<[Slot]>,
+}
+
+#[derive(Debug, Clone)]
 pub(crate) struct Rib {
+    pub(crate) asn: u32,
+    pub(crate) loopback: Ipv4Addr,
+    pub(crate) table: BTreeMap<Key, Entry>,
     pub(crate) reflectors: BTreeMap<Ipv4Addr, Reflector>,
-    pub(crate) best: BTreeMap<Key, Arc<Path>>,
-    /// Which prefixes some reflector sends with this next hop.
-    by_endpoint: BTreeMap<Ipv4Addr, BTreeSet<Key>>,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) attachments: BTreeMap<Slot, Attachment>,
+    pub(crate) by_rd: BTreeMap<Rd, Slot>,
+    /// Attachments that look at routes with this target.
+    pub(crate) importers: BTreeMap<edgeplex_types::RouteTarget, BTreeSet<Slot>>,
+    /// The last set of importers: routes of one VPN come one after the other, and share it.
+    recent: Arc<[Slot]>,
 }
 
 impl Rib {
-    /// Stores a route; true if it is new or different.
-    pub(crate) fn insert(&mut self, core: &mut CoreNet, rr: Ipv4Addr, key: Key, route: Received) -> bool {
-        let Some(reflector) = self.reflectors.get_mut(&rr) else { return false };
-        let old = reflector.routes.get(&key).map(|r| r.next_hop);
-        let new = route.next_hop;
-        if !reflector.routes.insert(reflector.epoch, key, route) {
-            return false;
+    pub(crate) fn new(asn: u32, loopback: Ipv4Addr) -> Self {
+        let mut endpoints = Endpoints::default();
+        // Our own attachments among each other: wanted as long as we live.
+        endpoints.take(loopback);
+        Self {
+            asn,
+            loopback,
+            table: BTreeMap::new(),
+            reflectors: BTreeMap::new(),
+            endpoints,
+            attachments: BTreeMap::new(),
+            by_rd: BTreeMap::new(),
+            importers: BTreeMap::new(),
+            recent: Arc::default(),
         }
-        if old != Some(new) {
-            core.want(new);
-            self.by_endpoint.entry(new).or_default().insert(key);
-            if let Some(old) = old {
-                self.unlink(core, key, old);
+    }
+
+    /// Stores a path; true if something about it is new.
+    pub(crate) fn insert(&mut self, key: Key, new: Received) -> bool {
+        let name = new.name();
+        let entry = self.table.entry(key).or_default();
+        match entry.paths.binary_search_by_key(&name, Received::name) {
+            Ok(at) => {
+                let Some(old) = entry.paths.get_mut(at) else { return false };
+                // A path that waited for the end of its days counts fully again.
+                let revived = self.reflectors.get(&name.0).is_none_or(|r| !r.is_alive(&key, old) || r.is_long_lived(old));
+                let changed = revived || (&old.attributes, old.next_hop, old.label) != (&new.attributes, new.next_hop, new.label);
+                if old.next_hop != new.next_hop {
+                    self.endpoints.take(new.next_hop);
+                    self.endpoints.release(old.next_hop);
+                }
+                *old = new;
+                changed
+            }
+            Err(at) => {
+                self.endpoints.take(new.next_hop);
+                // Most prefixes have as many paths as there are reflectors: no room to spare for more.
+                entry.paths.reserve_exact(1);
+                entry.paths.insert(at, new);
+                true
             }
         }
+    }
+
+    /// Drops a path; true if there was one.
+    pub(crate) fn remove(&mut self, key: &Key, reflector: Ipv4Addr, path_id: u32) -> bool {
+        let Some(entry) = self.table.get_mut(key) else { return false };
+        let Ok(at) = entry.paths.binary_search_by_key(&(reflector, path_id), Received::name) else { return false };
+        let old = entry.paths.remove(at);
+        self.endpoints.release(old.next_hop);
         true
     }
 
-    /// Drops a route; true if there was one.
-    pub(crate) fn remove(&mut self, core: &mut CoreNet, rr: Ipv4Addr, key: &Key) -> bool {
-        let Some(old) = self.reflectors.get_mut(&rr).and_then(|r| r.routes.remove(key)) else { return false };
-        self.unlink(core, *key, old.next_hop);
-        true
+    fn is_alive(&self, key: &Key, path: &Received) -> bool {
+        self.reflectors.get(&path.reflector).is_some_and(|r| r.is_alive(key, path))
     }
 
-    /// Drops what the reflector did not renew in its current session, or everything; returns what is gone.
-    pub(crate) fn sweep(&mut self, core: &mut CoreNet, rr: Ipv4Addr, everything: bool) -> Vec<Key> {
-        let Some(reflector) = self.reflectors.get_mut(&rr) else { return vec![] };
-        if everything {
-            reflector.epoch.0 += 1;
-        }
-        reflector.stale_until = None;
-        let gone = reflector.routes.sweep(reflector.epoch);
-        gone.iter().for_each(|(key, route)| self.unlink(core, *key, route.next_hop));
-        gone.into_iter().map(|(key, _)| key).collect()
+    pub(crate) fn has_dead(&self, key: &Key, entry: &Entry) -> bool {
+        entry.paths.iter().any(|p| !self.is_alive(key, p))
     }
 
-    /// `key` is no longer sent with this next hop by one reflector; perhaps by none.
-    fn unlink(&mut self, core: &mut CoreNet, key: Key, endpoint: Ipv4Addr) {
-        if self.reflectors.values().any(|r| r.routes.get(&key).is_some_and(|route| route.next_hop == endpoint)) {
-            return;
-        }
-        if let Some(keys) = self.by_endpoint.get_mut(&endpoint) {
-            keys.remove(&key);
-            if keys.is_empty() {
-                self.by_endpoint.remove(&endpoint);
-                core.unwant(endpoint);
+    /// Clears dead paths away.
+    pub(crate) fn bury(&mut self, key: &Key) {
+        let Self { table, reflectors, endpoints, .. } = self;
+        let Some(entry) = table.get_mut(key) else { return };
+        entry.paths.retain(|path| {
+            let alive = reflectors.get(&path.reflector).is_some_and(|r| r.is_alive(key, path));
+            if !alive {
+                endpoints.release(path.next_hop);
+            }
+            alive
+        });
+    }
+
+    /// The route of an attachment of our own under this key.
+    pub(crate) fn own(&self, key: &Key) -> Option<Path<'_>> {
+        let slot = self.by_rd.get(&key.0)?;
+        let exported = self.attachments.get(slot)?.exported.get(&key.1)?;
+        Some(Path {
+            rd: key.0,
+            source: Source::Attachment(*slot),
+            endpoint: self.loopback,
+            label: exported.label,
+            attributes: &exported.attributes,
+            cost: self.endpoints.cost(self.loopback),
+            long_lived: false,
+        })
+    }
+
+    /// Feasible paths, whether or not there is a way to their next hops: own, then by reflector and path identifier.
+    pub(crate) fn paths(&self, key: Key) -> impl Iterator<Item = Path<'_>> {
+        let received = self.table.get(&key).into_iter().flat_map(|e| &e.paths).filter_map(move |p| {
+            let reflector = self.reflectors.get(&p.reflector)?;
+            (reflector.is_alive(&key, p) && self.is_feasible(p)).then(|| Path {
+                rd: key.0,
+                source: Source::Reflector(p.reflector, p.path_id),
+                endpoint: p.next_hop,
+                label: p.label,
+                attributes: &p.attributes,
+                cost: self.endpoints.cost(p.next_hop),
+                long_lived: reflector.is_long_lived(p),
+            })
+        });
+        self.own(&key).into_iter().chain(received)
+    }
+
+    fn is_feasible(&self, path: &Received) -> bool {
+        // Our own route come back, or one that passed through us (RFC 4456 §8).
+        path.next_hop != self.loopback
+            && path.attributes.originator_id != Some(self.loopback)
+            && !loops(&path.attributes, self.asn)
+            // A reserved label is no VRF's label (RFC 3032 §2.1).
+            && !path.label.is_reserved()
+    }
+
+    /// RFC 4364 §4.3.1: attachments that import one of the paths; never the one it is from.
+    pub(crate) fn importers_of(&mut self, key: Key) -> Arc<[Slot]> {
+        let mut slots = BTreeSet::new();
+        for path in self.paths(key) {
+            let candidates = path.attributes.route_targets().filter_map(|rt| self.importers.get(&rt)).flatten();
+            for slot in candidates {
+                if path.source != Source::Attachment(*slot)
+                    && !slots.contains(slot)
+                    && self.attachments.get(slot).is_some_and(|a| a.imports(&key.1, path.attributes))
+                {
+                    slots.insert(*slot);
+                }
             }
         }
-    }
-
-    pub(crate) fn sent_with(&self, endpoint: Ipv4Addr) -> impl Iterator<Item = Key> {
-        self.by_endpoint.get(&endpoint).into_iter().flatten().copied()
-    }
-
-    pub(crate) fn paths_over(&self, endpoint: Ipv4Addr) -> u64 {
-        self.by_endpoint.get(&endpoint).map_or(0, |keys| keys.len() as u64)
-    }
-
-    /// The best of `local` and what the reflectors sent for `key`, of those that can be used.
-    pub(crate) fn decide(&self, core: &CoreNet, asn: u32, loopback: Ipv4Addr, key: &Key, local: Option<Path>) -> Option<Path> {
-        let mut paths: Vec<Path> = local.into_iter().collect();
-        for (rr, reflector) in &self.reflectors {
-            if let Some(route) = reflector.routes.get(key)
-                && usable(core, asn, loopback, route)
-            {
-                paths.push(Path {
-                    rd: key.0,
-                    from: Learned::Reflector(*rr),
-                    endpoint: route.next_hop,
-                    label: route.label,
-                    attributes: route.attributes.clone(),
-                });
-            }
+        if !self.recent.iter().eq(&slots) {
+            self.recent = slots.into_iter().collect();
         }
-        let candidates: Vec<_> = paths.iter().map(Path::candidate).collect();
-        let best = decision::best(&candidates)?;
-        Some(paths.swap_remove(best))
+        self.recent.clone()
     }
-}
 
-fn usable(core: &CoreNet, asn: u32, loopback: Ipv4Addr, route: &Received) -> bool {
-    // Our own route come back, or one that passed through us (RFC 4456 §8).
-    route.next_hop != loopback
-        && route.attributes.originator_id != Some(loopback)
-        // RFC 4271 §9.1.2: an AS loop
-        && !route.attributes.as_path.contains(asn)
-        // A reserved label is no VRF's label (RFC 3032 §2.1).
-        && !route.label.is_reserved()
-        // RFC 4271 §9.1.2.1: the next hop must be resolvable
-        && core.tunnel(route.next_hop).is_some()
+    /// Paths that an attachment has for a prefix, in the order of their route distinguishers, usable or not.
+    pub(crate) fn candidates(&self, slot: Slot, prefix: IpNet) -> Vec<Path<'_>> {
+        let Some(attachment) = self.attachments.get(&slot) else { return vec![] };
+        let rds = attachment.vrf.range((prefix, Rd([0; 8]))..=(prefix, Rd([0xff; 8])));
+        rds.flat_map(|(_, rd)| self.paths((*rd, prefix)))
+            .filter(|p| p.source != Source::Attachment(slot) && attachment.imports(&prefix, p.attributes))
+            .collect()
+    }
 }

@@ -1,27 +1,45 @@
 //! Views for the operator.
 
 use crate::{
-    core_net::Neighbor,
-    engine::Vpn,
-    feed::select,
+    attachment::Attachment,
+    endpoints::tunnel_id,
+    engine::{Slot, Vpn},
+    feed::MAX_TOGETHER,
     labels::LabelState,
-    rib::{Learned, Path},
+    paths::{Path, Source, split},
+    rib::Key,
 };
 use edgeplex_bgp_wire::Attributes;
 use edgeplex_relay::Tunnel;
 use edgeplex_types::{AttachmentId, Label, Rd, TunnelId};
-use ipnet::Ipv4Net;
-use std::{net::Ipv4Addr, sync::Arc};
+use ipnet::IpNet;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+/// Who told us of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Learned {
+    /// With its path identifier (RFC 7911), 0 where the reflector sends one path only.
+    Reflector(Ipv4Addr, u32),
+    Attachment(AttachmentId),
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteView {
     pub rd: Rd,
-    pub prefix: Ipv4Net,
+    pub prefix: IpNet,
     pub from: Learned,
     pub best: bool,
+    /// Used together with the best.
+    pub multipath: bool,
+    /// Used when nothing else can be.
+    pub backup: bool,
     pub stale: bool,
     pub next_hop: Ipv4Addr,
     pub label: Label,
+    /// The tunnel it goes through, while there is a way.
     pub tunnel: Option<TunnelId>,
     pub attributes: Arc<Attributes>,
 }
@@ -43,6 +61,8 @@ pub struct AttachmentView {
 pub struct LabelView {
     pub label: Label,
     pub attachment: AttachmentId,
+    /// The CE it leads to; otherwise the VRF.
+    pub next_hop: Option<IpAddr>,
     pub rd: Rd,
     pub state: LabelState,
 }
@@ -51,20 +71,22 @@ pub struct LabelView {
 pub struct TunnelView {
     pub endpoint: Ipv4Addr,
     pub id: TunnelId,
-    pub neighbor: Option<Neighbor>,
+    /// What the core said of it last.
     pub tunnel: Option<Tunnel>,
+    pub cost: Option<u32>,
+    /// Paths that lead to it, those of our own attachments included.
     pub paths: u64,
 }
 
 impl<P: Clone + Eq> Vpn<P> {
-    /// Prefixes (RD and prefix) with a usable path.
+    /// Prefixes (RD and prefix) in the table.
     pub fn routes(&self) -> u64 {
-        self.rib.best.len() as u64
+        self.rib.table.len() as u64
     }
 
     pub fn show_attachments(&self) -> Vec<AttachmentView> {
-        let view = |(id, slot): (&AttachmentId, &u32)| {
-            let a = self.attachments.get(slot)?;
+        let view = |(id, slot): (&AttachmentId, &Slot)| {
+            let a = self.rib.attachments.get(slot)?;
             let session = self.sessions.get(slot);
             Some(AttachmentView {
                 id: id.clone(),
@@ -80,68 +102,52 @@ impl<P: Clone + Eq> Vpn<P> {
     }
 
     pub fn show_labels(&self) -> Vec<LabelView> {
-        self.labels.iter().map(|(label, owner, rd, state)| LabelView { label, attachment: owner.clone(), rd, state }).collect()
+        let view = |(label, owner, rd, state): (Label, &crate::labels::Owner, Rd, LabelState)| LabelView {
+            label,
+            attachment: owner.attachment.clone(),
+            next_hop: owner.next_hop,
+            rd,
+            state,
+        };
+        self.labels.iter().map(view).collect()
     }
 
     pub fn show_tunnels(&self) -> Vec<TunnelView> {
-        let view = |(endpoint, neighbor, tunnel): (Ipv4Addr, Option<Neighbor>, Option<&Tunnel>)| {
-            let local = if endpoint == self.config.loopback { self.attachments.values().map(|a| a.exported.len() as u64).sum() } else { 0 };
-            TunnelView {
-                endpoint,
-                id: crate::core_net::tunnel_id(endpoint),
-                neighbor,
-                tunnel: tunnel.cloned(),
-                paths: self.rib.paths_over(endpoint) + local,
-            }
-        };
-        self.core.tunnels().map(view).collect()
+        let own: usize = self.rib.attachments.values().map(|a| a.exported.len()).sum();
+        let tunnels = self.rib.endpoints.iter().map(|(endpoint, uses, state)| TunnelView {
+            endpoint,
+            id: tunnel_id(endpoint),
+            tunnel: state.map(|s| s.tunnel.clone()),
+            cost: state.map(|s| s.cost),
+            // Our own loopback is wanted even without a path.
+            paths: if endpoint == self.config.loopback { own as u64 } else { uses },
+        });
+        tunnels.collect()
     }
 
-    /// Routes of the whole VPN RIB (those not best or not usable included), or those that one attachment exports and imports.
+    /// Routes of the whole table, or those that one attachment exports and imports; not best or not usable ones included. In
+    /// the table best, multipath and backup are among the paths of one RD; in a VRF among all that are imported.
     pub fn show_routes(&self, attachment: Option<&AttachmentId>) -> Vec<RouteView> {
         let mut out = vec![];
-        let slot = attachment.and_then(|id| self.slots.get(id));
-        for (s, a) in &self.attachments {
-            if attachment.is_some() && slot != Some(s) {
-                continue;
-            }
-            for (prefix, attributes) in &a.exported {
-                let Some(label) = a.label else { continue };
-                let key = (a.config.rd, *prefix);
-                let from = Learned::Attachment(a.config.id.clone());
-                let best = self.rib.best.get(&key).is_some_and(|p| p.from == from);
-                out.push(RouteView {
-                    rd: key.0,
-                    prefix: *prefix,
-                    from,
-                    best,
-                    stale: a.stale_since.is_some() && a.routes.is_stale(prefix, a.epoch)
-                        || a.stale_since.is_some() && !self.sessions.contains_key(s),
-                    next_hop: self.config.loopback,
-                    label,
-                    tunnel: self.core.tunnel(self.config.loopback).map(|t| t.id),
-                    attributes: attributes.clone(),
-                });
-            }
-            if attachment.is_some() {
-                for (prefix, paths) in &a.vrf {
-                    let chosen = select(&self.core, paths).map(|(p, _)| p.rd);
-                    out.extend(paths.values().map(|p| self.view(*prefix, p, chosen == Some(p.rd))));
+        match attachment {
+            Some(id) => {
+                let Some((slot, a)) = self.slots.get(id).and_then(|s| Some((*s, self.rib.attachments.get(s)?))) else { return out };
+                for prefix in a.exported.keys() {
+                    out.extend(self.rib.own(&(a.config.rd, *prefix)).map(|p| self.view(*prefix, &p, true, false, false)));
+                }
+                let mut prefixes: Vec<IpNet> = a.vrf.iter().map(|(prefix, _)| *prefix).collect();
+                prefixes.dedup();
+                for prefix in prefixes {
+                    self.views(prefix, &self.rib.candidates(slot, prefix), a.config.max_paths, &mut out);
                 }
             }
-        }
-        if attachment.is_none() {
-            for (rr, reflector) in &self.rib.reflectors {
-                for (key, route) in reflector.routes.iter() {
-                    let path = Path {
-                        rd: key.0,
-                        from: Learned::Reflector(*rr),
-                        endpoint: route.next_hop,
-                        label: route.label,
-                        attributes: route.attributes.clone(),
-                    };
-                    let best = self.rib.best.get(key).is_some_and(|b| b.from == path.from);
-                    out.push(self.view(key.1, &path, best));
+            None => {
+                let local = |a: &Attachment| a.exported.keys().map(|prefix| (a.config.rd, *prefix)).collect::<Vec<Key>>();
+                let mut keys: Vec<Key> = self.rib.attachments.values().flat_map(local).chain(self.rib.table.keys().copied()).collect();
+                keys.sort_unstable();
+                keys.dedup();
+                for key in keys {
+                    self.views(key.1, &self.rib.paths(key).collect::<Vec<_>>(), MAX_TOGETHER, &mut out);
                 }
             }
         }
@@ -149,22 +155,41 @@ impl<P: Clone + Eq> Vpn<P> {
         out
     }
 
-    fn view(&self, prefix: Ipv4Net, path: &Path, best: bool) -> RouteView {
-        let stale = match &path.from {
-            Learned::Reflector(rr) => {
-                self.rib.reflectors.get(rr).is_some_and(|r| r.session.is_none() || r.routes.is_stale(&(path.rd, prefix), r.epoch))
+    fn views(&self, prefix: IpNet, paths: &[Path], most: u8, out: &mut Vec<RouteView>) {
+        let (used, backup) = split(paths, most);
+        let best = used.first();
+        out.extend(paths.iter().map(|p| self.view(prefix, p, best == Some(p), used.iter().skip(1).any(|u| u == p), backup.contains(p))));
+    }
+
+    fn view(&self, prefix: IpNet, path: &Path, best: bool, multipath: bool, backup: bool) -> RouteView {
+        let (from, stale) = match path.source {
+            Source::Reflector(rr, path_id) => {
+                let received = self.rib.table.get(&(path.rd, prefix)).into_iter().flat_map(|e| &e.paths);
+                let received = received.filter(|p| (p.reflector, p.path_id) == (rr, path_id));
+                let stale = |r: &crate::reflector::Reflector| received.clone().any(|p| r.is_stale(p));
+                (Learned::Reflector(rr, path_id), self.rib.reflectors.get(&rr).is_some_and(stale))
             }
-            Learned::Attachment(id) => self.slots.get(id).is_some_and(|s| !self.sessions.contains_key(s)),
+            Source::Attachment(slot) => {
+                let a = self.rib.attachments.get(&slot);
+                let stale = a.is_some_and(|a| {
+                    a.stale_since.is_some() && (a.routes.is_stale(&prefix, a.epoch) || !self.sessions.contains_key(&slot))
+                });
+                // An attachment has a name as long as it has routes.
+                let id = self.slots.iter().find(|(_, s)| **s == slot).map(|(id, _)| id.clone());
+                (id.map_or(Learned::Reflector(path.endpoint, 0), Learned::Attachment), stale)
+            }
         };
         RouteView {
             rd: path.rd,
             prefix,
-            from: path.from.clone(),
+            from,
             best,
+            multipath,
+            backup,
             stale,
             next_hop: path.endpoint,
             label: path.label,
-            tunnel: self.core.tunnel(path.endpoint).map(|t| t.id),
+            tunnel: path.cost.map(|_| tunnel_id(path.endpoint)),
             attributes: path.attributes.clone(),
         }
     }

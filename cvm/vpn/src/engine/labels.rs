@@ -1,4 +1,4 @@
-//! Which attachment uses which label.
+//! Which attachment, and which of its CEs, uses which label.
 //!
 //! A label is used (advertised, told to the PVM, matched by the switch) only after it is stored: one that a crash made us
 //! forget would go to another customer while remote PEs still send with it. If storing fails, labels that are stored go on,
@@ -6,6 +6,7 @@
 
 use super::*;
 use crate::labels::Claim;
+use std::net::IpAddr;
 
 /// Between two attempts to store labels.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
@@ -16,9 +17,9 @@ impl<P: Clone + Eq> Vpn<P> {
         &self.labels
     }
 
-    /// Labels that lead to an attachment, in order.
+    /// Labels that lead to an attachment, in order. It may have several: its VRF's, and one for each of its CEs.
     pub fn labels_in_use(&self) -> BTreeMap<Label, &AttachmentId> {
-        self.attachments.values().filter_map(|a| Some((a.label?, &a.config.id))).collect()
+        self.rib.attachments.values().flat_map(|a| a.labels().map(|(label, _)| (label, &a.config.id))).collect()
     }
 
     /// What the wall clock says, since 1970: some times a second ([`LabelSpace::set_clock`]).
@@ -43,9 +44,11 @@ impl<P: Clone + Eq> Vpn<P> {
     pub(super) fn assign_labels(&mut self, now: Instant) {
         self.labels.set_range(self.config.labels, self.config.quarantine);
         let before = self.labels.clone();
-        let claim = |a: &Attachment| Claim { owner: a.config.id.clone(), rd: a.config.rd, fixed: a.config.label };
-        let claims: Vec<_> = self.attachments.values().map(claim).collect();
-        self.actions.extend(self.labels.assign(now, &claims).into_iter().map(Action::LabelMissing));
+        let claims: Vec<_> = self.rib.attachments.values().flat_map(claims).collect();
+        let errors = self.labels.assign(now, &claims);
+        let new = errors.iter().filter(|e| !self.label_errors.contains(e));
+        self.actions.extend(new.cloned().map(Action::LabelMissing));
+        self.label_errors = errors;
         if self.labels != before {
             self.store_labels();
         }
@@ -55,49 +58,80 @@ impl<P: Clone + Eq> Vpn<P> {
         }
     }
 
+    /// CEs that have labels of a past process.
+    pub(super) fn ces_of_the_past(&self, attachment: &AttachmentId) -> Vec<IpAddr> {
+        let first = Owner { attachment: attachment.clone(), next_hop: None };
+        let held = self.labels.held().range(first..).map(|(owner, _)| owner);
+        held.take_while(|o| o.attachment == *attachment).filter_map(|o| o.next_hop).collect()
+    }
+
     fn store_labels(&mut self) {
         if !std::mem::replace(&mut self.storing, true) {
             self.actions.push_back(Action::LabelsChanged);
         }
     }
 
-    /// Brings every attachment to the label it has, if that one is stored.
+    /// Brings every attachment to the labels it has, if they are stored.
     fn use_labels(&mut self) {
-        for slot in self.attachments.keys().copied().collect::<Vec<_>>() {
-            let Some(attachment) = self.attachments.get_mut(&slot) else { continue };
-            let given = self.labels.get(&attachment.config.id);
-            let label = given.filter(|l| self.stored.get(&attachment.config.id) == Some(l));
-            let withheld = given.filter(|_| label.is_none());
-            if let Some(label) = withheld
-                && !attachment.withheld
-            {
-                let wanted = attachment.config.id.clone();
-                self.actions.push_back(Action::LabelMissing(LabelError::NotStored { label, wanted }));
-            }
-            attachment.withheld = withheld.is_some();
-            if attachment.label == label {
-                continue;
+        let (mut errors, mut changed) = (vec![], vec![]);
+        for (slot, attachment) in &mut self.rib.attachments {
+            let mut withheld = vec![];
+            let mut usable = |owner: Owner| {
+                let given = self.labels.get(&owner)?;
+                if self.stored.get(&owner) == Some(&given) {
+                    return Some(given);
+                }
+                withheld.push(LabelError::NotStored { label: given, wanted: owner });
+                None
+            };
+            let label = usable(owner(attachment, None));
+            let mut differs = attachment.label != label;
+            let of_ces: Vec<Option<Label>> = attachment.ces.keys().map(|ce| usable(owner(attachment, Some(*ce)))).collect();
+            for (ce, label) in attachment.ces.values_mut().zip(of_ces) {
+                differs |= ce.label != label;
+                ce.label = label;
             }
             attachment.label = label;
-            self.ready.insert(slot);
-            if label.is_some() {
-                self.export_all(slot)
-            } else {
-                self.unexport_all(slot)
+            if differs {
+                changed.push(*slot);
             }
+            if !std::mem::replace(&mut attachment.withheld, !withheld.is_empty()) {
+                errors.extend(withheld);
+            }
+        }
+        self.actions.extend(errors.into_iter().map(Action::LabelMissing));
+        for slot in &changed {
+            self.ready.insert(*slot);
+            self.exports.insert(*slot, None);
+        }
+        if !changed.is_empty() {
             self.fabric_changed();
         }
     }
 
     pub(super) fn tick_labels(&mut self, now: Instant) {
-        if self.labels.expire(now) {
+        let freed = self.labels.expire(now);
+        if freed {
             self.store_labels();
-            if self.attachments.values().any(|a| self.labels.get(&a.config.id).is_none()) {
-                self.assign_labels(now);
-            }
+        }
+        let ces_changed =
+            self.rib.attachments.values_mut().fold(false, |any, a| std::mem::take(&mut a.ces_changed) && a.config.label_per_ce || any);
+        if ces_changed || (freed && !self.label_errors.is_empty()) {
+            self.assign_labels(now);
         }
         if self.store_again.is_some_and(|at| now >= at) {
             self.store_labels();
         }
     }
+}
+
+/// The VRF's label, and those of the CEs.
+fn claims(a: &Attachment) -> Vec<Claim> {
+    let claim = |next_hop, fixed| Claim { owner: owner(a, next_hop), rd: a.config.rd, fixed };
+    let ces = a.ces.keys().filter(|_| a.config.label_per_ce);
+    std::iter::once(claim(None, a.config.label)).chain(ces.map(|ce| claim(Some(*ce), None))).collect()
+}
+
+fn owner(attachment: &Attachment, next_hop: Option<IpAddr>) -> Owner {
+    Owner { attachment: attachment.config.id.clone(), next_hop }
 }

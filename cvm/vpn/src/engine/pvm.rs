@@ -36,7 +36,7 @@ impl<P: Clone + Eq> Vpn<P> {
     }
 
     fn hello(&mut self, now: Instant, slot: Slot, peer: P, incarnation: u64) {
-        let Some(attachment) = self.attachments.get_mut(&slot) else { return };
+        let Some(attachment) = self.rib.attachments.get_mut(&slot) else { return };
         if let Some(session) = self.sessions.get(&slot) {
             if session.peer == peer && session.incarnation == incarnation {
                 // Said again before it heard the answer to the first: that session stands, with its credits.
@@ -48,7 +48,7 @@ impl<P: Clone + Eq> Vpn<P> {
             }
         }
         self.epoch.0 += 1;
-        let feed = Feed::new(self.epoch, &attachment.vrf);
+        let feed = Feed::new(self.epoch);
         if !attachment.routes.is_empty() {
             attachment.stale_since.get_or_insert(now);
         }
@@ -59,7 +59,7 @@ impl<P: Clone + Eq> Vpn<P> {
     }
 
     fn sync(&mut self, now: Instant, slot: Slot, sync: Sync<CustomerOp>) {
-        let (Some(session), Some(attachment)) = (self.sessions.get_mut(&slot), self.attachments.get_mut(&slot)) else { return };
+        let (Some(session), Some(attachment)) = (self.sessions.get_mut(&slot), self.rib.attachments.get_mut(&slot)) else { return };
         match sync {
             Sync::Begin { epoch } => {
                 session.receiving = Some(epoch);
@@ -67,13 +67,14 @@ impl<P: Clone + Eq> Vpn<P> {
                     attachment.stale_since.get_or_insert(now);
                 }
                 // The PVM's own numbers are not relied on: it might use one twice.
-                let gone = attachment.begin();
-                gone.into_iter().for_each(|prefix| self.export(slot, prefix));
+                if attachment.begin() {
+                    self.exports.insert(slot, None);
+                }
             }
             Sync::End { epoch } if session.receiving == Some(epoch) => {
-                attachment.synced = true;
-                let gone = attachment.sweep();
-                gone.into_iter().for_each(|prefix| self.export(slot, prefix));
+                if attachment.end() {
+                    self.exports.insert(slot, None);
+                }
             }
             Sync::Ops { epoch, ops } if session.receiving == Some(epoch) => {
                 if !session.spend() {
@@ -97,10 +98,10 @@ impl<P: Clone + Eq> Vpn<P> {
                         }
                     }
                 }
-                if let (Some(error), Some(attachment)) = (refused, self.attachments.get(&slot)) {
+                if let (Some(error), Some(attachment)) = (refused, self.rib.attachments.get(&slot)) {
                     self.actions.push_back(Action::Refused(attachment.config.id.clone(), format!("{count} routes, first: {error}")));
                 }
-                if let (Some(error), Some(attachment)) = (limit, self.attachments.get_mut(&slot))
+                if let (Some(error), Some(attachment)) = (limit, self.rib.attachments.get_mut(&slot))
                     && !std::mem::replace(&mut attachment.limit_told, true)
                 {
                     let why = format!("{error}: the others are left out until there is room ({} so far)", attachment.over_limit);
@@ -117,15 +118,11 @@ impl<P: Clone + Eq> Vpn<P> {
     }
 
     fn customer_op(&mut self, slot: Slot, op: CustomerOp) -> Result<(), ExportError> {
-        let Some(attachment) = self.attachments.get_mut(&slot) else { return Ok(()) };
-        let v4 = |prefix| match prefix {
-            IpNet::V4(p) => Ok(p.trunc()),
-            IpNet::V6(_) => Err(ExportError::Family(prefix)),
-        };
+        let Some(attachment) = self.rib.attachments.get_mut(&slot) else { return Ok(()) };
         let (prefix, changed) = match op {
-            CustomerOp::Route { prefix, attributes } => {
-                let prefix = v4(prefix)?;
-                match attachment.insert(self.config.asn, prefix, attributes) {
+            CustomerOp::Route { prefix, next_hop, attributes } => {
+                let prefix = prefix.trunc();
+                match attachment.insert(self.config.asn, prefix, next_hop, attributes) {
                     Ok(changed) => (prefix, changed),
                     Err(error) => {
                         // What was said of the prefix before no longer holds (as RFC 7606 treats it: withdrawn).
@@ -136,10 +133,7 @@ impl<P: Clone + Eq> Vpn<P> {
                     }
                 }
             }
-            CustomerOp::Withdraw { prefix } => {
-                let prefix = v4(prefix)?;
-                (prefix, attachment.remove(&prefix))
-            }
+            CustomerOp::Withdraw { prefix } => (prefix.trunc(), attachment.remove(&prefix.trunc())),
         };
         if changed {
             self.export(slot, prefix);
@@ -149,7 +143,7 @@ impl<P: Clone + Eq> Vpn<P> {
 
     /// The limit of an attachment is another one now.
     pub(super) fn limit_changed(&mut self, now: Instant, slot: Slot) {
-        let Some(attachment) = self.attachments.get_mut(&slot) else { return };
+        let Some(attachment) = self.rib.attachments.get_mut(&slot) else { return };
         let beyond = attachment.beyond_limit();
         attachment.over_limit += beyond.len() as u64;
         for prefix in &beyond {
@@ -157,7 +151,9 @@ impl<P: Clone + Eq> Vpn<P> {
         }
         let refused = std::mem::take(&mut attachment.over_limit);
         attachment.limit_told = false;
-        beyond.into_iter().for_each(|prefix| self.export(slot, prefix));
+        if !beyond.is_empty() {
+            self.exports.insert(slot, None);
+        }
         if refused > 0 {
             // Which routes were left out is not known here: the PVM is made to say all again.
             self.refuse(now, slot, Refusal::Unknown, format!("{refused} routes were left out under a limit that has changed"));
@@ -167,14 +163,14 @@ impl<P: Clone + Eq> Vpn<P> {
     fn refuse(&mut self, now: Instant, slot: Slot, reason: Refusal, why: String) {
         let Some(session) = self.end_session(now, slot) else { return };
         self.replies.push_back((session.peer, ToPvm::Refused { incarnation: session.incarnation, reason }));
-        if let Some(attachment) = self.attachments.get(&slot) {
+        if let Some(attachment) = self.rib.attachments.get(&slot) {
             self.actions.push_back(Action::Refused(attachment.config.id.clone(), why));
         }
     }
 
     fn end_session(&mut self, now: Instant, slot: Slot) -> Option<PvmSession<P>> {
         self.ready.remove(&slot);
-        if let Some(attachment) = self.attachments.get_mut(&slot) {
+        if let Some(attachment) = self.rib.attachments.get_mut(&slot) {
             attachment.stale_since.get_or_insert(now);
         }
         self.sessions.remove(&slot)
@@ -203,7 +199,7 @@ impl<P: Clone + Eq> Vpn<P> {
         });
         // A customer that replaced its routes may have said the new ones before it took back the old ones.
         let due = |(slot, s): (&Slot, &PvmSession<P>)| {
-            let room = now >= s.since + RESYNC_PAUSE && self.attachments.get(slot).is_some_and(Attachment::has_room);
+            let room = now >= s.since + RESYNC_PAUSE && self.rib.attachments.get(slot).is_some_and(Attachment::has_room);
             room.then_some(*slot)
         };
         for slot in self.sessions.iter().filter_map(due).collect::<Vec<_>>() {
@@ -211,21 +207,21 @@ impl<P: Clone + Eq> Vpn<P> {
         }
         let stale = self.config.stale;
         let expired: Vec<Slot> = self
+            .rib
             .attachments
             .iter()
             .filter(|(_, a)| a.stale_since.is_some_and(|since| now >= since + stale))
             .map(|(slot, _)| *slot)
             .collect();
         for slot in expired {
-            let Some(attachment) = self.attachments.get_mut(&slot) else { continue };
+            let Some(attachment) = self.rib.attachments.get_mut(&slot) else { continue };
             // In a snapshot that is being received, what it has renewed stays. Without one nothing was renewed, however alive
             // the session is.
-            let mut gone = match self.sessions.get(&slot) {
-                Some(session) if session.receiving.is_some() => vec![],
-                _ => attachment.begin(),
-            };
-            gone.extend(attachment.sweep());
-            gone.into_iter().for_each(|prefix| self.export(slot, prefix));
+            let receiving = self.sessions.get(&slot).is_some_and(|s| s.receiving.is_some());
+            let gone = !receiving && attachment.begin();
+            if attachment.sweep() || gone {
+                self.exports.insert(slot, None);
+            }
         }
     }
 
@@ -234,19 +230,21 @@ impl<P: Clone + Eq> Vpn<P> {
         if let Some(reply) = self.replies.pop_front() {
             return Some(reply);
         }
-        let busy = !self.undecided.is_empty();
-        while let Some(slot) = self.ready.range(self.turn..).next().or_else(|| self.ready.first()).copied() {
+        let mut looks = work::LOOKS;
+        while looks > 0
+            && let Some(slot) = self.ready.range(self.turn..).next().or_else(|| self.ready.first()).copied()
+        {
             self.turn = slot.wrapping_add(1);
-            let complete = self.converged && !busy && !self.scans.iter().any(|s| s.slot == slot);
-            let (Some(session), Some(attachment)) = (self.sessions.get_mut(&slot), self.attachments.get(&slot)) else {
+            let complete = self.converged && !self.is_looking(slot);
+            let Some(session) = self.sessions.get_mut(&slot) else {
                 self.ready.remove(&slot);
                 continue;
             };
-            match session.feed.next(&self.core, &attachment.vrf, attachment.label, complete) {
-                Some(sync) => return Some((session.peer.clone(), ToPvm::Sync { incarnation: session.incarnation, sync })),
-                None => {
-                    self.ready.remove(&slot);
-                }
+            if let Some(sync) = session.feed.next(&self.rib, slot, complete, &mut looks) {
+                return Some((session.peer.clone(), ToPvm::Sync { incarnation: session.incarnation, sync }));
+            }
+            if !session.feed.is_busy() {
+                self.ready.remove(&slot);
             }
         }
         None
