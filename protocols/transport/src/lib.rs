@@ -3,6 +3,7 @@
 pub mod bfd;
 pub mod bgp;
 pub mod ldp;
+pub mod lsp_ping;
 pub mod mgmt;
 pub mod relay;
 mod sockopt;
