@@ -9,7 +9,7 @@ mod spec;
 
 pub use fake::FakeRuntime;
 pub use sandbox::{Sandbox, SandboxConfig};
-pub use spec::{Nic, Process, VmId, VmInfo, VmKind, VmSpec, VmState, host_nic_name};
+pub use spec::{Nic, Process, Share, SharedDir, VmId, VmInfo, VmKind, VmSpec, VmState, host_nic_name};
 
 use futures::future::BoxFuture;
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-/// Name of a VM, `cvm` or `pvm-<customer>-<attachment>`: 1 to 80 lower-case letters, digits and hyphens. It names a
+/// Name of a VM, `cvm`, `lsr` or `pvm-<customer>-<attachment>`: 1 to 80 lower-case letters, digits and hyphens. It names a
 /// directory and a cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -62,6 +62,8 @@ impl From<VmId> for String {
 pub enum VmKind {
     Cvm,
     Pvm,
+    /// Label-switching router of the platform.
+    Lsr,
 }
 
 /// One vNIC: a veth pair, `name` in the VM and `host_name` on the host.
@@ -94,15 +96,36 @@ pub struct VmSpec {
     pub processes: Vec<Process>,
     /// Bytes.
     pub memory_max: Option<u64>,
-    /// Host directory to appear as `/run/relay`: writable in the CVM, read-only in a PVM.
-    pub relay_dir: Option<PathBuf>,
+    pub shared: Vec<SharedDir>,
+}
+
+/// A directory of the host that appears in several VMs. It belongs to the one that may write; sockets made in it are for those
+/// who can reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedDir {
+    pub host: PathBuf,
+    /// Absolute, inside the VM.
+    pub path: String,
+    pub role: Share,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Share {
+    /// Makes sockets there to which every VM that has it may connect.
+    OwnerForAll,
+    /// Makes sockets there to which the one VM that is [`Share::Member`] may connect, and nobody else on the host.
+    OwnerForMember,
+    Member,
+    /// May connect where [`Share::OwnerForAll`] listens.
+    Guest,
 }
 
 impl VmSpec {
     /// Hash of all but the configuration: as long as it is the same, the VM need not be made anew.
     pub fn hash(&self) -> String {
-        let Self { id, kind, nics, config: _, processes, memory_max, relay_dir } = self;
-        let text = serde_json::json!([1, id, kind, nics, processes, memory_max, relay_dir]).to_string();
+        let Self { id, kind, nics, config: _, processes, memory_max, shared } = self;
+        let text = serde_json::json!([2, id, kind, nics, processes, memory_max, shared]).to_string();
         hex(&Sha256::digest(text), 32)
     }
 
@@ -117,6 +140,11 @@ impl VmSpec {
             }
             if !seen.insert(n) {
                 return bad(format!("interface name `{n}` is given twice"));
+            }
+        }
+        for d in &self.shared {
+            if !d.path.starts_with('/') || d.path.contains("..") {
+                return bad(format!("shared directory `{}`: must be an absolute path", d.path));
             }
         }
         let mut seen = BTreeSet::new();

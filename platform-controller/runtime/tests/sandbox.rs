@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use edgeplex_runtime::{Nic, Process, Runtime, RuntimeError, Sandbox, SandboxConfig, VmId, VmInfo, VmKind, VmSpec, VmState, host_nic_name};
+use edgeplex_runtime::{
+    Nic, Process, Runtime, RuntimeError, Sandbox, SandboxConfig, Share, SharedDir, VmId, VmInfo, VmKind, VmSpec, VmState, host_nic_name,
+};
 use edgeplex_types::MacAddr;
 use nix::libc;
 use std::{
@@ -54,9 +56,26 @@ echo yes > /run/edgeplex/alive
 echo done
 exec sleep 1000
 "#;
-const FASTFORWARD: &str = "#!/bin/sh\necho $$ > /run/edgeplex/ff.pid\necho run >> /run/edgeplex/ff.runs\nexec sleep 1000\n";
+/// In a label-switching router it listens for the CVM.
+const FASTFORWARD: &str = r#"#!/bin/sh
+if [ -d /run/lsr ]; then
+    exec perl -MIO::Socket::UNIX -e '$p = "/run/lsr/fib.sock"; unlink $p; $s = IO::Socket::UNIX->new(Local => $p, Listen => 1) or die $!; chmod 0660, $p; sleep 1000'
+fi
+echo $$ > /run/edgeplex/ff.pid
+echo run >> /run/edgeplex/ff.runs
+exec sleep 1000
+"#;
 /// A process that takes no hint.
-const CVMD: &str = "#!/bin/sh\ntrap '' TERM\nread a b c </proc/self/stat\necho up > /run/relay/up; echo up > /run/edgeplex/up\necho kept >> /var/lib/edgeplex/labels\nwhile :; do sleep 1000; done\n";
+const CVMD: &str = r#"#!/bin/sh
+trap '' TERM
+read a b c </proc/self/stat
+echo up > /run/relay/up; echo up > /run/edgeplex/up
+echo kept >> /var/lib/edgeplex/labels
+touch /run/lsr/x || echo no > /run/edgeplex/lsr-writable
+until perl -MIO::Socket::UNIX -e 'exit !IO::Socket::UNIX->new(Peer => "/run/lsr/fib.sock")'; do sleep 0.1; done
+echo up > /run/edgeplex/lsr
+while :; do sleep 1000; done
+"#;
 
 impl Host {
     fn new() -> Self {
@@ -89,7 +108,7 @@ impl Host {
         let me = self.path().display().to_string();
         let links = run("ip", &["-o", "link"]);
         let mut out = vec![];
-        for (id, kind) in [("cvm", VmKind::Cvm), ("pvm-acme-denver", VmKind::Pvm), ("pvm-b", VmKind::Pvm)] {
+        for (id, kind) in [("cvm", VmKind::Cvm), ("pvm-acme-denver", VmKind::Pvm), ("pvm-b", VmKind::Pvm), ("lsr", VmKind::Lsr)] {
             let nics = self.spec(id, kind).nics;
             out.extend(nics.into_iter().map(|n| n.host_name).filter(|n| links.contains(n)));
         }
@@ -139,9 +158,15 @@ fn spec(base: &Path, id: &str, kind: VmKind) -> VmSpec {
     let (nics, processes) = match kind {
         VmKind::Pvm => (vec![nic(1, "cust"), nic(2, "core")], vec![process("pvmd"), process("fastforward")]),
         VmKind::Cvm => (vec![nic(3, "core0")], vec![process("cvmd")]),
+        VmKind::Lsr => (vec![nic(4, "core0")], vec![process("fastforward")]),
     };
-    let (config, relay_dir) = (b"{\"a\":1}".to_vec(), Some(base.join("relay")));
-    VmSpec { nics, processes, id, kind, config, memory_max: Some(256 << 20), relay_dir }
+    let share = |name: &str, role| SharedDir { host: base.join(name), path: format!("/run/{name}"), role };
+    let shared = match kind {
+        VmKind::Pvm => vec![share("relay", Share::Guest)],
+        VmKind::Cvm => vec![share("relay", Share::OwnerForAll), share("lsr", Share::Member)],
+        VmKind::Lsr => vec![share("lsr", Share::OwnerForMember)],
+    };
+    VmSpec { nics, processes, id, kind, config: b"{\"a\":1}".to_vec(), memory_max: Some(256 << 20), shared }
 }
 
 fn wait_for<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
@@ -375,6 +400,38 @@ async fn the_relay_directory_is_shared_and_written_by_the_cvm_only() {
 
 #[tokio::test]
 #[ignore = "needs root and namespaces"]
+async fn the_cvm_connects_to_the_router_and_nobody_else_can() {
+    let host = Host::new();
+    let s = host.open().await;
+    let (cvm, lsr, pvm) = (host.spec("cvm", VmKind::Cvm), host.spec("lsr", VmKind::Lsr), host.spec("pvm-b", VmKind::Pvm));
+    let [cvm_vm, _, pvm_vm] = [s.start(&cvm).await.unwrap(), s.start(&lsr).await.unwrap(), s.start(&pvm).await.unwrap()];
+    let connected = |vm: &VmId| {
+        let path = s.vm_run_dir(vm).join("lsr");
+        wait_for("cvmd", || (read(&path) == "up\n").then_some(()));
+    };
+    connected(&cvm.id);
+    let owner = |id: &VmId| fs::metadata(s.vm_run_dir(id)).unwrap().uid();
+    let dir = host.path().join("lsr");
+    for (path, mode) in [(dir.clone(), 0o2750), (dir.join("fib.sock"), 0o660)] {
+        let meta = fs::metadata(path).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (owner(&lsr.id), owner(&cvm.id), mode));
+    }
+    assert_eq!(read(s.vm_run_dir(&cvm.id).join("lsr-writable")), "no\n");
+    assert!(Path::new(&format!("/proc/{}/root/run/lsr", cvm_vm.pid)).exists());
+    assert!(!Path::new(&format!("/proc/{}/root/run/lsr", pvm_vm.pid)).exists(), "customers' VMs never see it");
+
+    // Made anew with other user ids, beside the router that runs: it finds the socket all the same.
+    s.stop(&cvm.id).await.unwrap();
+    std::os::unix::fs::lchown(dir.join("fib.sock"), None, Some(99_999)).unwrap();
+    s.start(&cvm).await.unwrap();
+    connected(&cvm.id);
+    s.stop(&lsr.id).await.unwrap();
+    s.start(&lsr).await.unwrap();
+    wait_for("the new router", || UnixStream::connect(dir.join("fib.sock")).ok());
+}
+
+#[tokio::test]
+#[ignore = "needs root and namespaces"]
 async fn a_start_that_fails_leaves_nothing() {
     let host = Host::new();
     let s = host.open().await;
@@ -386,7 +443,7 @@ async fn a_start_that_fails_leaves_nothing() {
     assert_eq!(host.remains(), Vec::<String>::new());
     // In the middle: a relay directory that is a file cannot be mounted.
     let mut spec = host.spec("pvm-b", VmKind::Pvm);
-    spec.relay_dir = Some(host.path().join("no/such/dir"));
+    spec.shared[0] = SharedDir { host: host.path().join("no/such/dir"), path: "/run/relay".into(), role: Share::OwnerForAll };
     s.start(&spec).await.unwrap_err();
     assert_eq!(host.remains(), Vec::<String>::new());
     // Early: a program is missing.

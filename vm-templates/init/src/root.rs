@@ -26,6 +26,11 @@ pub(crate) fn build(spec: &BootSpec) -> anyhow::Result<()> {
     for entry in &spec.entries {
         place(spec, entry).with_context(|| format!("{entry:?}"))?;
     }
+    for dir in &spec.shared {
+        // A read-only mount does not keep a VM from connecting to the socket in it.
+        let access = if dir.writable { Access::Write } else { Access::Read };
+        bind(&dir.host, &inside(root, &dir.path), access).with_context(|| dir.path.clone())?;
+    }
     for (name, file) in &spec.binaries {
         let to = inside(root, &format!("{BIN_DIR}/{name}"));
         bind(file, &to, Access::Read).with_context(|| format!("program {name}"))?;
@@ -79,10 +84,6 @@ fn place(spec: &BootSpec, entry: &Entry) -> anyhow::Result<()> {
                 tmpfs_with(&to(path), &options)
             }
             VmDir::State => spec.state_dir.as_deref().map_or(Ok(()), |dir| bind(dir, &to(path), Access::Write)),
-            VmDir::Relay => spec.relay_dir.as_deref().map_or(Ok(()), |dir| {
-                // A read-only mount does not keep a VM from connecting to the socket in it.
-                bind(dir, &to(path), if spec.relay_writable { Access::Write } else { Access::Read })
-            }),
         },
     }
 }

@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, io, path::PathBuf};
 /// Longest line, bytes.
 pub const MAX_LINE: usize = 1 << 20;
 /// Version of [`BootSpec`].
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,10 +33,10 @@ pub struct BootSpec {
     /// Where the host has the directories that are this VM's own.
     pub config_dir: PathBuf,
     pub state_dir: Option<PathBuf>,
-    pub relay_dir: Option<PathBuf>,
+    /// Directories that other VMs see too.
+    pub shared: Vec<SharedMount>,
     /// The VM's root as the host counts users.
     pub uid_base: u32,
-    pub relay_writable: bool,
     /// Programs to stand in [`crate::BIN_DIR`]: name, and the host's file.
     pub binaries: BTreeMap<String, PathBuf>,
     pub log_dir: PathBuf,
@@ -46,6 +46,16 @@ pub struct BootSpec {
     pub umask: u32,
     /// Interfaces that the forwarder alone serves: the kernel's IP stays off them.
     pub raw_nics: Vec<String>,
+}
+
+/// A directory of the host in a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharedMount {
+    pub host: PathBuf,
+    /// Absolute, inside the VM.
+    pub path: String,
+    pub writable: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,9 +111,9 @@ mod tests {
 
     /// The runtime and the init of one release speak to each other only, but both must know this form.
     #[test]
-    fn a_specification_of_version_2_reads() {
-        let text = r#"{"version":2,"hostname":"pvm-a","root":"/r","entries":[{"host":{"path":"/usr"}},{"vm":{"what":"run","path":"/run/edgeplex"}}],
-            "config_dir":"/c","state_dir":null,"relay_dir":null,"uid_base":100000,"relay_writable":false,"binaries":{"pvmd":"/b/pvmd"},"log_dir":"/l","log_max":1024,
+    fn a_specification_of_version_3_reads() {
+        let text = r#"{"version":3,"hostname":"pvm-a","root":"/r","entries":[{"host":{"path":"/usr"}},{"vm":{"what":"run","path":"/run/edgeplex"}}],
+            "config_dir":"/c","state_dir":null,"shared":[{"host":"/d/relay","path":"/run/relay","writable":false}],"uid_base":100000,"binaries":{"pvmd":"/b/pvmd"},"log_dir":"/l","log_max":1024,
             "processes":[{"name":"pvmd","argv":["pvmd","--run","/run/edgeplex"]}],"umask":63,"raw_nics":["cust"]}"#;
         let spec: BootSpec = serde_json::from_str(text).unwrap();
         assert_eq!((spec.version, spec.entries.len(), spec.umask), (VERSION, 2, 0o077));

@@ -12,7 +12,7 @@ pub use template::{BinaryStamp, Manifest, Template, Templates};
 use serde::{Deserialize, Serialize};
 
 /// Version of recipes and manifests as they are written.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Where our programs stand in a VM.
 pub const BIN_DIR: &str = "/opt/edgeplex";
 /// Where the recipes have [`VmDir::Run`].
@@ -62,8 +62,6 @@ pub enum VmDir {
     Run,
     /// What is found again when the VM is made anew: writable.
     State,
-    /// The relay's socket, shared by the VMs of a PE.
-    Relay,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +73,6 @@ pub struct Recipe {
     pub root: Vec<Entry>,
     /// Our programs, to be found in [`BIN_DIR`].
     pub binaries: Vec<String>,
-    pub relay_writable: bool,
     /// File mode creation mask of the VM's processes.
     pub umask: u32,
     /// The vNICs belong to the forwarder; the VM's kernel is kept from speaking on them.
@@ -87,7 +84,7 @@ impl Recipe {
     pub fn cvm() -> Self {
         // PVMs, whose root is another user of the host, must be able to connect to the CVM's relay socket; CURVE
         // decides who may speak there. Hence no umask.
-        let mut recipe = Self::common("cvm", &["cvmd"], true, 0, false);
+        let mut recipe = Self::common("cvm", &["cvmd"], 0, false);
         // It keeps the label assignment there. A PVM has nothing to keep, and shall have no place on the host's disk.
         recipe.root.push(Entry::Vm { what: VmDir::State, path: STATE_DIR.into() });
         recipe
@@ -95,14 +92,19 @@ impl Recipe {
 
     /// A port VM.
     pub fn pvm() -> Self {
-        Self::common("pvm", &["fastforward", "pvmd"], false, 0o077, true)
+        Self::common("pvm", &["fastforward", "pvmd"], 0o077, true)
     }
 
-    fn common(name: &str, binaries: &[&str], relay_writable: bool, umask: u32, raw_nics: bool) -> Self {
+    /// A label-switching router: the forwarder alone.
+    pub fn lsr() -> Self {
+        Self::common("lsr", &["fastforward"], 0o077, true)
+    }
+
+    fn common(name: &str, binaries: &[&str], umask: u32, raw_nics: bool) -> Self {
         // Compiled in and read by a test: it parses.
         let root = serde_json::from_str(include_str!("../data/common.json")).unwrap_or_default();
         let binaries = binaries.iter().map(|b| (*b).to_owned()).collect();
-        Self { version: VERSION, name: name.into(), root, binaries, relay_writable, umask, raw_nics }
+        Self { version: VERSION, name: name.into(), root, binaries, umask, raw_nics }
     }
 }
 
@@ -120,10 +122,11 @@ mod tests {
 
     #[test]
     fn the_recipes_have_what_a_vm_cannot_do_without() {
-        for recipe in [Recipe::cvm(), Recipe::pvm()] {
+        for recipe in [Recipe::cvm(), Recipe::pvm(), Recipe::lsr()] {
             let has = |what| recipe.root.iter().any(|e| matches!(e, Entry::Vm { what: w, .. } if *w == what));
             assert!(recipe.root.contains(&Entry::Vm { what: VmDir::Run, path: RUN_DIR.into() }));
-            assert!(has(VmDir::Config) && has(VmDir::Relay));
+            assert!(has(VmDir::Config));
+            assert_eq!(recipe.raw_nics, recipe.binaries.contains(&"fastforward".to_owned()), "its kernel would speak beside it");
             assert_eq!(has(VmDir::State), recipe.name == "cvm");
             assert!(recipe.root.contains(&Entry::Host { path: "/usr".into() }));
             assert!(recipe.root.contains(&Entry::Proc { path: "/proc".into() }));

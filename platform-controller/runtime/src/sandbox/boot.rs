@@ -1,14 +1,15 @@
 //! The making of a VM, step by step; see `edgeplex_recipes::boot` for the conversation with its init.
 
 use super::{Sandbox, UIDS, failed, nics, proc::ProcessId, state::State, state::replace};
-use crate::{RuntimeError, VmId, VmKind, VmSpec};
+use crate::{RuntimeError, Share, SharedDir, VmId, VmKind, VmSpec};
 use edgeplex_recipes::{
     Entry, RUN_DIR, Recipe, VmDir,
-    boot::{self, BootProcess, BootSpec, GO, MAX_LINE, Report},
+    boot::{self, BootProcess, BootSpec, GO, MAX_LINE, Report, SharedMount},
 };
 use std::{
-    fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown, lchown, symlink},
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink},
     path::Path,
     process::Stdio,
     time::{Duration, Instant},
@@ -35,6 +36,7 @@ pub(super) fn recipe(kind: VmKind) -> Recipe {
     match kind {
         VmKind::Cvm => Recipe::cvm(),
         VmKind::Pvm => Recipe::pvm(),
+        VmKind::Lsr => Recipe::lsr(),
     }
 }
 
@@ -53,6 +55,39 @@ fn own(path: &Path, uid: u32) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes a directory that may be there.
+fn make(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Gives a shared directory to a VM by the user ids that it is about to have. The owner makes sockets in it; where only one
+/// other VM may connect, the directory carries that VM's group and is set-group-id, so that sockets have it too.
+fn share(dir: &SharedDir, uid: u32) -> io::Result<()> {
+    let path = &dir.host;
+    make(path, 0o700)?;
+    match dir.role {
+        Share::OwnerForAll => {
+            chown(path, Some(uid), Some(uid))?;
+            fs::set_permissions(path, Permissions::from_mode(0o755))
+        }
+        // chown(2) may clear the bit.
+        Share::OwnerForMember => {
+            chown(path, Some(uid), None)?;
+            fs::set_permissions(path, Permissions::from_mode(0o2750))
+        }
+        Share::Member => {
+            chown(path, None, Some(uid))?;
+            fs::set_permissions(path, Permissions::from_mode(0o2750))?;
+            // What the owner has made already is for this VM too, should it have other user ids than before.
+            fs::read_dir(path)?.try_for_each(|entry| lchown(entry?.path(), None, Some(uid)))
+        }
+        Share::Guest => Ok(()),
+    }
 }
 
 /// The pipe to and from a VM's init.
@@ -160,11 +195,6 @@ impl Sandbox {
     /// Lays out the VM's directory.
     fn prepare(&self, spec: &VmSpec, recipe: &Recipe, uid_base: u32) -> io::Result<BootSpec> {
         let dir = self.vm_dir(&spec.id);
-        let owner = Some(uid_base);
-        let make = |path: &Path, mode: u32| match fs::DirBuilder::new().mode(mode).create(path) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-            _ => Ok(()),
-        };
         make(&dir, 0o700)?;
         for (name, mode) in [("etc", 0o755), ("log", 0o700), ("root", 0o700)] {
             make(&dir.join(name), mode)?;
@@ -178,14 +208,16 @@ impl Sandbox {
             make(state, 0o700)?;
             own(state, uid_base)?;
         }
-        if let Some(relay) = &spec.relay_dir {
-            make(relay, 0o755)?;
-            if recipe.relay_writable {
-                chown(relay, owner, owner)?;
-            }
+        for shared in &spec.shared {
+            share(shared, uid_base).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", shared.host.display())))?;
         }
         let process = |p: &crate::Process| BootProcess { name: p.name.clone(), argv: p.argv.clone() };
         let raw = |n: &crate::Nic| recipe.raw_nics.then(|| n.name.clone());
+        let mount = |s: &SharedDir| SharedMount {
+            host: s.host.clone(),
+            path: s.path.clone(),
+            writable: matches!(s.role, Share::OwnerForAll | Share::OwnerForMember),
+        };
         Ok(BootSpec {
             version: boot::VERSION,
             hostname: spec.id.as_str().chars().take(63).collect(),
@@ -194,8 +226,7 @@ impl Sandbox {
             config_dir: dir.join("etc"),
             state_dir,
             uid_base,
-            relay_dir: spec.relay_dir.clone(),
-            relay_writable: recipe.relay_writable,
+            shared: spec.shared.iter().map(mount).collect(),
             binaries: recipe.binaries.iter().map(|b| (b.clone(), self.config.bin_dir.join(b))).collect(),
             log_dir: dir.join("log"),
             log_max: LOG_MAX,

@@ -170,7 +170,11 @@ impl Sandbox {
         match State::read(&self.vm_dir(id)) {
             Ok(state) => Ok(state.map(|s| self.info(s))),
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-                let kind = if id.as_str() == "cvm" { VmKind::Cvm } else { VmKind::Pvm };
+                let kind = match id.as_str() {
+                    "cvm" => VmKind::Cvm,
+                    "lsr" => VmKind::Lsr,
+                    _ => VmKind::Pvm,
+                };
                 let (spec_hash, template, timings) = (String::new(), String::new(), vec![]);
                 Ok(Some(VmInfo { id: id.clone(), kind, pid: 0, state: VmState::Dead, spec_hash, template, timings }))
             }
