@@ -10,6 +10,7 @@ pub const IPV4: u16 = 0x0800;
 pub const ARP: u16 = 0x0806;
 pub const VLAN: u16 = 0x8100;
 pub const MPLS: u16 = 0x8847;
+pub const IPV6: u16 = 0x86dd;
 
 /// A frame without FCS.
 #[derive(Debug, Clone, Copy)]

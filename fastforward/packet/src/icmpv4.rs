@@ -1,6 +1,7 @@
-//! ICMPv4 error messages a router sends (RFC 792, RFC 1191, RFC 1812 §4.3).
+//! ICMPv4 error messages a router sends (RFC 792, RFC 1191, RFC 1812 §4.3), with the label stack of what they are about
+//! (RFC 4884, RFC 4950).
 
-use crate::{checksum, ipv4};
+use crate::{checksum, extension, ipv4};
 use std::net::Ipv4Addr;
 
 pub const HEADER_LEN: usize = 8;
@@ -10,6 +11,8 @@ pub const MAX_DATAGRAM: usize = 576;
 pub const OVERHEAD: usize = ipv4::MIN_HEADER_LEN + HEADER_LEN;
 /// RFC 1812 §4.3.2.5: errors carry IP precedence 6 (internetwork control).
 const TOS: u8 = 0xc0;
+const QUOTED_WORDS: u8 = 32;
+const _: () = assert!(QUOTED_WORDS as usize * 4 == extension::QUOTE);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Error {
@@ -33,28 +36,46 @@ impl Error {
     }
 }
 
-/// Length of the datagram that [`write`] makes about `original`, at most 576 bytes.
-pub fn datagram_len(original: ipv4::Packet) -> usize {
-    OVERHEAD + original.total_len().min(MAX_DATAGRAM - OVERHEAD)
+/// Length of the datagram that [`write`] makes about `original` under a label stack of so many bytes, at most 576 bytes
+/// without one.
+pub fn datagram_len(original: ipv4::Packet, stack: usize) -> usize {
+    match stack {
+        0 => OVERHEAD + original.total_len().min(MAX_DATAGRAM - OVERHEAD),
+        _ => OVERHEAD + extension::QUOTE + extension::len(stack),
+    }
 }
 
-/// Writes a whole IPv4 datagram about `original` to `out`, whose length must be [`datagram_len`]; false if it is not.
-pub fn write(out: &mut [u8], error: Error, source: Ipv4Addr, identification: u16, original: ipv4::Packet) -> bool {
-    if out.len() != datagram_len(original) {
+/// Writes a whole IPv4 datagram about `original`, which came under the label stack `stack` (or none), to `out`, whose
+/// length must be [`datagram_len`]; false if it is not.
+pub fn write(out: &mut [u8], error: Error, source: Ipv4Addr, identification: u16, original: ipv4::Packet, stack: &[u8]) -> bool {
+    let len = datagram_len(original, stack.len());
+    let (Some((head, body)), Ok(total_len)) = (out.split_at_mut_checked(OVERHEAD), u16::try_from(len)) else { return false };
+    if OVERHEAD + body.len() != len {
         return false;
     }
-    let (Some((head, quote)), Ok(total_len)) = (out.split_at_mut_checked(OVERHEAD), u16::try_from(datagram_len(original))) else {
-        return false;
-    };
-    quote.copy_from_slice(&original.as_bytes()[..quote.len()]);
-    let ip = ipv4::Header { tos: TOS, total_len, identification, ttl: 64, protocol: ipv4::ICMP, source, destination: original.source() };
-    head[..ipv4::MIN_HEADER_LEN].copy_from_slice(&ip.to_bytes());
     let icmp = &mut head[ipv4::MIN_HEADER_LEN..];
     icmp.fill(0);
     icmp[..2].copy_from_slice(&error.type_and_code());
     if let Error::FragmentationNeeded { mtu } = error {
         icmp[6..].copy_from_slice(&mtu.to_be_bytes());
     }
+    let quote = if stack.is_empty() {
+        body
+    } else {
+        let (quote, to_extension) = body.split_at_mut(extension::QUOTE);
+        if !extension::write(to_extension, stack) {
+            return false;
+        }
+        // RFC 4884 §4.1: the length of what is quoted, in words of 4 bytes.
+        icmp[5] = QUOTED_WORDS;
+        quote
+    };
+    let quoted = original.as_bytes();
+    let (to_quoted, padding) = quote.split_at_mut(quoted.len().min(quote.len()));
+    to_quoted.copy_from_slice(&quoted[..to_quoted.len()]);
+    padding.fill(0);
+    let ip = ipv4::Header { tos: TOS, total_len, identification, ttl: 64, protocol: ipv4::ICMP, source, destination: original.source() };
+    head[..ipv4::MIN_HEADER_LEN].copy_from_slice(&ip.to_bytes());
     let sum = checksum::checksum(&out[ipv4::MIN_HEADER_LEN..]);
     out[ipv4::MIN_HEADER_LEN + 2..ipv4::MIN_HEADER_LEN + 4].copy_from_slice(&sum.to_be_bytes());
     true
@@ -97,8 +118,8 @@ mod tests {
     fn time_exceeded_byte_by_byte() {
         let original = packet(ipv4::UDP, [10, 1, 0, 9], &[1, 2, 3, 4, 0, 8, 0, 0]);
         let p = ipv4::Packet::new(&original).unwrap();
-        let mut out = vec![0xee; datagram_len(p)];
-        assert!(write(&mut out, Error::TimeExceeded, [192, 168, 1, 1].into(), 0x55, p));
+        let mut out = vec![0xee; datagram_len(p, 0)];
+        assert!(write(&mut out, Error::TimeExceeded, [192, 168, 1, 1].into(), 0x55, p, &[]));
         let told = ipv4::Packet::new(&out).unwrap();
         assert_eq!((told.tos(), told.ttl(), told.destination()), (0xc0, 64, Ipv4Addr::new(10, 1, 0, 9)));
         assert_eq!(out[20..22], [11, 0]);
@@ -111,13 +132,31 @@ mod tests {
     fn a_long_original_is_quoted_up_to_576_bytes_and_the_mtu_is_told() {
         let original = packet(ipv4::UDP, [10, 1, 0, 9], &[9; 1480]);
         let p = ipv4::Packet::new(&original).unwrap();
-        let mut out = vec![0; datagram_len(p)];
-        assert!(write(&mut out, Error::FragmentationNeeded { mtu: 1492 }, [192, 168, 1, 1].into(), 0, p));
+        let mut out = vec![0; datagram_len(p, 0)];
+        assert!(write(&mut out, Error::FragmentationNeeded { mtu: 1492 }, [192, 168, 1, 1].into(), 0, p, &[]));
         assert_eq!(out.len(), MAX_DATAGRAM);
         assert_eq!(out[20..22], [3, 4]);
         assert_eq!(out[24..28], [0, 0, 5, 0xd4]);
         assert_eq!(out[28..], original[..548]);
-        assert!(!write(&mut out[..575], Error::NetUnreachable, [192, 168, 1, 1].into(), 0, p));
+        assert!(!write(&mut out[..575], Error::NetUnreachable, [192, 168, 1, 1].into(), 0, p, &[]));
+    }
+
+    #[test]
+    fn under_labels_the_quote_is_128_bytes_and_the_stack_follows() {
+        let stack = [0x00, 0x3e, 0x90, 1, 0x00, 0x3e, 0xa1, 1];
+        for len in [8, 1480] {
+            let original = packet(ipv4::UDP, [10, 1, 0, 9], &vec![9; len]);
+            let p = ipv4::Packet::new(&original).unwrap();
+            let mut out = vec![0xee; datagram_len(p, 8)];
+            assert!(write(&mut out, Error::FragmentationNeeded { mtu: 1492 }, [192, 168, 1, 1].into(), 0, p, &stack));
+            assert_eq!((ipv4::Packet::new(&out).unwrap().total_len(), out.len()), (172, 172));
+            assert_eq!(out[24..28], [0, 32, 5, 0xd4]);
+            let quoted = original.len().min(128);
+            assert_eq!(out[28..28 + quoted], original[..quoted]);
+            assert!(out[28 + quoted..156].iter().all(|b| *b == 0));
+            assert_eq!(out[164..], stack);
+            assert_eq!((checksum::checksum(&out[156..]), checksum::checksum(&out[20..])), (0, 0));
+        }
     }
 
     #[test]

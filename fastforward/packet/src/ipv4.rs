@@ -20,6 +20,12 @@ pub struct Packet<'a>(&'a [u8]);
 impl<'a> Packet<'a> {
     /// RFC 1812 §5.2.2: the five checks of a router before it looks at anything else.
     pub fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let me = Self::trusted(bytes)?;
+        if checksum::checksum(me.header()) == 0 { Ok(me) } else { Err(Malformed::new("IPv4", 10, Fault::Checksum)) }
+    }
+
+    /// Lengths and version alone: for whoever only looks at a packet in passing.
+    pub fn trusted(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let bad = |offset, fault| Err(Malformed::new("IPv4", offset, fault));
         if bytes.len() < MIN_HEADER_LEN {
             return bad(bytes.len(), Fault::Truncated);
@@ -37,9 +43,6 @@ impl<'a> Packet<'a> {
         }
         if bytes.len() < total {
             return bad(bytes.len(), Fault::Truncated);
-        }
-        if checksum::checksum(&bytes[..header]) != 0 {
-            return bad(10, Fault::Checksum);
         }
         Ok(Self(&bytes[..total]))
     }

@@ -1,5 +1,5 @@
 //! Length-checked views of the headers FastForward meets: Ethernet II with 802.1Q, ARP, MPLS label stack entries,
-//! IPv4 and ICMPv4.
+//! IPv4 and IPv6, ICMP for both, neighbour discovery.
 //!
 //! A view wraps borrowed bytes; its checked constructor is the only place that looks at lengths, so an accessor
 //! can never reach outside. Nothing here allocates, and every constructor takes any bytes without a panic.
@@ -7,9 +7,13 @@
 pub mod arp;
 pub mod checksum;
 pub mod ethernet;
+pub mod extension;
 pub mod icmpv4;
+pub mod icmpv6;
 pub mod ipv4;
+pub mod ipv6;
 pub mod mpls;
+pub mod nd;
 
 /// What is wrong with a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub enum Fault {
     /// A total length below the header length.
     TotalLength,
     Checksum,
+    /// A field with a value that its RFC forbids.
+    Value,
 }
 
 /// A header that does not parse: which, at which byte from its start, and why.

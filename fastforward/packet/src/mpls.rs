@@ -5,6 +5,15 @@ use edgeplex_types::Label;
 
 pub const LEN: usize = 4;
 
+/// RFC 3032 §2.1: the packet below is IPv4, or it is the control plane's to look at, or IPv6.
+pub const IPV4_EXPLICIT_NULL: u32 = 0;
+pub const ROUTER_ALERT: u32 = 1;
+pub const IPV6_EXPLICIT_NULL: u32 = 2;
+/// RFC 6790 §3: the next entry is an entropy label.
+pub const ENTROPY_INDICATOR: u32 = 7;
+/// RFC 7274 §3.1: the next entry holds a special-purpose label of the extended range.
+pub const EXTENSION: u32 = 15;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     pub label: Label,
@@ -33,6 +42,12 @@ impl Entry {
     }
 }
 
+/// Entries of the stack at the start of `bytes`, the bottom one among them; `None` if it is cut or deeper than `max`.
+pub fn depth(bytes: &[u8], max: usize) -> Option<usize> {
+    let bottom = |e: &[u8; LEN]| e[2] & 1 == 1;
+    bytes.as_chunks::<LEN>().0.iter().take(max).position(bottom).map(|at| at + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +61,13 @@ mod tests {
         for n in 0..LEN {
             assert_eq!(Entry::parse(&[0; LEN][..n]), Err(Malformed::new("MPLS", n, Fault::Truncated)));
         }
+    }
+
+    #[test]
+    fn the_depth_ends_at_the_first_bottom() {
+        let bytes = [0, 0, 0x10, 9, 0, 0, 0x11, 9, 0, 0, 0x11, 9, 7];
+        assert_eq!((depth(&bytes, 16), depth(&bytes, 2), depth(&bytes, 1)), (Some(2), Some(2), None));
+        assert_eq!((depth(&bytes[..7], 16), depth(&[], 16)), (None, None));
     }
 
     proptest! {

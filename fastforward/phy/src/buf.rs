@@ -1,7 +1,7 @@
 //! The packet buffer as the forwarder sees it: some bytes, with room to grow at both ends.
 
 /// Room that a received or fresh buffer has in front of its first byte, at least, in bytes: enough for the nine
-/// labels that a route may push and a new Ethernet header.
+/// labels that a route may push and a new Ethernet header, or for a label stack of 16 under which an ICMP error goes on.
 pub const HEADROOM: usize = 128;
 
 /// One frame in one contiguous piece of memory.
@@ -16,6 +16,10 @@ pub trait PacketBuf {
 
     /// Drops `n` bytes at the front; they become headroom. `false`, and no change, if the frame is shorter.
     fn pull_front(&mut self, n: usize) -> bool;
+
+    /// The `n` bytes in front of the frame as [`PacketBuf::pull_front`] left them, if nothing was pushed since; without so
+    /// much headroom none.
+    fn pulled(&self, n: usize) -> &[u8];
 
     /// Cuts the frame to `n` bytes, or extends it by zeros up to `n`. `false`, and no change, if there is no room.
     fn set_len(&mut self, n: usize) -> bool;
@@ -84,6 +88,10 @@ impl PacketBuf for VecBuf {
         fits
     }
 
+    fn pulled(&self, n: usize) -> &[u8] {
+        self.start.checked_sub(n).map_or(&[], |from| &self.room[from..self.start])
+    }
+
     fn set_len(&mut self, n: usize) -> bool {
         let fits = n <= self.room.len() - self.start;
         if fits {
@@ -107,6 +115,7 @@ mod tests {
         b.push_front(2).unwrap()[..2].copy_from_slice(&[8, 9]);
         assert_eq!(b.data(), [8, 9, 1, 2, 3]);
         assert!(b.pull_front(3));
+        assert_eq!((b.pulled(3), b.pulled(HEADROOM + 2)), (&[8, 9, 1][..], &[][..]));
         assert!(b.set_len(4));
         assert_eq!(b.data(), [2, 3, 0, 0], "the extension does not show old bytes");
         assert!(!b.pull_front(5));

@@ -34,21 +34,18 @@ pub struct DpdkPort {
 }
 
 /// Starts DPDK in this process and opens a port on each of the interfaces, which are brought up for it. Once only.
-pub fn open_ports<const N: usize>(interfaces: [&str; N], config: &DpdkConfig) -> Result<[DpdkPort; N], PhyError> {
-    let mut devices = Vec::with_capacity(N);
+pub fn open_ports(interfaces: &[&str], config: &DpdkConfig) -> Result<Vec<DpdkPort>, PhyError> {
+    let mut devices = Vec::with_capacity(interfaces.len());
     for name in interfaces {
         let device = NetDev::new(name)?;
-        let index = device.index().ok_or_else(|| PhyError::NoInterface(name.to_owned()))?;
+        let index = device.index().ok_or_else(|| PhyError::NoInterface((*name).to_owned()))?;
         device.silence_ipv6();
         device.add_flags(OURS)?;
         devices.push((device, index));
     }
-    let pool = eal::start(&interfaces, config)?;
-    let mut ports = Vec::with_capacity(N);
-    for (i, (device, index)) in devices.into_iter().enumerate() {
-        ports.push(DpdkPort::open(&format!("net_af_packet{i}"), device, index, pool, config)?);
-    }
-    ports.try_into().map_err(|_| PhyError::Twice)
+    let pool = eal::start(interfaces, config)?;
+    let open = |(i, (device, index))| DpdkPort::open(&format!("net_af_packet{i}"), device, index, pool, config);
+    devices.into_iter().enumerate().map(open).collect()
 }
 
 impl DpdkPort {

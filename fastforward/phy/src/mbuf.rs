@@ -79,6 +79,15 @@ impl PacketBuf for Mbuf {
         }
     }
 
+    fn pulled(&self, n: usize) -> &[u8] {
+        let off = usize::from(self.raw().data_off);
+        if n > off {
+            return &[];
+        }
+        // SAFETY: n <= data_off initialised bytes lie before start(), and belong to this mbuf alone.
+        unsafe { std::slice::from_raw_parts(self.start().sub(n), n) }
+    }
+
     fn set_len(&mut self, n: usize) -> bool {
         let (off, old, room) = (self.raw().data_off, self.raw().data_len, self.raw().buf_len);
         match u16::try_from(n) {
