@@ -1,55 +1,352 @@
-//! The LSR: routes each event to the part that it concerns.
+//! The LSR: brings each event to the part that it concerns, then lets everything settle.
 
-use crate::{Action, BindingView, Config, Event, Forwarding, NeighborView, Start, Time};
+use crate::db::{Changed, Lib, Neighbors};
+use crate::discovery::Interface;
+use crate::fsm::{End, Session, State};
+use crate::packet::Status;
+use crate::{Action, BindingView, Config, ConnId, Event, Forwarding, NeighborView, RemoteView, Start, Time};
 use edgeplex_types::Label;
 use ipnet::Ipv4Net;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+    time::Duration,
+};
+
+/// Lines to the operator about one neighbour keep this distance.
+const LOG_PACE: Duration = Duration::from_secs(1);
 
 /// One LDP speaker: label space 0 of one LSR.
 #[derive(Debug)]
 pub struct Ldp {
-    config: Config,
-    bindings: BTreeMap<Ipv4Net, Label>,
-    forwarding: Arc<Forwarding>,
+    pub(crate) config: Config,
+    pub(crate) interfaces: BTreeMap<Arc<str>, Interface>,
+    pub(crate) neighbors: Neighbors,
+    pub(crate) lib: Lib,
+    pub(crate) actions: Vec<Action>,
+    /// Whose session runs over a connection.
+    pub(crate) conns: BTreeMap<ConnId, Ipv4Addr>,
+    /// Accepted connections whose peer is not known yet.
+    pub(crate) pending: BTreeMap<ConnId, Pending>,
+    pub(crate) opened: u64,
+    /// Configuration sequence number of our Hellos.
+    pub(crate) sequence: u32,
+    pub(crate) hello_id: u32,
+    /// Until when labels of before our restart are kept for their FECs.
+    kept_until: Option<Time>,
+    /// The forwarder has state of before our restart.
+    restarting: bool,
+    routed: bool,
+    synced: BTreeMap<Arc<str>, bool>,
+    logged: BTreeMap<Option<Ipv4Addr>, Time>,
+    stopped: bool,
+}
+
+/// An accepted connection before its first PDU is understood.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) remote: Ipv4Addr,
+    pub(crate) input: Vec<u8>,
+    pub(crate) expires: Time,
 }
 
 impl Ldp {
-    pub fn new(_now: Time, config: Config, start: Start) -> Self {
-        Self { config, bindings: start.bindings, forwarding: Arc::default() }
+    /// What it has to say at first comes with its first event.
+    pub fn new(now: Time, config: Config, start: Start) -> Self {
+        let restarting = start.restarting && !config.reconnect.is_zero();
+        let mut ldp = Self {
+            lib: Lib::new(&config, start),
+            interfaces: BTreeMap::new(),
+            neighbors: BTreeMap::new(),
+            actions: vec![],
+            conns: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            opened: 0,
+            sequence: 1,
+            hello_id: 0,
+            kept_until: Some(now + config.recovery),
+            restarting,
+            routed: false,
+            synced: BTreeMap::new(),
+            logged: BTreeMap::new(),
+            stopped: false,
+            config,
+        };
+        ldp.tell_keys(&BTreeMap::new());
+        ldp
     }
 
     /// Does one event. What it answers is to be done in order.
-    pub fn handle(&mut self, _now: Time, event: Event) -> Vec<Action> {
-        if let Event::Configure(config) = event {
-            self.config = config;
+    pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
+        if !self.stopped {
+            self.event(now, event);
+            self.timers(now);
+            self.settle(now);
         }
-        vec![]
+        std::mem::take(&mut self.actions)
+    }
+
+    fn event(&mut self, now: Time, event: Event) {
+        match event {
+            Event::Configure(config) => self.configure(now, config),
+            Event::Interface { name, address, up } => self.interface(now, name, up.then_some(address)),
+            Event::Hello { interface, source, packet } => self.hello_received(now, &interface, source, &packet),
+            Event::Connected { conn } => self.connected(now, conn),
+            Event::Accepted { conn, remote } => self.accepted(now, conn, remote),
+            Event::Received { conn, bytes } => self.received(now, conn, bytes),
+            Event::Closed { conn, reason } => self.closed(now, conn, reason),
+            Event::Routes(routes) => {
+                self.routed = true;
+                self.lib.set_routes(routes);
+            }
+            Event::Reset { lsr_id } => {
+                self.end_session(now, lsr_id, End::ours(Status::SHUTDOWN, "reset by the operator"));
+                if let Some(neighbor) = self.neighbors.get_mut(&lsr_id) {
+                    neighbor.forgive();
+                }
+            }
+            Event::Stop => {
+                self.end_all(now, "stopped by the operator");
+                self.pending.keys().for_each(|conn| self.actions.push(Action::Close { conn: *conn }));
+                self.interfaces.clear();
+                self.stopped = true;
+            }
+            Event::Timer => {}
+        }
+    }
+
+    fn configure(&mut self, now: Time, config: Config) {
+        if config == self.config {
+            return;
+        }
+        let old = std::mem::replace(&mut self.config, config);
+        self.sequence = self.sequence.wrapping_add(1);
+        if old.lsr_id != self.config.lsr_id {
+            self.end_all(now, "our LSR identifier changed");
+            self.neighbors.clear();
+            self.lib.touch([old.lsr_id.into()]);
+        }
+        self.lib.labels.set_range(self.config.labels);
+        self.lib.touch([self.config.lsr_id.into()]);
+        self.lib.touch_all();
+        let passwords = old.passwords;
+        let changed = |lsr_id: &Ipv4Addr| passwords.get(lsr_id) != self.config.passwords.get(lsr_id);
+        let rekeyed: Vec<_> = self.neighbors.keys().copied().filter(changed).collect();
+        for lsr_id in rekeyed {
+            self.end_session(now, lsr_id, End::ours(Status::SHUTDOWN, "its password changed"));
+        }
+        self.tell_keys(&passwords);
+        let enabled = self.config.interfaces.clone();
+        for (name, interface) in &mut self.interfaces {
+            interface.hello_at = enabled.contains(name).then_some(now);
+        }
+        self.lose_adjacencies(now, |interface, _| !enabled.contains(interface), "LDP was taken off its interface");
+        self.neighbors.values_mut().for_each(crate::neighbor::Neighbor::forgive);
+    }
+
+    /// Our own address on an interface that is up; `None`: it is down.
+    fn interface(&mut self, now: Time, name: Arc<str>, address: Option<Ipv4Addr>) {
+        if self.interfaces.get(&name).map(|i| i.address) == address {
+            return;
+        }
+        let before = self.own_addresses();
+        match address {
+            Some(address) => {
+                let discovery = self.config.interfaces.contains(&name);
+                self.interfaces.insert(name, Interface::new(now, address, discovery));
+            }
+            None => {
+                self.interfaces.remove(&name);
+                self.lose_adjacencies(now, |interface, _| *interface == name, "its interface is down");
+            }
+        }
+        self.tell_addresses(&before);
+    }
+
+    pub(crate) fn own_addresses(&self) -> BTreeSet<Ipv4Addr> {
+        self.interfaces.values().map(|i| i.address).chain([self.config.lsr_id]).collect()
+    }
+
+    /// Another password, or none any more, of whoever has one.
+    fn tell_keys(&mut self, old: &BTreeMap<Ipv4Addr, String>) {
+        let addresses: BTreeSet<_> = old.keys().chain(self.config.passwords.keys()).copied().collect();
+        for lsr_id in addresses {
+            let transport = self.neighbors.get(&lsr_id).map_or(lsr_id, |n| n.transport);
+            let password = self.config.passwords.get(&lsr_id).cloned();
+            if transport != lsr_id {
+                self.actions.push(Action::Key { remote: transport, password: password.clone() });
+            }
+            self.actions.push(Action::Key { remote: lsr_id, password });
+        }
+    }
+
+    pub(crate) fn tell_key(&mut self, lsr_id: Ipv4Addr, transport: Ipv4Addr) {
+        if let Some(password) = self.config.passwords.get(&lsr_id).filter(|_| transport != lsr_id) {
+            self.actions.push(Action::Key { remote: transport, password: Some(password.clone()) });
+        }
+    }
+
+    fn end_all(&mut self, now: Time, why: &str) {
+        let all: Vec<_> = self.neighbors.keys().copied().collect();
+        for lsr_id in all {
+            self.end_session(now, lsr_id, End::ours(Status::SHUTDOWN, why));
+        }
+    }
+
+    fn timers(&mut self, now: Time) {
+        self.lose_adjacencies(now, |_, a| a.expires.is_some_and(|at| at <= now), "hold timer expired");
+        self.expire_pending(now);
+        let all: Vec<_> = self.neighbors.keys().copied().collect();
+        for lsr_id in all {
+            self.session_timers(now, lsr_id);
+            let Some(neighbor) = self.neighbors.get_mut(&lsr_id) else { continue };
+            if neighbor.stale_until.is_some_and(|at| at <= now) {
+                self.lib.touch(neighbor.sweep());
+                self.lib.touch_all();
+            }
+            if neighbor.adjacencies.is_empty() && neighbor.session.is_none() && neighbor.stale_until.is_none() {
+                self.neighbors.remove(&lsr_id);
+                self.logged.remove(&Some(lsr_id));
+            } else {
+                self.try_connect(now, lsr_id);
+            }
+        }
+        if self.kept_until.is_some_and(|at| at <= now) {
+            self.recovered(now);
+        }
+        self.send_hellos(now);
+    }
+
+    /// What was kept over our restart is confirmed by now, or never will be.
+    fn recovered(&mut self, now: Time) {
+        self.kept_until = None;
+        if self.lib.forget_unclaimed(now + self.config.recovery) {
+            self.actions.push(Action::BindingsChanged);
+        }
+        if std::mem::take(&mut self.restarting) {
+            self.actions.push(Action::Recovered);
+        }
+    }
+
+    /// What is left of the time to confirm what was kept over our restart.
+    pub(crate) fn recovery_left(&self, now: Time) -> Duration {
+        self.kept_until.filter(|_| self.restarting).map_or(Duration::ZERO, |until| until.saturating_sub(now))
+    }
+
+    fn settle(&mut self, now: Time) {
+        let Changed { bindings, forwarding, exhausted } = self.lib.settle(now, &self.config, &mut self.neighbors);
+        if exhausted {
+            self.log(now, None, format!("no label left in {}-{}", self.config.labels.first(), self.config.labels.last()));
+        }
+        // On disk before a neighbour learns of it.
+        if bindings {
+            self.actions.push(Action::BindingsChanged);
+        }
+        for neighbor in self.neighbors.values_mut() {
+            // After the labels that were due when the session came up (RFC 5919 §4).
+            if let Some(session) = &mut neighbor.session
+                && let Some(bytes) = session.flush(now)
+            {
+                self.actions.push(Action::Send { conn: session.conn, bytes });
+            }
+        }
+        if forwarding {
+            self.actions.push(Action::ForwardingChanged);
+        }
+        self.tell_synced();
+        let all_synced = !self.synced.is_empty() && self.synced.values().all(|s| *s);
+        if self.restarting && self.routed && all_synced && self.lib.all_claimed() {
+            self.recovered(now);
+        }
+    }
+
+    /// RFC 5443 §2
+    fn tell_synced(&mut self) {
+        let enabled = self.interfaces.iter().filter(|(_, i)| i.hello_at.is_some());
+        let now_synced: BTreeMap<_, _> = enabled
+            .map(|(name, _)| {
+                let mut here = self.neighbors.values().filter(|n| n.adjacencies.contains_key(name)).peekable();
+                let synced = here.peek().is_some() && here.all(|n| n.session.as_ref().is_some_and(Session::is_complete));
+                (Arc::clone(name), synced)
+            })
+            .collect();
+        let names: BTreeSet<_> = now_synced.keys().chain(self.synced.keys()).cloned().collect();
+        for interface in names {
+            let synced = now_synced.get(&interface).copied().unwrap_or(false);
+            if self.synced.get(&interface).copied().unwrap_or(false) != synced {
+                self.actions.push(Action::Synced { interface, synced });
+            }
+        }
+        self.synced = now_synced;
+    }
+
+    /// A neighbour cannot flood the log.
+    pub(crate) fn log(&mut self, now: Time, lsr_id: Option<Ipv4Addr>, text: String) {
+        if self.logged.get(&lsr_id).is_none_or(|last| now.saturating_sub(*last) >= LOG_PACE) {
+            self.logged.insert(lsr_id, now);
+            self.actions.push(Action::Log { lsr_id, text });
+        }
     }
 
     /// When [`Event::Timer`] is due.
     pub fn deadline(&self) -> Option<Time> {
-        None
+        if self.stopped {
+            return None;
+        }
+        let neighbors = self.neighbors.values().flat_map(|n| {
+            let session = n.session.iter().flat_map(|s| [Some(s.receive_by), s.send_by, s.complete_at.filter(|_| s.is_up())]);
+            let retry = n.retry_at.filter(|_| n.session.is_none() && !n.adjacencies.is_empty() && n.transport < self.config.lsr_id);
+            let adjacencies = n.adjacencies.values().map(|a| a.expires);
+            session.chain(adjacencies).chain([retry, n.stale_until])
+        });
+        let interfaces = self.interfaces.values().map(|i| i.hello_at);
+        let pending = self.pending.values().map(|p| Some(p.expires));
+        neighbors.chain(interfaces).chain(pending).chain([self.kept_until]).flatten().min()
     }
 
     pub fn forwarding(&self) -> &Arc<Forwarding> {
-        &self.forwarding
+        &self.lib.forwarding
     }
 
     /// Our labels by FEC, to be stored; null labels are not among them.
     pub fn bindings(&self) -> &BTreeMap<Ipv4Net, Label> {
-        &self.bindings
+        &self.lib.bindings
     }
 
     /// We were restarted, and what was kept over it is not yet confirmed ([`Action::Recovered`] follows).
     pub fn recovering(&self) -> bool {
-        false
+        self.restarting
     }
 
-    pub fn neighbors(&self, _now: Time) -> Vec<NeighborView> {
-        vec![]
+    pub fn neighbors(&self, now: Time) -> Vec<NeighborView> {
+        self.neighbors.values().map(|n| n.view(now)).collect()
+    }
+
+    pub fn state(&self, lsr_id: Ipv4Addr) -> State {
+        self.neighbors.get(&lsr_id).and_then(|n| n.session.as_ref()).map_or(State::NonExistent, |s| s.state)
     }
 
     pub fn lib(&self) -> Vec<BindingView> {
-        vec![]
+        let mut views: BTreeMap<Ipv4Net, BindingView> = BTreeMap::new();
+        for (prefix, local) in &self.lib.local {
+            views.insert(*prefix, BindingView { prefix: *prefix, local: Some(*local), remote: vec![] });
+        }
+        for neighbor in self.neighbors.values() {
+            for (prefix, remote) in &neighbor.remote {
+                let hops = self.lib.hops(&self.config, prefix).into_iter().flatten();
+                let mut users = hops.filter_map(|hop| crate::db::downstream(&self.neighbors, hop));
+                let in_use = users.any(|n| n.lsr_id == neighbor.lsr_id);
+                let view = RemoteView { lsr_id: neighbor.lsr_id, label: remote.label, in_use, stale: remote.stale };
+                let row = views.entry(*prefix).or_insert_with(|| BindingView { prefix: *prefix, local: None, remote: vec![] });
+                row.remote.push(view);
+            }
+        }
+        views.into_values().collect()
+    }
+
+    /// Labels that are not free, and by how many each is held: our binding and the neighbours that have not released it.
+    pub fn labels_in_use(&self) -> &BTreeMap<Label, usize> {
+        self.lib.labels.users()
     }
 }

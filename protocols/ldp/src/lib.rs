@@ -2,16 +2,23 @@
 //!
 //! ```text
 //!   Hellos ─► discovery: adjacencies ─► neighbour ─┬─ session (fsm): one TCP connection, Init, KeepAlive
-//!                                                  └─ what it told us: addresses, labels; what it holds of ours
+//!                                                  └─ exchange: its addresses and labels, what it holds of ours
 //!   routes ─► db: FEC by FEC: which next hop is whom, is there a label behind it, which label is ours
 //!                    └─► mappings and withdrawals to neighbours; forwarding() to the daemon; bindings() to disk
 //! ```
 //! Nothing here reads a clock or owns a socket: time is an argument, counted from any fixed moment.
 
 mod config;
+mod db;
+mod discovery;
 mod engine;
 mod events;
+mod exchange;
 mod fsm;
+mod labels;
+mod neighbor;
+pub mod packet;
+mod session;
 
 pub use config::{Config, Start};
 pub use engine::Ldp;
