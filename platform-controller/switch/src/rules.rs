@@ -2,17 +2,23 @@
 //!
 //! ```text
 //!  table 0, by in_port                                            table 1, by label
-//!   access, VLAN            -> pop  -> PVM.cust                    MPLS label L -> PVM.core that owns L
-//!   PVM.cust, untagged      -> push -> access
-//!   core, MPLS to PE MAC    -> table 1                             a miss in either table drops
-//!   core, other             -> CVM.core
+//!   access, VLAN            -> pop  -> PVM.cust                    label of a PVM              -> PVM.core that owns it
+//!   PVM.cust, untagged      -> push -> access                      any other, from core port i -> LSR.coreI
+//!   core, MPLS to PE MAC    -> table 1
+//!   core, other             -> CVM.core                            a miss in either table drops
 //!   CVM.core                -> core
+//!   LSR.core, MPLS to PE MAC -> table 1                           (a popped explicit null: the next label is a PVM's)
+//!   LSR.core, to PUNT_MAC    -> CVM.core                          (for the control plane, with its labels)
+//!   LSR.core, other, to PE MAC -> CVM.core                        (a popped explicit null: the packet is ours)
+//!   LSR.core, from PE MAC, other -> core                          (switched)
 //!   PVM.core, MPLS from PE MAC to a neighbour -> core port
 //!   PVM.core, MPLS from PE MAC to a PE MAC, label of an attachment it imports from -> that PVM.core
 //! ```
 //!
 //! A PVM is hostile. What it may send is what has a rule: untagged frames to its own VLAN, and MPLS frames with the
-//! PE's source address to a core neighbour or to attachments of its own VPN on this PE. All else is dropped for want of one.
+//! PE's source address to a core neighbour or to attachments of its own VPN on this PE. All else is dropped for want of one;
+//! so there is no way from a PVM to the label-switching router. That one, without customers of its own, is trusted as the CVM
+//! is, with what a router may send: only as the PE, or to the CVM beside it.
 
 use crate::rule::{Action, ETH_TYPE_MPLS, Match, PLATFORM_COOKIE, PortNo, Rule, VlanMatch};
 use edgeplex_types::{Label, MacAddr, VlanId};
@@ -26,11 +32,14 @@ pub struct FabricModel {
     pub neighbors: Vec<Neighbor>,
 }
 
-/// One core-facing port, the CVM's vNIC that stands for it, and that vNIC's MAC: the PE's MAC on this segment.
+/// One core-facing port, the vNICs of the CVM and the label-switching router that stand for it, and the PE's MAC on this
+/// segment, which is the CVM's vNIC's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CorePort {
     pub port: PortNo,
     pub cvm: PortNo,
+    /// Where the platform has one.
+    pub lsr: Option<PortNo>,
     pub mac: MacAddr,
 }
 
@@ -44,8 +53,8 @@ pub struct Attachment {
     /// The PVM's vNICs.
     pub cust: PortNo,
     pub core: PortNo,
-    /// VPN label of the attachment, once the CVM has given it one.
-    pub label: Option<Label>,
+    /// VPN labels of the attachment, as soon as the CVM has given it some.
+    pub labels: Vec<Label>,
     /// Labels of the attachments of this PE whose routes this one imports: all that it may send to directly.
     pub imports: Vec<Label>,
 }
@@ -58,8 +67,12 @@ pub struct Neighbor {
     pub port: PortNo,
 }
 
-/// Rules by ports and VLAN, before any that sends all the rest of a port somewhere.
+/// Where the label-switching router sends what the control plane is to look at; the same as in edgeplex-ff-fib-api.
+pub const PUNT_MAC: MacAddr = MacAddr([0x02, 0, 0x5e, 0, 0, 0xfd]);
+
+/// Rules by ports and VLAN, before those by address alone, before any that sends all the rest of a port somewhere.
 const EXACT: u16 = 200;
+const ADDRESS: u16 = 150;
 const REST: u16 = 100;
 const CLASSIFY: u8 = 0;
 const LABELS: u8 = 1;
@@ -80,6 +93,15 @@ pub fn rules(model: &FabricModel) -> Vec<Rule> {
         add(PLATFORM_COOKIE, CLASSIFY, EXACT, mpls(c.port, None, c.mac), vec![Action::Goto(LABELS)]);
         add(PLATFORM_COOKIE, CLASSIFY, REST, from(c.port), vec![Action::Output(c.cvm)]);
         add(PLATFORM_COOKIE, CLASSIFY, REST, from(c.cvm), vec![Action::Output(c.port)]);
+        if let Some(lsr) = c.lsr {
+            add(PLATFORM_COOKIE, CLASSIFY, EXACT, mpls(lsr, None, c.mac), vec![Action::Goto(LABELS)]);
+            let to = |mac| Match { eth_dst: Some(mac), ..from(lsr) };
+            add(PLATFORM_COOKIE, CLASSIFY, EXACT, to(PUNT_MAC), vec![Action::Output(c.cvm)]);
+            add(PLATFORM_COOKIE, CLASSIFY, ADDRESS, to(c.mac), vec![Action::Output(c.cvm)]);
+            add(PLATFORM_COOKIE, CLASSIFY, REST, Match { eth_src: Some(c.mac), ..from(lsr) }, vec![Action::Output(c.port)]);
+            // What the router sends to table 1 and is nobody's is dropped: back to itself it would go round for ever.
+            add(PLATFORM_COOKIE, LABELS, REST, from(c.port), vec![Action::Output(lsr)]);
+        }
     }
     for a in &model.attachments {
         let tag = a.vlan.map_or(VlanMatch::Untagged, VlanMatch::Tagged);
@@ -97,13 +119,13 @@ pub fn rules(model: &FabricModel) -> Vec<Rule> {
             }
             // By label, not to table 1: a PVM that was taken over must not reach another customer on this PE.
             for (to, label) in model.core.iter().flat_map(|to| a.imports.iter().map(move |l| (to, *l))) {
-                if let Some(owner) = model.attachments.iter().find(|o| o.label == Some(label)) {
+                if let Some(owner) = model.attachments.iter().find(|o| o.labels.contains(&label)) {
                     let matches = Match { mpls_label: Some(label), ..mpls(a.core, Some(c.mac), to.mac) };
                     add(a.cookie, CLASSIFY, EXACT, matches, vec![Action::Output(owner.core)]);
                 }
             }
         }
-        if let Some(label) = a.label {
+        for label in a.labels.iter().copied() {
             let matches = Match { eth_type: Some(ETH_TYPE_MPLS), mpls_label: Some(label), ..Match::default() };
             add(a.cookie, LABELS, EXACT, matches, vec![Action::Output(a.core)]);
         }
@@ -123,6 +145,10 @@ mod tests {
         MacAddr([2, 0, 0, 0, 0, n])
     }
 
+    fn label(n: u32) -> Label {
+        Label::try_from(n).unwrap()
+    }
+
     fn model() -> FabricModel {
         let attachment = |n: u32, vlan: Option<u16>| Attachment {
             cookie: u64::from(n) + 10,
@@ -130,11 +156,11 @@ mod tests {
             vlan: vlan.map(|v| VlanId::try_from(v).unwrap()),
             cust: PortNo(10 + n),
             core: PortNo(20 + n),
-            label: Some(Label::try_from(1000 + n).unwrap()),
-            imports: if n == 0 { vec![Label::try_from(1001).unwrap()] } else { vec![] },
+            labels: vec![label(1000 + n)],
+            imports: if n == 0 { vec![label(1001)] } else { vec![] },
         };
         FabricModel {
-            core: vec![CorePort { port: PortNo(1), cvm: PortNo(3), mac: mac(1) }],
+            core: vec![CorePort { port: PortNo(1), cvm: PortNo(3), lsr: None, mac: mac(1) }],
             attachments: vec![attachment(0, Some(100)), attachment(1, Some(200)), attachment(2, None)],
             neighbors: vec![Neighbor { mac: mac(9), port: PortNo(1) }],
         }
@@ -237,6 +263,95 @@ mod tests {
         // Attachments of other VPNs have labels here, too, but not for this PVM.
         assert_eq!(forward(&r, 20, &mpls(mac(1), mac(1), 1002)), None);
         assert_eq!(forward(&r, 21, &mpls(mac(1), mac(1), 1000)), None);
+    }
+
+    /// Two core ports, each with a vNIC of the label-switching router, 4 and 7.
+    fn transit() -> FabricModel {
+        let mut m = model();
+        m.core[0].lsr = Some(PortNo(4));
+        m.core.push(CorePort { port: PortNo(5), cvm: PortNo(6), lsr: Some(PortNo(7)), mac: mac(2) });
+        m.neighbors.push(Neighbor { mac: mac(8), port: PortNo(5) });
+        m
+    }
+
+    #[test]
+    fn labels_of_nobody_here_are_the_routers() {
+        let r = rules(&transit());
+        // By the port they came in by; also those that are reserved: explicit null, router alert.
+        for (port, dst, lsr) in [(1, mac(1), 4), (5, mac(2), 7)] {
+            for label in [500_000, 0, 1] {
+                assert_eq!(forward(&r, port, &mpls(mac(9), dst, label)), Some((lsr, None)));
+            }
+            assert_eq!(forward(&r, port, &mpls(mac(9), dst, 1001)), Some((21, None)), "a PVM's label, whatever the port");
+        }
+        assert_eq!(forward(&r, 5, &mpls(mac(9), mac(1), 500_000)), Some((6, None)), "not to the address of that segment");
+        assert_eq!(forward(&r, 5, &ip(None)), Some((6, None)), "OSPF, LDP, ARP are the CVM's");
+    }
+
+    #[test]
+    fn the_router_switches_as_the_pe_and_hands_over_to_pvms_and_the_cvm() {
+        let r = rules(&transit());
+        let own = |port: u32| if port == 4 { mac(1) } else { mac(2) };
+        for (lsr, core, cvm) in [(4, 1, 3), (7, 5, 6)] {
+            assert_eq!(forward(&r, lsr, &mpls(own(lsr), mac(9), 500_001)), Some((core, None)), "swapped");
+            let popped = Frame { src: own(lsr), dst: mac(9), ..ip(None) };
+            assert_eq!(forward(&r, lsr, &popped), Some((core, None)), "penultimate hop: no label is left");
+            assert_eq!(forward(&r, lsr, &Frame { src: mac(7), ..popped.clone() }), None, "not as somebody else");
+            // Explicit null popped: below it is a VPN's label, or the packet itself.
+            assert_eq!(forward(&r, lsr, &mpls(own(lsr), own(lsr), 1002)), Some((22, None)));
+            assert_eq!(forward(&r, lsr, &Frame { dst: own(lsr), ..popped.clone() }), Some((cvm, None)));
+            assert_eq!(forward(&r, lsr, &mpls(own(lsr), own(lsr), 500_000)), None, "nobody's: not round and round");
+            // For the control plane, labels and all, whatever the source.
+            assert_eq!(forward(&r, lsr, &mpls(mac(9), PUNT_MAC, 1)), Some((cvm, None)));
+            assert_eq!(forward(&r, lsr, &Frame { dst: PUNT_MAC, ..ip(None) }), Some((cvm, None)));
+        }
+    }
+
+    #[test]
+    fn no_pvm_reaches_the_router() {
+        let (m, mut seen) = (transit(), 0);
+        let r = rules(&m);
+        let macs = [mac(1), mac(2), mac(7), mac(8), mac(9), PUNT_MAC, MacAddr::BROADCAST];
+        for pvm in [10, 11, 12, 20, 21, 22] {
+            for (src, dst) in macs.iter().flat_map(|s| macs.iter().map(move |d| (*s, *d))) {
+                let labelled = [0, 1, 3, 1000, 1001, 1002, 500_000].map(|l| mpls(src, dst, l));
+                for frame in labelled.into_iter().chain([Frame { src, dst, ..ip(None) }, Frame { src, dst, ..ip(Some(100)) }]) {
+                    let to = forward(&r, pvm, &frame).map(|(port, _)| port);
+                    assert!(!to.is_some_and(|p| [3, 4, 6, 7].contains(&p)), "port {pvm}: {src} {dst} {:?} -> {to:?}", frame.label);
+                    seen += usize::from(to.is_some());
+                }
+            }
+        }
+        assert!(seen > 0);
+        // What a PVM may send is the same with a router and without, but for the second core port.
+        let of_pvms = |r: &[Rule]| r.iter().filter(|r| r.cookie != PLATFORM_COOKIE).cloned().collect::<Vec<_>>();
+        let mut without = m.clone();
+        without.core.iter_mut().for_each(|c| c.lsr = None);
+        assert_eq!(of_pvms(&r), of_pvms(&rules(&without)));
+    }
+
+    #[test]
+    fn a_pvm_may_own_several_labels() {
+        let mut m = model();
+        m.attachments[1].labels.push(label(1500));
+        m.attachments[0].imports.push(label(1500));
+        let r = rules(&m);
+        for l in [1001, 1500] {
+            assert_eq!(forward(&r, 1, &mpls(mac(9), mac(1), l)), Some((21, None)));
+            assert_eq!(forward(&r, 20, &mpls(mac(1), mac(1), l)), Some((21, None)));
+        }
+        assert_eq!(forward(&r, 22, &mpls(mac(1), mac(1), 1500)), None);
+    }
+
+    #[test]
+    fn a_p_router_has_rules_for_the_core_alone() {
+        let m = FabricModel { attachments: vec![], ..transit() };
+        let r = rules(&m);
+        assert!(r.iter().all(|r| r.cookie == PLATFORM_COOKIE));
+        assert_eq!(forward(&r, 1, &mpls(mac(9), mac(1), 16)), Some((4, None)));
+        assert_eq!(forward(&r, 7, &mpls(mac(2), mac(8), 17)), Some((5, None)));
+        // Eight for each port, however many labels there are.
+        assert_eq!(r.len(), 2 * 8);
     }
 
     #[test]

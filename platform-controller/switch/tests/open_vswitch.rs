@@ -86,11 +86,11 @@ fn model(p: &[PortNo]) -> FabricModel {
         vlan: (n > 0).then(|| VlanId::try_from(n).unwrap()),
         cust,
         core,
-        label: Some(Label::try_from(16 + u32::from(n)).unwrap()),
+        labels: vec![Label::try_from(16 + u32::from(n)).unwrap(), Label::try_from(10_000 + u32::from(n)).unwrap()],
         imports: if n > 0 { vec![Label::try_from(15 + u32::from(n)).unwrap()] } else { vec![] },
     };
     FabricModel {
-        core: vec![CorePort { port: p[1], cvm: p[2], mac: mac(1) }],
+        core: vec![CorePort { port: p[1], cvm: p[2], lsr: Some(p[6]), mac: mac(1) }],
         attachments: (0..500).map(attachment).collect(),
         neighbors: vec![Neighbor { mac: mac(9), port: p[1] }],
     }
@@ -101,7 +101,7 @@ fn model(p: &[PortNo]) -> FabricModel {
 async fn rules_are_installed_read_back_equal_and_changed_atomically() {
     let ovs = Ovs::start("esbra");
     let mut s = Switch::connect(ovs.dir.path(), &ovs.bridge).await.unwrap();
-    let ports: Vec<_> = (0..6).map(PortNo).collect();
+    let ports: Vec<_> = (0..7).map(PortNo).collect();
     let (model, none) = (model(&ports), vec![]);
     assert_eq!(s.rules().await.unwrap(), none);
 
