@@ -1,13 +1,17 @@
 //! Reading and checking config.json. The controller writes what is right; a damaged file must still do no harm.
 
-use edgeplex_cvm_vpn as vpn;
-use edgeplex_mgmt::config::{CvmAttachment, CvmConfig};
+mod parts;
+
+pub use parts::vpn_config;
+pub(crate) use parts::{bfd_parameters, core_config, ldp_config, ospf_config};
+
+use edgeplex_ff_fib_api::MAX_PORTS;
+use edgeplex_mgmt::config::{Bfd, CvmAttachment, CvmConfig, OspfAuthentication};
 use edgeplex_transport::relay::PublicKey;
 use edgeplex_types::AttachmentId;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 /// Version of the file.
@@ -25,10 +29,14 @@ pub enum ConfigError {
     Parse(PathBuf, serde_json::Error),
     #[error("configuration of version {0}: this cvmd reads version {VERSION}")]
     Version(u8),
-    #[error("{what} {value} is given to two attachments")]
+    #[error("{what} {value} is given twice")]
     Twice { what: &'static str, value: String },
     #[error("core interface `{0}`: a name is 1 to 15 letters and digits")]
     Interface(String),
+    #[error("{0} core interfaces: at most {MAX_PORTS} are possible")]
+    Interfaces(usize),
+    #[error("{0}: {1}")]
+    Field(String, &'static str),
     #[error("{0}: {1}")]
     Key(AttachmentId, String),
 }
@@ -54,11 +62,52 @@ fn check(config: &CvmConfig) -> Result<(), ConfigError> {
     if let Some(bad) = config.core.iter().find(|i| !good(&i.name)) {
         return Err(ConfigError::Interface(bad.name.clone()));
     }
+    if config.core.len() > MAX_PORTS {
+        return Err(ConfigError::Interfaces(config.core.len()));
+    }
+    unique("core interface", config.core.iter().map(|i| i.name.clone()))?;
+    core(config)?;
     unique("attachment", config.attachments.iter().map(|a| a.id.to_string()))?;
     unique("route distinguisher", config.attachments.iter().map(|a| a.rd.to_string()))?;
     unique("relay key", config.attachments.iter().map(|a| a.relay_public_key.clone()))?;
     unique("label", config.attachments.iter().filter_map(|a| a.label).map(|l| l.to_string()))?;
     relay_keys(config).map(|_| ())
+}
+
+/// Times and numbers of the core's protocols that would make no sense of theirs.
+fn core(config: &CvmConfig) -> Result<(), ConfigError> {
+    let bad = |field: String, right| Err(ConfigError::Field(field, right));
+    let bfd = |of: String, bfd: &Option<Bfd>| match bfd {
+        Some(b) if !(10..=60_000).contains(&b.interval_ms) => bad(format!("{of}.bfd.interval_ms"), "must be 10 to 60,000"),
+        Some(b) if b.multiplier < 2 => bad(format!("{of}.bfd.multiplier"), "must be 2 to 255"),
+        _ => Ok(()),
+    };
+    for interface in &config.core {
+        bfd(interface.name.clone(), &interface.bfd)?;
+        let Some(ospf) = &interface.ospf else { continue };
+        let field = |name: &str| format!("{}.ospf.{name}", interface.name);
+        if ospf.cost == 0 {
+            return bad(field("cost"), "must be 1 to 65535");
+        }
+        if ospf.hello_s == 0 || ospf.dead_s <= u32::from(ospf.hello_s) || ospf.retransmit_s == 0 {
+            return bad(field("dead_s"), "must be above hello_s, and both and retransmit_s above 0");
+        }
+        if matches!(&ospf.authentication, OspfAuthentication::Simple { password } if password.len() > 8) {
+            return bad(field("authentication.password"), "must be 8 bytes or less");
+        }
+    }
+    for reflector in &config.route_reflectors {
+        bfd(reflector.address.to_string(), &reflector.bfd)?;
+    }
+    match &config.ldp {
+        Some(ldp) if ldp.hello_s == 0 || ldp.hold_s <= ldp.hello_s || ldp.keepalive_s == 0 => {
+            bad("ldp.hold_s".into(), "must be above hello_s, and both and keepalive_s above 0")
+        }
+        Some(ldp) if ldp.labels.first() <= config.labels.last() && config.labels.first() <= ldp.labels.last() => {
+            bad("ldp.labels".into(), "must be apart from the VPN labels")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn unique(what: &'static str, values: impl Iterator<Item = String>) -> Result<(), ConfigError> {
@@ -78,28 +127,4 @@ pub fn relay_keys(config: &CvmConfig) -> Result<Vec<(PublicKey, AttachmentId)>, 
         Err(e) => Err(ConfigError::Key(a.id.clone(), e.to_string())),
     };
     config.attachments.iter().map(key).collect()
-}
-
-/// What the VPN engine is told.
-pub fn vpn_config(config: &CvmConfig) -> vpn::Config {
-    let interface = |i: &edgeplex_mgmt::config::CoreInterface| vpn::CoreInterface { name: i.name.clone(), mac: i.mac, address: i.address };
-    let attachment = |a: &CvmAttachment| vpn::AttachmentConfig {
-        id: a.id.clone(),
-        rd: a.rd,
-        import: a.import.iter().copied().collect(),
-        export: a.export.iter().copied().collect(),
-        label: a.label,
-        max_routes: a.max_routes,
-    };
-    vpn::Config {
-        asn: config.asn,
-        loopback: config.loopback,
-        interfaces: config.core.iter().map(interface).collect(),
-        routes: config.core_routes.iter().map(|r| vpn::CoreRoute { prefix: r.prefix, via: r.via }).collect(),
-        reflectors: config.route_reflectors.iter().map(|n| n.address).collect(),
-        labels: config.labels,
-        quarantine: Duration::from_secs(config.label_quarantine_s.into()),
-        stale: Duration::from_secs(config.stale_s.into()),
-        attachments: config.attachments.iter().map(attachment).collect(),
-    }
 }

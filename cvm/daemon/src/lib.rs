@@ -1,18 +1,24 @@
-//! cvmd, the control VM daemon: sockets, timers and netlink around [`edgeplex_cvm_vpn::Vpn`].
+//! cvmd, the control VM daemon: sockets, timers and netlink around [`edgeplex_cvm_vpn::Vpn`] and [`edgeplex_cvm_core::Core`].
 //!
 //! ```text
-//!   route reflectors ◄─► Speaker ─┐            ┌─ RelayServer ◄─► PVMs
-//!                                 ├─► Control ─┤     one task owns the VPN
-//!   kernel neighbours ─► network ─┘            └─ MgmtServer ◄─► controller
+//!   route reflectors ◄─► Reflectors ─┐            ┌─ Relay ◄─► PVMs
+//!   OSPF, LDP, BFD ◄─┐               ├─► Control ─┤     one task owns the VPN and the core
+//!   kernel ◄─────────┴─ CoreSide ────┘            ├─ MgmtServer ◄─► controller
+//!                                                 └─ fib-client ──► label-switching router
 //! ```
 
 mod config;
 mod control;
-mod labels_file;
+mod core_io;
 mod management;
 mod network;
+mod protocols;
 mod show;
+mod state;
 
 pub use config::{ConfigError, load, relay_keys, vpn_config};
 pub use control::{Control, Exit, Paths, Timing};
-pub use network::{NeighborEvent, Network};
+pub use core_io::{CoreCommand, CoreEvent, CoreIo, OspfEvent};
+pub use network::{KernelRoutes, Network, NetworkEvent};
+pub use protocols::Protocols;
+pub use state::Bindings;

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use clap::Parser;
-use edgeplex_cvmd::{Control, Exit, Network, Paths, Timing};
+use edgeplex_cvmd::{Control, Exit, Paths, Protocols, Timing};
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -17,7 +17,7 @@ struct Arguments {
     /// Directory of the management socket.
     #[arg(long, default_value = "/run/edgeplex")]
     run: PathBuf,
-    /// Directory of what outlives the making of the VM: the label assignment.
+    /// Directory of what outlives the making of the VM: labels, VPN's and LDP's.
     #[arg(long, default_value = "/var/lib/edgeplex")]
     state: PathBuf,
 }
@@ -34,9 +34,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let config = edgeplex_cvmd::load(&arguments.config)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (network, neighbors) = Network::start(&config).await.context("setting up the network")?;
+    let io = Protocols::start(&config, &arguments.state).await.context("setting up the network")?;
     let paths = Paths { config: arguments.config, run: arguments.run, state: arguments.state };
-    let control = Control::start(config, paths, Timing::default(), Some(network), neighbors).await?;
+    let control = Control::start(config, paths, Timing::default(), io).await?;
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -1,36 +1,59 @@
-//! The core side of the VM's network: addresses and routes as configured, and the kernel's neighbour table.
+//! The core side of the VM's network: addresses as configured, routes as decided, and the kernel's neighbours and links.
 
-mod neighbors;
+mod monitor;
+mod routes;
 mod setup;
 
-pub use neighbors::NeighborEvent;
-
-use edgeplex_cvm_vpn::Neighbor;
 use edgeplex_mgmt::config::CvmConfig;
-use std::collections::BTreeSet;
+use edgeplex_types::{MacAddr, NextHop};
+use ipnet::Ipv4Net;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
 
+/// What the kernel has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkEvent {
+    /// A neighbour and its MAC address, or that it does not answer.
+    Neighbor { hop: NextHop, mac: Option<MacAddr> },
+    /// An interface is up and has a carrier, or not.
+    Link { interface: Arc<str>, up: bool },
+}
+
+/// Routes for the kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KernelRoutes {
+    pub routes: BTreeMap<Ipv4Net, BTreeSet<NextHop>>,
+    /// Those of ours that are beyond them go; otherwise they stay, of a past process as they may be.
+    pub sweep: bool,
+}
+
 /// A handle to the namespace's network.
 #[derive(Debug)]
 pub struct Network {
     handle: rtnetlink::Handle,
-    wanted: watch::Sender<BTreeSet<Neighbor>>,
+    wanted: watch::Sender<BTreeSet<NextHop>>,
+    routes: watch::Sender<KernelRoutes>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Network {
-    /// Brings the network to the configuration and starts to watch neighbours; those the kernel already knows are the
-    /// first events, already waiting.
-    pub async fn start(config: &CvmConfig) -> anyhow::Result<(Self, mpsc::Receiver<NeighborEvent>)> {
+    /// Brings the network to the configuration and starts to watch it; what the kernel already knows are the first events,
+    /// already waiting.
+    pub async fn start(config: &CvmConfig) -> anyhow::Result<(Self, mpsc::Receiver<NetworkEvent>)> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         let connection = tokio::spawn(connection);
         setup::apply(&handle, config).await?;
         let (wanted, wanted_now) = watch::channel(BTreeSet::new());
-        let (monitor, events) = neighbors::start(handle.clone(), wanted_now).await?;
-        Ok((Self { handle, wanted, tasks: vec![connection, monitor] }, events))
+        let (monitor, events) = monitor::start(handle.clone(), wanted_now).await?;
+        let (routes, routes_now) = watch::channel(KernelRoutes::default());
+        let keeper = routes::start(handle.clone(), config.loopback, routes_now)?;
+        Ok((Self { handle, wanted, routes, tasks: vec![connection, monitor, keeper] }, events))
     }
 
     /// Moves to another configuration; what is right stays untouched.
@@ -39,12 +62,13 @@ impl Network {
     }
 
     /// Sets which neighbours are kept resolved.
-    pub fn want(&self, neighbors: BTreeSet<Neighbor>) {
-        self.wanted.send_if_modified(|now| {
-            let changed = *now != neighbors;
-            *now = neighbors;
-            changed
-        });
+    pub fn want(&self, neighbors: BTreeSet<NextHop>) {
+        self.wanted.send_if_modified(|now| std::mem::replace(now, neighbors.clone()) != neighbors);
+    }
+
+    /// Sets the kernel's routes.
+    pub fn route(&self, routes: KernelRoutes) {
+        self.routes.send_if_modified(|now| std::mem::replace(now, routes.clone()) != routes);
     }
 }
 

@@ -1,23 +1,18 @@
-//! Loopback, core interfaces and static core routes, over rtnetlink. Everything here may be done again at any time.
+//! Loopback, core interfaces and how the kernel forwards, over rtnetlink. Everything here may be done again at any time.
 
 use anyhow::{Context, bail};
 use edgeplex_mgmt::config::{CoreInterface, CvmConfig};
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use rtnetlink::{
-    Handle, LinkUnspec, RouteMessageBuilder,
+    Handle, LinkUnspec,
     packet_route::{
         AddressFamily,
         address::AddressAttribute,
         link::{LinkAttribute, LinkFlags, LinkMessage},
-        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol},
     },
 };
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 use tracing::{debug, info};
 
 /// How long to wait for a vNIC to appear.
@@ -32,9 +27,18 @@ const NEIGHBOR_TIMING: [(&str, &str); 5] = [
     ("mcast_resolicit", "2"),
 ];
 
+/// The kernel is a router of the core: it forwards from interface to interface, whatever the way back, says nothing of better
+/// ways, and does not use routes over a link without a carrier.
+const INTERFACE: [(&str, &str); 4] =
+    [("rp_filter", "0"), ("send_redirects", "0"), ("accept_redirects", "0"), ("ignore_routes_with_linkdown", "1")];
+
 pub(super) async fn apply(handle: &Handle, config: &CvmConfig) -> anyhow::Result<()> {
-    // The BGP sessions' packets carry the loopback as source: ARP must ask with the interface's address all the same.
+    sysctl("ip_forward", "1");
+    // Equal ways by the flow, as FastForward does.
+    sysctl("fib_multipath_hash_policy", "1");
+    // Our sessions' packets carry the loopback as source: ARP must ask with the interface's address all the same.
     sysctl("conf/all/arp_announce", "2");
+    let interfaces = ["all", "default"].into_iter().chain(config.core.iter().map(|i| &i.name[..]));
     let lo = find(handle, "lo").await?.context("there is no loopback interface")?;
     let loopback = Ipv4Net::from(config.loopback);
     up(handle, &lo, None, None).await.context("lo")?;
@@ -45,10 +49,13 @@ pub(super) async fn apply(handle: &Handle, config: &CvmConfig) -> anyhow::Result
             sysctl(&format!("neigh/{}/{name}", interface.name), value);
         }
     }
-    routes(handle, config).await
+    for (interface, (name, value)) in interfaces.flat_map(|i| INTERFACE.map(|setting| (i, setting))) {
+        sysctl(&format!("conf/{interface}/{name}"), value);
+    }
+    Ok(())
 }
 
-/// What cannot be set is left as it is: the kernel's defaults are slower, not wrong.
+/// What cannot be set is left as it is: the kernel's defaults are slower, and forward less.
 fn sysctl(name: &str, value: &str) {
     if let Err(error) = std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value) {
         debug!(name, %error, "setting not changed");
@@ -132,51 +139,4 @@ async fn addresses(handle: &Handle, index: u32, want: Ipv4Net) -> anyhow::Result
         info!(index, address = %want, "address set");
     }
     Ok(())
-}
-
-/// The static routes of the main table are those of the configuration.
-async fn routes(handle: &Handle, config: &CvmConfig) -> anyhow::Result<()> {
-    let wanted: BTreeSet<(Ipv4Net, Ipv4Addr)> = config.core_routes.iter().map(|r| (r.prefix.trunc(), r.via)).collect();
-    let mut present = BTreeSet::new();
-    let mut extra = vec![];
-    let mut list = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
-    while let Some(route) = list.try_next().await? {
-        if route.header.protocol != RouteProtocol::Static || route.header.table != RouteHeader::RT_TABLE_MAIN {
-            continue;
-        }
-        match key(&route).filter(|k| wanted.contains(k)) {
-            Some(key) => {
-                present.insert(key);
-            }
-            None => extra.push(route),
-        }
-    }
-    drop(list);
-    for (prefix, via) in wanted.difference(&present) {
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(prefix.addr(), prefix.prefix_len())
-            .gateway(*via)
-            .pref_source(config.loopback)
-            .build();
-        handle.route().add(route).replace().execute().await.with_context(|| format!("route {prefix} via {via}"))?;
-        info!(%prefix, %via, "core route set");
-    }
-    for route in extra {
-        // A replaced route is gone already.
-        match handle.route().del(route).execute().await {
-            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -nix::libc::ESRCH => {}
-            other => other?,
-        }
-    }
-    Ok(())
-}
-
-fn key(route: &RouteMessage) -> Option<(Ipv4Net, Ipv4Addr)> {
-    let address = |a: &RouteAddress| match a {
-        RouteAddress::Inet(a) => Some(*a),
-        _ => None,
-    };
-    let via = route.attributes.iter().find_map(|a| if let RouteAttribute::Gateway(g) = a { address(g) } else { None })?;
-    let to = route.attributes.iter().find_map(|a| if let RouteAttribute::Destination(d) = a { address(d) } else { None });
-    Some((Ipv4Net::new(to.unwrap_or(Ipv4Addr::UNSPECIFIED), route.header.destination_prefix_length).ok()?, via))
 }

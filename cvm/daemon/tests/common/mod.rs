@@ -1,9 +1,21 @@
-//! Tests in network namespaces of their own: as root only, and nothing is left behind.
+//! Tests in network namespaces of their own: as root only, and nothing is left behind. Around cvmd are real sockets to PVMs, a
+//! route reflector, a label-switching router and the controller; only the core is a [`fake`].
 
-#![allow(clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)] // each test file uses its part of it
+
+pub(crate) mod fake;
+pub(crate) mod lsr;
+pub(crate) mod pvm;
+pub(crate) mod reflector;
+pub(crate) mod site;
 
 use nix::sched::{CloneFlags, unshare};
-use std::thread::{Builder, JoinHandle};
+use std::{
+    thread::{Builder, JoinHandle},
+    time::Duration,
+};
+
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs `test` on a runtime whose threads live in a fresh network namespace; what it returns, or `None` without the right
 /// to make one.

@@ -1,10 +1,10 @@
-//! The kernel's neighbour table: what it knows, and keeping it knowing.
+//! The kernel's links and neighbour table: what it knows, and keeping it knowing.
 //!
 //! Nothing but the BGP session sends through the kernel to most neighbours, so nothing would resolve them or notice that
 //! they changed: wanted neighbours are marked as used (NTF_USE) until resolved and every so often after.
 
-use edgeplex_cvm_vpn::Neighbor;
-use edgeplex_types::MacAddr;
+use super::NetworkEvent;
+use edgeplex_types::{MacAddr, NextHop};
 use futures::{StreamExt, TryStreamExt};
 use rtnetlink::{
     Handle, MulticastGroup,
@@ -17,6 +17,7 @@ use rtnetlink::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -25,13 +26,6 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-/// A neighbour and its MAC address, or that it does not answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NeighborEvent {
-    pub neighbor: Neighbor,
-    pub mac: Option<MacAddr>,
-}
-
 /// Pause between attempts to resolve a neighbour, and between looks at one that is resolved.
 const RETRY: Duration = Duration::from_millis(500);
 const REFRESH: Duration = Duration::from_secs(2);
@@ -39,19 +33,21 @@ const QUEUE: usize = 1024;
 
 struct Monitor {
     handle: Handle,
-    names: BTreeMap<u32, String>,
-    known: BTreeMap<Neighbor, MacAddr>,
-    used: BTreeMap<Neighbor, Instant>,
-    events: mpsc::Sender<NeighborEvent>,
+    names: BTreeMap<u32, Arc<str>>,
+    up: BTreeMap<Arc<str>, bool>,
+    known: BTreeMap<NextHop, MacAddr>,
+    used: BTreeMap<NextHop, Instant>,
+    events: mpsc::Sender<NetworkEvent>,
 }
 
 pub(super) async fn start(
     handle: Handle,
-    mut wanted: watch::Receiver<BTreeSet<Neighbor>>,
-) -> anyhow::Result<(JoinHandle<()>, mpsc::Receiver<NeighborEvent>)> {
+    mut wanted: watch::Receiver<BTreeSet<NextHop>>,
+) -> anyhow::Result<(JoinHandle<()>, mpsc::Receiver<NetworkEvent>)> {
     let (connection, _, mut changes) = rtnetlink::new_multicast_connection(&[MulticastGroup::Neigh, MulticastGroup::Link])?;
     let (events, receiver) = mpsc::channel(QUEUE);
-    let mut monitor = Monitor { handle, names: BTreeMap::new(), known: BTreeMap::new(), used: BTreeMap::new(), events };
+    let mut monitor =
+        Monitor { handle, names: BTreeMap::new(), up: BTreeMap::new(), known: BTreeMap::new(), used: BTreeMap::new(), events };
     let connection = tokio::spawn(connection);
     monitor.dump().await?;
     let task = tokio::spawn(async move {
@@ -119,17 +115,27 @@ impl Monitor {
 
     /// Without a carrier nobody on the segment can be reached.
     async fn link(&mut self, link: &LinkMessage) {
-        let Some(name) = link.attributes.iter().find_map(|a| if let LinkAttribute::IfName(n) = a { Some(n) } else { None }) else { return };
+        let name = link.attributes.iter().find_map(|a| if let LinkAttribute::IfName(n) = a { Some(Arc::from(&n[..])) } else { None });
+        let Some(name): Option<Arc<str>> = name else { return };
         self.names.insert(link.header.index, name.clone());
-        if !link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp) {
-            let lost: Vec<_> = self.known.keys().filter(|n| n.interface == *name).cloned().collect();
+        let up = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+        if !up {
+            let lost: Vec<_> = self.known.keys().filter(|n| n.interface == name).cloned().collect();
             for neighbor in lost {
                 self.learn(neighbor, None).await;
             }
         }
+        if self.up.insert(name.clone(), up) != Some(up) {
+            self.say(NetworkEvent::Link { interface: name, up }).await;
+        }
     }
 
-    fn name(&self, message: &NeighbourMessage) -> Option<Neighbor> {
+    async fn say(&self, event: NetworkEvent) {
+        // The owner of the other end is gone only when the daemon ends.
+        let _ = self.events.send(event).await;
+    }
+
+    fn name(&self, message: &NeighbourMessage) -> Option<NextHop> {
         if message.header.family != AddressFamily::Inet {
             return None;
         }
@@ -137,7 +143,7 @@ impl Monitor {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(a)) => Some(*a),
             _ => None,
         })?;
-        Some(Neighbor { interface: self.names.get(&message.header.ifindex)?.clone(), address })
+        Some(NextHop { interface: self.names.get(&message.header.ifindex)?.clone(), address })
     }
 
     async fn neighbor(&mut self, message: &NeighbourMessage) {
@@ -162,20 +168,19 @@ impl Monitor {
         }
     }
 
-    async fn learn(&mut self, neighbor: Neighbor, mac: Option<MacAddr>) {
+    async fn learn(&mut self, hop: NextHop, mac: Option<MacAddr>) {
         let before = match mac {
-            Some(mac) => self.known.insert(neighbor.clone(), mac),
-            None => self.known.remove(&neighbor),
+            Some(mac) => self.known.insert(hop.clone(), mac),
+            None => self.known.remove(&hop),
         };
         if before != mac {
-            debug!(?neighbor, ?mac, "neighbour changed");
-            self.used.remove(&neighbor);
-            // The owner of the other end is gone only when the daemon ends.
-            let _ = self.events.send(NeighborEvent { neighbor, mac }).await;
+            debug!(%hop, ?mac, "neighbour changed");
+            self.used.remove(&hop);
+            self.say(NetworkEvent::Neighbor { hop, mac }).await;
         }
     }
 
-    async fn keep(&mut self, wanted: &BTreeSet<Neighbor>) {
+    async fn keep(&mut self, wanted: &BTreeSet<NextHop>) {
         let now = Instant::now();
         self.used.retain(|n, _| wanted.contains(n));
         for neighbor in wanted {
@@ -188,7 +193,7 @@ impl Monitor {
             let mut request = self.handle.neighbours().add(index, neighbor.address.into()).replace();
             request = request.state(NeighbourState::None).flags(NeighbourFlags::Use);
             if let Err(error) = request.execute().await {
-                debug!(?neighbor, %error, "asking the kernel to resolve a neighbour failed");
+                debug!(%neighbor, %error, "asking the kernel to resolve a neighbour failed");
             }
         }
     }

@@ -1,0 +1,119 @@
+//! What each part of cvmd is told of the configuration.
+
+use edgeplex_cvm_core as core;
+use edgeplex_cvm_vpn as vpn;
+use edgeplex_ldp as ldp;
+use edgeplex_mgmt::config::{
+    Bfd, CoreInterface, CvmAttachment, CvmConfig, LabelMode, Leak, OspfAuthentication, OspfInterface, OspfNetwork,
+};
+use edgeplex_ospf as ospf;
+use edgeplex_transport::bfd::Parameters;
+use std::{sync::Arc, time::Duration};
+
+/// What the VPN engine is told.
+pub fn vpn_config(config: &CvmConfig) -> vpn::Config {
+    let leak = |l: &Leak| vpn::Leak { import: l.import.iter().copied().collect(), prefixes: l.prefixes.iter().copied().collect() };
+    let attachment = |a: &CvmAttachment| vpn::AttachmentConfig {
+        id: a.id.clone(),
+        rd: a.rd,
+        import: a.import.iter().copied().collect(),
+        export: a.export.iter().copied().collect(),
+        leaks: a.leaks.iter().map(leak).collect(),
+        label: a.label,
+        label_per_ce: a.label_mode == LabelMode::PerCe,
+        max_paths: a.max_paths,
+        max_routes: a.max_routes,
+    };
+    vpn::Config {
+        asn: config.asn,
+        loopback: config.loopback,
+        reflectors: config.route_reflectors.iter().map(|n| n.address).collect(),
+        labels: config.labels,
+        quarantine: Duration::from_secs(config.label_quarantine_s.into()),
+        stale: Duration::from_secs(config.stale_s.into()),
+        attachments: config.attachments.iter().map(attachment).collect(),
+    }
+}
+
+pub(crate) fn core_config(config: &CvmConfig) -> core::Config {
+    let interface = |i: &CoreInterface| core::Interface {
+        name: Arc::from(&i.name[..]),
+        mac: i.mac,
+        address: i.address,
+        mtu: i.mtu,
+        ldp: i.ldp && config.ldp.is_some(),
+    };
+    core::Config {
+        loopback: config.loopback,
+        interfaces: config.core.iter().map(interface).collect(),
+        static_routes: config.core_routes.iter().map(|r| core::StaticRoute { prefix: r.prefix, via: r.via }).collect(),
+    }
+}
+
+/// What OSPF is told, if there is OSPF.
+pub(crate) fn ospf_config(config: &CvmConfig) -> Option<ospf::Config> {
+    let wanted = config.ospf.as_ref()?;
+    let interface = |i: &CoreInterface| Some((Arc::from(&i.name[..]), ospf_interface(i, i.ospf.as_ref()?)));
+    Some(ospf::Config {
+        hosts: vec![config.loopback],
+        interfaces: config.core.iter().filter_map(interface).collect(),
+        stub_router: wanted.stub_router,
+        grace_s: wanted.grace_s,
+        loop_free_alternates: wanted.loop_free_alternates,
+        ..ospf::Config::new(config.loopback, wanted.area)
+    })
+}
+
+fn ospf_interface(i: &CoreInterface, o: &OspfInterface) -> ospf::InterfaceConfig {
+    let network = match o.network {
+        OspfNetwork::PointToPoint => ospf::Network::PointToPoint,
+        OspfNetwork::Broadcast => ospf::Network::Broadcast,
+    };
+    ospf::InterfaceConfig {
+        mtu: i.mtu,
+        cost: o.cost,
+        priority: o.priority,
+        hello_s: o.hello_s,
+        dead_s: o.dead_s,
+        retransmit_s: o.retransmit_s,
+        passive: o.passive,
+        authentication: authentication(&o.authentication),
+        ..ospf::InterfaceConfig::new(i.address, network)
+    }
+}
+
+fn authentication(a: &OspfAuthentication) -> ospf::Authentication {
+    let keyed = |algorithm, key_id, key: &str| ospf::Authentication::Cryptographic { algorithm, key_id, key: key.to_owned() };
+    match a {
+        OspfAuthentication::Null => ospf::Authentication::Null,
+        OspfAuthentication::Simple { password } => ospf::Authentication::Simple(password.clone()),
+        OspfAuthentication::Md5 { key_id, password } => keyed(ospf::Algorithm::Md5, *key_id, password),
+        OspfAuthentication::HmacSha256 { key_id, password } => keyed(ospf::Algorithm::HmacSha256, *key_id, password),
+        OspfAuthentication::HmacSha384 { key_id, password } => keyed(ospf::Algorithm::HmacSha384, *key_id, password),
+        OspfAuthentication::HmacSha512 { key_id, password } => keyed(ospf::Algorithm::HmacSha512, *key_id, password),
+    }
+}
+
+/// What LDP is told, if there is LDP.
+pub(crate) fn ldp_config(config: &CvmConfig) -> Option<ldp::Config> {
+    let wanted = config.ldp.as_ref()?;
+    let reconnect = Duration::from_secs(wanted.reconnect_s.into());
+    Some(ldp::Config {
+        interfaces: config.core.iter().filter(|i| i.ldp).map(|i| Arc::from(&i.name[..])).collect(),
+        hello: Duration::from_secs(wanted.hello_s.into()),
+        hold: Duration::from_secs(wanted.hold_s.into()),
+        keepalive_s: wanted.keepalive_s,
+        explicit_null: wanted.explicit_null,
+        reconnect,
+        recovery: reconnect,
+        passwords: wanted.passwords.iter().map(|p| (p.neighbor, p.password.clone())).collect(),
+        ..ldp::Config::new(config.loopback, wanted.labels)
+    })
+}
+
+pub(crate) fn bfd_parameters(bfd: &Bfd) -> Parameters {
+    let floor = Duration::from_secs(1);
+    // The file was checked; what could not be is slow rather than absent.
+    let checked = Parameters::new(Duration::from_millis(bfd.interval_ms.into()), bfd.multiplier);
+    checked.or_else(|_| Parameters::new(floor, 3)).unwrap_or_else(|_| unreachable!("1 s and 3 are within the limits"))
+}

@@ -1,0 +1,356 @@
+//! The core side: what happens in the core goes into [`Core`], what follows from it goes out to the VPN, the label-switching
+//! router, the kernel and the protocols.
+
+use super::{Timing, settle::Settling};
+use crate::{
+    config::{bfd_parameters, core_config},
+    core_io::{CoreCommand, CoreEvent, CoreIo, OspfEvent},
+    network::{KernelRoutes, NetworkEvent},
+    state::{Bindings, BindingsFile},
+};
+use edgeplex_cvm_core::{Action, Core, TunnelState};
+use edgeplex_cvm_vpn as vpn;
+use edgeplex_ff_fib_api::FibOp;
+use edgeplex_ff_fib_client::{Client, Event as LsrEvent, Source};
+use edgeplex_mgmt::{
+    Answer,
+    config::{CoreInterface, CvmConfig},
+    show::CvmQuery,
+};
+use edgeplex_transport::{bfd, ldp, relay::Peer};
+use edgeplex_types::NextHop;
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tracing::{error, info, warn};
+
+/// Of BFD's sessions with OSPF neighbours.
+const CLIENT: &str = "ospf";
+/// Pause before bindings that could not be stored are tried again.
+const STORE_AGAIN: Duration = Duration::from_secs(1);
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Core(CoreEvent),
+    Lsr(LsrEvent),
+    /// The label-switching router may be told again.
+    Retry,
+}
+
+pub(crate) struct CoreSide<I> {
+    io: I,
+    core: Core,
+    lsr: Option<(String, Client)>,
+    interfaces: Vec<CoreInterface>,
+    loopback: Ipv4Addr,
+    igp_sync: bool,
+    settling: Settling,
+    /// OSPF neighbours with whom BFD runs.
+    sessions: BTreeMap<NextHop, (bfd::Key, bfd::Parameters)>,
+    file: BindingsFile,
+    /// What is not stored yet, and when to try again.
+    unstored: Option<(Bindings, Instant)>,
+}
+
+/// What the label-switching router is programmed with.
+struct LabelMap<'a>(&'a mut Core);
+
+impl Source for LabelMap<'_> {
+    fn restart(&mut self) {
+        self.0.lsr_restart();
+    }
+    fn take(&mut self, max: usize) -> Vec<FibOp> {
+        self.0.lsr_ops(max)
+    }
+    fn complete(&self) -> bool {
+        self.0.lsr_complete()
+    }
+}
+
+impl<I: CoreIo> CoreSide<I> {
+    /// `restarting`: what a past process told may still be in use.
+    pub(crate) fn start(now: Instant, io: I, config: &CvmConfig, file: BindingsFile, timing: Timing, restarting: bool) -> Self {
+        let mut side = Self {
+            io,
+            core: Core::new(core_config(config), restarting),
+            lsr: None,
+            interfaces: vec![],
+            loopback: config.loopback,
+            igp_sync: false,
+            settling: Settling::new(now, timing),
+            sessions: BTreeMap::new(),
+            file,
+            unstored: None,
+        };
+        side.take(config);
+        side
+    }
+
+    /// Moves to another configuration.
+    pub(crate) async fn configure(&mut self, config: &CvmConfig) -> anyhow::Result<()> {
+        self.io.configure(config).await?;
+        self.core.configure(core_config(config));
+        self.take(config);
+        Ok(())
+    }
+
+    fn take(&mut self, config: &CvmConfig) {
+        if self.lsr.as_ref().map(|(path, _)| path) != config.lsr_socket.as_ref() {
+            self.lsr = config.lsr_socket.clone().map(|path| (path.clone(), Client::start(PathBuf::from(path))));
+        }
+        self.interfaces = config.core.clone();
+        self.settling.configure(config);
+        let neighbors: Vec<NextHop> = self.settling.adjacent().cloned().collect();
+        neighbors.iter().for_each(|hop| self.watch(hop));
+        let gone: Vec<NextHop> = self.sessions.keys().filter(|hop| self.wanted_session(hop).is_none()).cloned().collect();
+        for hop in gone {
+            self.unwatch(&hop);
+            // Nobody will say that it lives, and nobody is asked.
+            self.core.liveness(hop, true);
+        }
+        let igp_sync = config.ospf.is_some() && config.ldp.as_ref().is_some_and(|ldp| ldp.igp_sync);
+        if igp_sync || std::mem::replace(&mut self.igp_sync, igp_sync) {
+            self.igp_sync = igp_sync;
+            config.core.iter().for_each(|i| self.link_cost(&Arc::from(&i.name[..])));
+        }
+    }
+
+    /// The next event. Cancel-safe.
+    pub(crate) async fn event(&mut self) -> Event {
+        let (deadline, lsr) = match &mut self.lsr {
+            Some((_, client)) => (client.deadline(), Some(client)),
+            None => (None, None),
+        };
+        let lsr = async {
+            match lsr {
+                Some(client) => client.event().await,
+                None => std::future::pending().await,
+            }
+        };
+        let retry = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            event = self.io.event() => Event::Core(event),
+            event = lsr => Event::Lsr(event),
+            () = retry => Event::Retry,
+        }
+    }
+
+    /// Takes an event; returns the multihop session that BFD says is down, if that is what it was.
+    pub(crate) fn handle(&mut self, now: Instant, event: Event) -> Option<bfd::Key> {
+        let event = match event {
+            Event::Core(event) => event,
+            Event::Lsr(event) => {
+                if let Some((_, client)) = &mut self.lsr {
+                    client.handle(now, event);
+                    client.flush(now, &mut LabelMap(&mut self.core));
+                }
+                return None;
+            }
+            Event::Retry => {
+                self.flush_lsr(now);
+                return None;
+            }
+        };
+        match event {
+            CoreEvent::Network(NetworkEvent::Neighbor { hop, mac }) => self.core.neighbor(hop, mac),
+            CoreEvent::Network(NetworkEvent::Link { interface, up }) => self.settling.link(now, interface, up),
+            CoreEvent::Ospf(event) => self.ospf(now, event),
+            CoreEvent::Ldp(event) => self.ldp(now, event),
+            CoreEvent::Bfd(event) => return self.bfd(event),
+        }
+        None
+    }
+
+    fn ospf(&mut self, now: Instant, event: OspfEvent) {
+        match event {
+            OspfEvent::Routes(routes) => {
+                self.settling.news(now);
+                self.core.ospf(routes);
+            }
+            OspfEvent::NeighborUp { interface, address, router_id } => {
+                info!(%interface, %address, %router_id, "OSPF adjacency is full");
+                let hop = NextHop { interface, address };
+                self.settling.adjacency(now, hop.clone(), true);
+                // Its packets come through: that is a sign of life as well.
+                self.core.liveness(hop.clone(), true);
+                self.core.router(hop.clone(), Some(router_id));
+                self.watch(&hop);
+            }
+            OspfEvent::NeighborDown { interface, address, router_id, reason } => {
+                warn!(%interface, %address, %router_id, reason, "OSPF adjacency is down");
+                let hop = NextHop { interface, address };
+                self.settling.adjacency(now, hop.clone(), false);
+                self.core.router(hop.clone(), None);
+                self.unwatch(&hop);
+            }
+        }
+    }
+
+    fn ldp(&mut self, now: Instant, event: ldp::Event) {
+        match event {
+            ldp::Event::Forwarding(labels) => {
+                self.settling.news(now);
+                self.core.ldp(labels);
+            }
+            ldp::Event::SessionUp { lsr_id, interfaces } => info!(%lsr_id, ?interfaces, "LDP session is up"),
+            ldp::Event::SessionDown { lsr_id, interfaces, reason } => warn!(%lsr_id, ?interfaces, reason, "LDP session is down"),
+            ldp::Event::Synced { interface, synced } => {
+                self.settling.synced(now, interface.clone(), synced);
+                self.link_cost(&interface);
+            }
+            ldp::Event::Store(bindings) => self.store(now, bindings),
+            ldp::Event::Recovered => info!("LDP has recovered what was before the restart"),
+        }
+    }
+
+    fn bfd(&mut self, event: bfd::Event) -> Option<bfd::Key> {
+        let (key, alive) = match event {
+            bfd::Event::Up(key) => (key, true),
+            // RFC 5882 §3.2: ended by an operator, which says nothing of the way.
+            bfd::Event::Down(_, bfd::Why::NeighborAdminDown) => return None,
+            bfd::Event::Down(key, _) => (key, false),
+        };
+        let Some((hop, _)) = self.sessions.iter().find(|(_, (k, _))| *k == key) else {
+            return (!alive).then_some(key);
+        };
+        let hop = hop.clone();
+        self.core.liveness(hop.clone(), alive);
+        if !alive {
+            warn!(neighbor = %hop, "BFD lost a neighbour");
+            self.io.command(CoreCommand::NeighborLost(hop));
+        }
+        None
+    }
+
+    fn wanted_session(&self, hop: &NextHop) -> Option<(bfd::Key, bfd::Parameters)> {
+        let interface = self.interfaces.iter().find(|i| *i.name == *hop.interface)?;
+        let parameters = bfd_parameters(interface.bfd.as_ref()?);
+        let local = interface.address.addr().into();
+        Some((bfd::Key { peer: hop.address.into(), local, interface: Some(hop.interface.clone()) }, parameters))
+    }
+
+    /// Asks for BFD with a neighbour, where it is configured.
+    fn watch(&mut self, hop: &NextHop) {
+        let Some(wanted) = self.wanted_session(hop) else { return };
+        if self.sessions.get(hop) == Some(&wanted) {
+            return;
+        }
+        if self.sessions.get(hop).is_some_and(|(key, _)| *key != wanted.0) {
+            self.unwatch(hop);
+        }
+        self.bfd_session(wanted.0.clone(), CLIENT, Some(wanted.1));
+        self.sessions.insert(hop.clone(), wanted);
+    }
+
+    fn unwatch(&mut self, hop: &NextHop) {
+        if let Some((key, _)) = self.sessions.remove(hop) {
+            self.bfd_session(key, CLIENT, None);
+        }
+    }
+
+    /// A client wants a session, or no longer.
+    pub(crate) fn bfd_session(&mut self, key: bfd::Key, client: &'static str, parameters: Option<bfd::Parameters>) {
+        self.io.command(CoreCommand::Bfd { key, client, parameters });
+    }
+
+    /// RFC 5443: a link without labels is the last to be used.
+    fn link_cost(&mut self, interface: &Arc<str>) {
+        let speaks = self.interfaces.iter().any(|i| *i.name == **interface && i.ldp && i.ospf.is_some());
+        let max = self.igp_sync && speaks && !self.settling.is_synced(interface);
+        // A restarting router's links are announced as they were, until it has had the time to find its neighbours again.
+        if !max || self.core.is_settled() {
+            self.io.command(CoreCommand::LinkCost { interface: interface.clone(), max });
+        }
+    }
+
+    fn store(&mut self, now: Instant, bindings: Bindings) {
+        match self.file.save(&bindings) {
+            Ok(()) => {
+                if self.unstored.take().is_some() {
+                    info!("LDP labels are stored again");
+                }
+            }
+            Err(error) => {
+                if self.unstored.is_none() {
+                    error!(error = format!("{error:#}"), "LDP labels cannot be stored: a restart would change them");
+                }
+                self.unstored = Some((bindings, now + STORE_AGAIN));
+            }
+        }
+    }
+
+    /// Sets the endpoints that VPN routes lead to.
+    pub(crate) fn want(&mut self, endpoints: impl Iterator<Item = Ipv4Addr>) {
+        self.core.want(endpoints.collect());
+    }
+
+    /// What time brings; true when the core has just converged.
+    pub(crate) fn tick(&mut self, now: Instant) -> bool {
+        if let Some((bindings, _)) = self.unstored.clone().filter(|(_, at)| now >= *at) {
+            self.store(now, bindings);
+        }
+        let resolved = self.core.neighbors().len() == self.core.wanted_neighbors().len();
+        if self.core.is_settled() || !self.settling.is_settled(now, resolved) {
+            return false;
+        }
+        info!("the core has converged");
+        self.core.settle();
+        let names: Vec<Arc<str>> = self.interfaces.iter().map(|i| Arc::from(&i.name[..])).collect();
+        names.iter().for_each(|name| self.link_cost(name));
+        true
+    }
+
+    /// Does what follows from the events; true if the switch has to know.
+    pub(crate) fn work(&mut self, now: Instant, vpn: &mut vpn::Vpn<Peer>) -> bool {
+        let mut neighbors = false;
+        while let Some(action) = self.core.next_action() {
+            match action {
+                Action::Tunnel(endpoint, state) => vpn.tunnel(now, endpoint, state.map(tunnel_state)),
+                Action::LabelMap => self.flush_lsr(now),
+                Action::KernelRoutes => {
+                    let routes = KernelRoutes { routes: self.core.kernel_routes().clone(), sweep: self.core.is_settled() };
+                    self.io.command(CoreCommand::KernelRoutes(routes));
+                }
+                Action::Fecs => self.io.command(CoreCommand::Fecs(self.core.fecs())),
+                Action::Neighbors => {
+                    self.io.command(CoreCommand::Resolve(self.core.wanted_neighbors().clone()));
+                    neighbors = true;
+                }
+            }
+        }
+        neighbors
+    }
+
+    fn flush_lsr(&mut self, now: Instant) {
+        if let Some((_, client)) = &mut self.lsr {
+            client.flush(now, &mut LabelMap(&mut self.core));
+        }
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    pub(crate) async fn show(&mut self, query: &CvmQuery) -> Answer<Value> {
+        self.io.show(query).await
+    }
+
+    pub(crate) async fn shutdown(&mut self) {
+        self.io.shutdown().await;
+    }
+}
+
+fn tunnel_state(state: TunnelState) -> vpn::TunnelState {
+    vpn::TunnelState { tunnel: state.tunnel, cost: state.cost }
+}

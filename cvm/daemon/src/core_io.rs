@@ -1,0 +1,69 @@
+//! What the core side does to the world and hears from it, behind a trait: the kernel's network, OSPF, LDP and BFD; or a fake.
+
+use crate::network::{KernelRoutes, NetworkEvent};
+use edgeplex_mgmt::{Answer, config::CvmConfig, show::CvmQuery};
+use edgeplex_transport::{bfd, ldp};
+use edgeplex_types::NextHop;
+use ipnet::Ipv4Net;
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OspfEvent {
+    Routes(Arc<BTreeMap<Ipv4Net, edgeplex_ospf::Route>>),
+    NeighborUp { interface: Arc<str>, address: Ipv4Addr, router_id: Ipv4Addr },
+    NeighborDown { interface: Arc<str>, address: Ipv4Addr, router_id: Ipv4Addr, reason: String },
+}
+
+/// Something happened in the core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CoreEvent {
+    Network(NetworkEvent),
+    Ospf(OspfEvent),
+    Ldp(ldp::Event),
+    Bfd(bfd::Event),
+}
+
+/// Something to do there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CoreCommand {
+    /// Neighbours to keep resolved.
+    Resolve(BTreeSet<NextHop>),
+    KernelRoutes(KernelRoutes),
+    /// The routing table, for LDP.
+    Fecs(Arc<BTreeMap<Ipv4Net, Vec<NextHop>>>),
+    /// BFD lost it: OSPF need not wait for its Hellos.
+    NeighborLost(NextHop),
+    /// To OSPF: announce the link at the highest cost, or no longer (RFC 5443).
+    LinkCost {
+        interface: Arc<str>,
+        max: bool,
+    },
+    /// A client wants a session; without parameters, no longer.
+    Bfd {
+        key: bfd::Key,
+        client: &'static str,
+        parameters: Option<bfd::Parameters>,
+    },
+}
+
+/// The world around the core side.
+pub trait CoreIo: Send {
+    /// Brings interfaces and protocols to the configuration; what is equal is not disturbed.
+    fn configure(&mut self, config: &CvmConfig) -> impl Future<Output = anyhow::Result<()>> + Send;
+
+    /// The next event. Cancel-safe.
+    fn event(&mut self) -> impl Future<Output = CoreEvent> + Send;
+
+    fn command(&mut self, command: CoreCommand);
+
+    /// Answers a question about OSPF, LDP or BFD.
+    fn show(&mut self, query: &CvmQuery) -> impl Future<Output = Answer<Value>> + Send;
+
+    /// The process ends, another one follows: neighbours are asked to go on.
+    fn shutdown(&mut self) -> impl Future<Output = ()> + Send;
+}

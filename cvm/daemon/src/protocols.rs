@@ -1,0 +1,161 @@
+//! The real world of the core side: the namespace's network, OSPF, LDP and BFD.
+
+use crate::{
+    config::ldp_config,
+    core_io::{CoreCommand, CoreEvent, CoreIo},
+    management::to_answer,
+    network::{Network, NetworkEvent},
+    state::{Alive, BindingsFile},
+};
+use edgeplex_mgmt::{Answer, config::CvmConfig, show::CvmQuery};
+use edgeplex_transport::{bfd, ldp};
+use edgeplex_types::NextHop;
+use ipnet::Ipv4Net;
+use serde_json::Value;
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use tokio::sync::mpsc;
+
+type Routes = Arc<BTreeMap<Ipv4Net, Vec<NextHop>>>;
+
+#[derive(Debug)]
+struct Ldp {
+    handle: ldp::Handle,
+    events: mpsc::Receiver<ldp::Event>,
+}
+
+#[derive(Debug)]
+pub struct Protocols {
+    network: Network,
+    kernel: mpsc::Receiver<NetworkEvent>,
+    config: CvmConfig,
+    ldp: Option<Ldp>,
+    bfd: bfd::Handle,
+    liveness: mpsc::UnboundedReceiver<bfd::Event>,
+    /// What a protocol that is started has to be told: the routing table, and which interfaces are up.
+    fecs: Routes,
+    up: BTreeMap<Arc<str>, bool>,
+    past: Past,
+}
+
+/// What a past process left behind, for the first start of each protocol.
+#[derive(Debug)]
+struct Past {
+    /// How long ago it was alive.
+    ago: Option<Duration>,
+    bindings: BindingsFile,
+}
+
+impl Protocols {
+    /// Sets the network up and starts what the configuration asks for. `state` is what outlives the VM.
+    pub async fn start(config: &CvmConfig, state: &Path) -> anyhow::Result<Self> {
+        let (network, kernel) = Network::start(config).await?;
+        let (bfd, liveness) = bfd::start();
+        let past = Past { ago: Alive::new(state).ago(), bindings: BindingsFile::new(state) };
+        let mut protocols =
+            Self { network, kernel, config: config.clone(), ldp: None, bfd, liveness, fecs: Routes::default(), up: BTreeMap::new(), past };
+        protocols.bring_ldp().await;
+        // Only what was there before this process is a past to go on from.
+        protocols.past.ago = None;
+        Ok(protocols)
+    }
+
+    async fn bring_ldp(&mut self) {
+        match (ldp_config(&self.config), &self.ldp) {
+            (Some(config), Some(ldp)) => ldp.handle.configure(config),
+            (Some(config), None) => {
+                let bindings = self.past.bindings.load();
+                // RFC 3478 §3.1: neighbours wait no longer than they were asked to.
+                let restarting = self.past.ago.is_some_and(|ago| ago < config.reconnect) && !bindings.is_empty();
+                let (handle, events) = ldp::start(config, edgeplex_ldp::Start { restarting, bindings });
+                // Before routing has said anything, no word is better than that there is nothing.
+                if !self.fecs.is_empty() {
+                    handle.routes(self.fecs.clone());
+                }
+                self.ldp = Some(Ldp { handle, events });
+            }
+            (None, Some(_)) => {
+                if let Some(ldp) = self.ldp.take() {
+                    ldp.handle.shutdown(false).await;
+                }
+            }
+            (None, None) => {}
+        }
+        self.tell_interfaces();
+    }
+
+    fn tell_interfaces(&self) {
+        for interface in &self.config.core {
+            let name: Arc<str> = Arc::from(&interface.name[..]);
+            let up = self.up.get(&name).copied().unwrap_or(false);
+            if let Some(ldp) = &self.ldp {
+                ldp.handle.interface(name.clone(), interface.address.addr(), up);
+            }
+        }
+    }
+}
+
+impl CoreIo for Protocols {
+    async fn configure(&mut self, config: &CvmConfig) -> anyhow::Result<()> {
+        self.network.apply(config).await?;
+        self.config = config.clone();
+        self.bring_ldp().await;
+        Ok(())
+    }
+
+    async fn event(&mut self) -> CoreEvent {
+        tokio::select! {
+            Some(event) = self.kernel.recv() => {
+                if let NetworkEvent::Link { interface, up } = &event {
+                    self.up.insert(interface.clone(), *up);
+                    self.tell_interfaces();
+                }
+                CoreEvent::Network(event)
+            }
+            Some(event) = self.liveness.recv() => CoreEvent::Bfd(event),
+            event = next(self.ldp.as_mut().map(|ldp| &mut ldp.events)) => CoreEvent::Ldp(event),
+        }
+    }
+
+    fn command(&mut self, command: CoreCommand) {
+        match command {
+            CoreCommand::Resolve(neighbors) => self.network.want(neighbors),
+            CoreCommand::KernelRoutes(routes) => self.network.route(routes),
+            CoreCommand::Fecs(fecs) => {
+                self.fecs = fecs;
+                if let Some(ldp) = &self.ldp {
+                    ldp.handle.routes(self.fecs.clone());
+                }
+            }
+            CoreCommand::NeighborLost(hop) => {}
+            CoreCommand::LinkCost { interface, max } => {}
+            CoreCommand::Bfd { key, client, parameters: Some(parameters) } => self.bfd.add(key, client, parameters),
+            CoreCommand::Bfd { key, client, parameters: None } => self.bfd.remove(key, client),
+        }
+    }
+
+    async fn show(&mut self, query: &CvmQuery) -> Answer<Value> {
+        match (query, &self.ldp) {
+            (CvmQuery::LdpNeighbors, Some(ldp)) => to_answer(&ldp.handle.neighbors().await),
+            (CvmQuery::LdpBindings, Some(ldp)) => to_answer(&ldp.handle.bindings().await),
+            (CvmQuery::LdpNeighbors | CvmQuery::LdpBindings, None) => Answer::Error("this platform speaks no LDP".into()),
+            (CvmQuery::Bfd, _) => to_answer(&self.bfd.show().await),
+            _ => Answer::Error("not a question about the core".into()),
+        }
+    }
+
+    async fn shutdown(&mut self) {
+        if let Some(ldp) = &self.ldp {
+            ldp.handle.shutdown(true).await;
+        }
+    }
+}
+
+/// The next event of a protocol, if it runs.
+async fn next<E>(events: Option<&mut mpsc::Receiver<E>>) -> E {
+    if let Some(events) = events
+        && let Some(event) = events.recv().await
+    {
+        return event;
+    }
+    std::future::pending().await
+}

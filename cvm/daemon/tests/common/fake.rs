@@ -1,0 +1,110 @@
+//! A core that says what a test wants, and remembers what it was told to do.
+
+use super::LIMIT;
+use edgeplex_cvmd::{CoreCommand, CoreEvent, CoreIo, NetworkEvent, OspfEvent};
+use edgeplex_ldp::Fec;
+use edgeplex_mgmt::{Answer, config::CvmConfig, show::CvmQuery};
+use edgeplex_ospf::{Route, RouteKind};
+use edgeplex_transport::ldp;
+use edgeplex_types::{Label, MacAddr, NextHop};
+use serde_json::{Value, json};
+use std::{net::Ipv4Addr, sync::Arc};
+use tokio::{sync::mpsc, time::timeout};
+
+pub(crate) struct Fake {
+    events: mpsc::Receiver<CoreEvent>,
+    asked: mpsc::UnboundedSender<CoreCommand>,
+}
+
+impl CoreIo for Fake {
+    async fn configure(&mut self, _: &CvmConfig) -> anyhow::Result<()> {
+        Ok(())
+    }
+    async fn event(&mut self) -> CoreEvent {
+        match self.events.recv().await {
+            Some(event) => event,
+            None => std::future::pending().await,
+        }
+    }
+    fn command(&mut self, command: CoreCommand) {
+        let _ = self.asked.send(command);
+    }
+    async fn show(&mut self, query: &CvmQuery) -> Answer<Value> {
+        Answer::Ok(json!(format!("{query:?}")))
+    }
+    async fn shutdown(&mut self) {}
+}
+
+/// The test's end of it.
+pub(crate) struct World {
+    pub(crate) events: mpsc::Sender<CoreEvent>,
+    asked: mpsc::UnboundedReceiver<CoreCommand>,
+}
+
+pub(crate) fn world() -> (Fake, World) {
+    let (events, fake_events) = mpsc::channel(64);
+    let (fake_asked, asked) = mpsc::unbounded_channel();
+    (Fake { events: fake_events, asked: fake_asked }, World { events, asked })
+}
+
+/// On the interface of the address's third byte.
+pub(crate) fn hop(address: [u8; 4]) -> NextHop {
+    NextHop { interface: format!("core{}", address[2]).into(), address: address.into() }
+}
+
+impl World {
+    pub(crate) async fn say(&self, event: CoreEvent) {
+        self.events.send(event).await.unwrap();
+    }
+
+    pub(crate) async fn resolve(&self, address: [u8; 4], mac: Option<MacAddr>) {
+        self.say(CoreEvent::Network(NetworkEvent::Neighbor { hop: hop(address), mac })).await;
+    }
+
+    pub(crate) async fn adjacency(&self, address: [u8; 4], router_id: Ipv4Addr) {
+        let NextHop { interface, address } = hop(address);
+        self.say(CoreEvent::Ospf(OspfEvent::NeighborUp { interface, address, router_id })).await;
+    }
+
+    /// Each prefix with its next hop and its alternate.
+    pub(crate) async fn routes(&self, routes: &[(Ipv4Addr, [u8; 4], Option<[u8; 4]>)]) {
+        let route = |(to, via, backup): &(Ipv4Addr, [u8; 4], Option<[u8; 4]>)| {
+            let backup = backup.iter().map(|b| hop(*b)).collect();
+            let route = Route { kind: RouteKind::IntraArea, cost: 20, next_hops: [hop(*via)].into(), backup, connected: false };
+            ((*to).into(), route)
+        };
+        self.say(CoreEvent::Ospf(OspfEvent::Routes(Arc::new(routes.iter().map(route).collect())))).await;
+    }
+
+    /// Each prefix with our label and those of its neighbours.
+    pub(crate) async fn labels(&self, fecs: &[(Ipv4Addr, u32, &[([u8; 4], u32)])]) {
+        let label = |n| Label::try_from(n).unwrap();
+        let fec = |(to, local, hops): &(Ipv4Addr, u32, &[([u8; 4], u32)])| {
+            let hops = hops.iter().map(|(h, l)| (hop(*h), Some(label(*l)))).collect();
+            ((*to).into(), Fec { local: Some(label(*local)), egress: false, hops })
+        };
+        self.say(CoreEvent::Ldp(ldp::Event::Forwarding(Arc::new(fecs.iter().map(fec).collect())))).await;
+    }
+
+    pub(crate) async fn synced(&self, interface: &str, synced: bool) {
+        self.say(CoreEvent::Ldp(ldp::Event::Synced { interface: interface.into(), synced })).await;
+    }
+
+    /// The next command of which `what` makes something.
+    pub(crate) async fn asked<T>(&mut self, why: &str, what: impl Fn(CoreCommand) -> Option<T>) -> T {
+        timeout(LIMIT, async {
+            loop {
+                if let Some(found) = what(self.asked.recv().await.expect("cvmd runs")) {
+                    return found;
+                }
+            }
+        })
+        .await
+        .unwrap_or_else(|_| panic!("in time: {why}"))
+    }
+
+    /// Commands that nobody asked for yet.
+    pub(crate) fn rest(&mut self) -> Vec<CoreCommand> {
+        std::iter::from_fn(|| self.asked.try_recv().ok()).collect()
+    }
+}
