@@ -71,6 +71,23 @@ impl AsPath {
         }
     }
 
+    /// How often `asn` stands in it.
+    pub fn count(&self, asn: u32) -> usize {
+        self.iter().filter(|a| *a == asn).count()
+    }
+
+    /// Puts `new` in the place of every `old` ("as-override").
+    pub fn replace(&mut self, old: u32, new: u32) {
+        self.0.iter_mut().flat_map(|s| &mut s.asns).filter(|a| **a == old).for_each(|a| *a = new);
+    }
+
+    /// Takes out private AS numbers (RFC 6996 §5) but `keep`, whose own AS must find itself in the path.
+    pub fn remove_private(&mut self, keep: u32) {
+        let private = |asn: u32| matches!(asn, 64512..=65534 | 4_200_000_000..=4_294_967_294);
+        self.0.iter_mut().for_each(|s| s.asns.retain(|a| *a == keep || !private(*a)));
+        self.0.retain(|s| !s.asns.is_empty());
+    }
+
     /// Reads the attribute's value with AS numbers of 2 or 4 octets. Zero-length segments, unknown segment types
     /// and confederation segments (RFC 5065: no such neighbour is configured here) are malformed (RFC 7606 §7.2).
     pub(crate) fn read(mut bytes: &[u8], four_octet: bool) -> Result<Self, Cause> {
@@ -195,6 +212,18 @@ mod tests {
         let mut p = AsPath::sequence(vec![9; 255]);
         p.prepend(8);
         assert_eq!((p.0.len(), p.length(), p.first(), p.origin()), (2, 256, Some(8), Some(9)));
+    }
+
+    #[test]
+    fn private_numbers_go_and_a_number_is_replaced() {
+        let mut p = AsPath(vec![
+            Segment { kind: SegmentKind::Sequence, asns: vec![64512, 3356, 65534, 65101] },
+            Segment { kind: SegmentKind::Set, asns: vec![4_200_000_000] },
+        ]);
+        p.remove_private(65101);
+        assert_eq!(p.to_string(), "3356 65101");
+        p.replace(65101, 65000);
+        assert_eq!((p.to_string().as_str(), p.count(65000)), ("3356 65000", 1));
     }
 
     #[test]

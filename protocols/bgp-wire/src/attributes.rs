@@ -94,7 +94,6 @@ pub(crate) mod code {
     pub(crate) const AS4_AGGREGATOR: u8 = 18;
     pub(crate) const PMSI_TUNNEL: u8 = 22;
     pub(crate) const TUNNEL_ENCAPSULATION: u8 = 23;
-    pub(crate) const TRAFFIC_ENGINEERING: u8 = 24;
     pub(crate) const IPV6_EXT_COMMUNITIES: u8 = 25;
     pub(crate) const AIGP: u8 = 26;
     pub(crate) const LARGE_COMMUNITY: u8 = 32;
@@ -122,7 +121,6 @@ pub(crate) mod code {
             AS4_AGGREGATOR => "AS4_AGGREGATOR",
             PMSI_TUNNEL => "PMSI_TUNNEL",
             TUNNEL_ENCAPSULATION => "TUNNEL_ENCAPSULATION",
-            TRAFFIC_ENGINEERING => "TRAFFIC_ENGINEERING",
             IPV6_EXT_COMMUNITIES => "IPV6_EXTENDED_COMMUNITIES",
             AIGP => "AIGP",
             LARGE_COMMUNITY => "LARGE_COMMUNITY",

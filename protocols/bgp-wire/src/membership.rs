@@ -56,6 +56,12 @@ impl RtMembership {
         (self.bits != 0).then(|| u32::from_be_bytes([a, b, c, d]))
     }
 
+    /// The one target it names, if it is not cut.
+    pub fn target(&self) -> Option<RouteTarget> {
+        let [_, _, _, _, target @ ..] = self.value;
+        (self.bits == ALL_BITS).then_some(RouteTarget(target))
+    }
+
     /// Whether a route with this extended community is wanted. The origin AS says only who asked.
     pub fn wants(&self, target: RouteTarget) -> bool {
         let bits = u32::from(self.bits.saturating_sub(AS_BITS));

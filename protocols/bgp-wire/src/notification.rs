@@ -1,4 +1,4 @@
-//! NOTIFICATION (RFC 4271 §4.5), Cease subcodes (RFC 4486), shutdown communication (RFC 9003).
+//! NOTIFICATION (RFC 4271 §4.5), Cease subcodes (RFC 4486, 8538, 9384), shutdown communication (RFC 9003).
 
 use crate::{Cause, DecodeError, HEADER_LEN, MAX_MESSAGE, MessageType, finish, start};
 use std::fmt;
@@ -49,7 +49,7 @@ impl Code {
     }
 }
 
-/// Subcodes of Cease (RFC 4486 §3, RFC 8538 §3).
+/// Subcodes of Cease (RFC 4486 §3, RFC 8538 §3, RFC 9384).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cease {
     MaximumPrefixes,
@@ -61,6 +61,7 @@ pub enum Cease {
     ConnectionCollision,
     OutOfResources,
     HardReset,
+    BfdDown,
 }
 
 impl Cease {
@@ -75,6 +76,7 @@ impl Cease {
             Self::ConnectionCollision => 7,
             Self::OutOfResources => 8,
             Self::HardReset => 9,
+            Self::BfdDown => 10,
         }
     }
 }
@@ -96,6 +98,28 @@ impl Notification {
 
     pub fn cease(subcode: Cease) -> Self {
         Self::new(Code::Cease, subcode.number(), &[])
+    }
+
+    /// Cease/2 with the operator's words, of which the first 255 bytes go along (RFC 9003 §2).
+    pub fn shutdown(words: &str) -> Self {
+        let mut text = words;
+        while text.len() > 255 {
+            text = text.char_indices().next_back().map_or("", |(at, _)| &text[..at]);
+        }
+        let len = u8::try_from(text.len()).unwrap_or(0);
+        let data = if text.is_empty() { Vec::new() } else { [&[len][..], text.as_bytes()].concat() };
+        Self::new(Code::Cease, Cease::AdministrativeShutdown.number(), &data)
+    }
+
+    /// The same, wrapped so that the peer does not take it for a restart (RFC 8538 §3.1).
+    #[must_use]
+    pub fn into_hard_reset(self) -> Self {
+        let data = [&[self.code.number(), self.subcode][..], &self.data].concat();
+        Self::new(Code::Cease, Cease::HardReset.number(), &data)
+    }
+
+    pub fn is_hard_reset(&self) -> bool {
+        self.code == Code::Cease && self.subcode == Cease::HardReset.number()
     }
 
     /// Reads the bytes behind the header.
@@ -148,6 +172,10 @@ impl Notification {
                     "",
                     "unacceptable hold time",
                     "unsupported capability",
+                    "",
+                    "",
+                    "",
+                    "role mismatch",
                 ]),
             ),
             Code::Update => (
@@ -185,6 +213,7 @@ impl Notification {
                     "connection collision resolution",
                     "out of resources",
                     "hard reset",
+                    "BFD down",
                 ]),
             ),
             Code::RouteRefresh => ("ROUTE-REFRESH error", pick(&["", "invalid message length"])),
@@ -206,7 +235,13 @@ impl fmt::Display for Notification {
         if let Some(text) = self.shutdown_communication() {
             write!(f, " \"{text}\"")?;
         }
-        Ok(())
+        match self.data.split_first_chunk::<2>() {
+            // What is wrapped twice is not unwrapped: the depth is the peer's choice.
+            Some(([code, subcode], data)) if self.is_hard_reset() && (*code, *subcode) != (6, Cease::HardReset.number()) => {
+                write!(f, " for {}", Self::new(Code::from_number(*code), *subcode, data))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -222,6 +257,15 @@ mod tests {
         assert_eq!(Notification::new(Code::Other(77), 200, &[]).to_string(), "unknown error (77/200)");
         let back = Notification::decode(&n.encode()[HEADER_LEN..]).unwrap();
         assert_eq!(back, n);
+    }
+
+    #[test]
+    fn the_operators_words_are_cut_between_characters_and_a_hard_reset_says_what_for() {
+        let n = Notification::shutdown("moving house");
+        assert_eq!(n.clone().into_hard_reset().to_string(), format!("Cease: hard reset (6/9) for {n}"));
+        assert_eq!(Notification::shutdown(&"ü".repeat(200)).shutdown_communication().unwrap().chars().count(), 127);
+        assert_eq!(Notification::shutdown("").data, []);
+        assert_eq!(n.clone().into_hard_reset().into_hard_reset().to_string(), "Cease: hard reset (6/9)");
     }
 
     #[test]

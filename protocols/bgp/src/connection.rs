@@ -2,6 +2,7 @@
 
 use crate::events::{ConnId, Time};
 use crate::session::Negotiated;
+use std::net::IpAddr;
 
 /// States of RFC 4271 §8.2.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +33,8 @@ pub(crate) struct Connection {
     pub(crate) id: ConnId,
     /// We opened it.
     pub(crate) outgoing: bool,
+    /// Our address; known once the connection stands.
+    pub(crate) local: Option<IpAddr>,
     pub(crate) state: State,
     pub(crate) buffer: Vec<u8>,
     pub(crate) negotiated: Option<Negotiated>,

@@ -13,6 +13,8 @@ pub mod decision;
 mod events;
 mod fsm;
 mod inbound;
+mod membership;
+mod outbound;
 mod rib_out;
 mod session;
 
@@ -23,4 +25,5 @@ pub use edgeplex_bgp_wire as packet;
 pub use events::{Action, ConnId, Event, Graceful, Time};
 pub use fsm::{Counters, Peer};
 pub use rib_out::AdjRibOut;
-pub use session::{Local, SendContext};
+pub use outbound::SendContext;
+pub use session::Local;

@@ -1,9 +1,12 @@
-//! What two OPENs agree on (RFC 4271 §6.2), and what the session's kind does to the attributes we send (§5.1).
+//! What two OPENs agree on (RFC 4271 §6.2).
 
 use crate::config::PeerConfig;
-use edgeplex_bgp_wire::compose::EncodedAttributes;
-use edgeplex_bgp_wire::{Attributes, Capability, Code, Context, FamilySet, GracefulRestart, Notification, Open};
-use std::{net::Ipv4Addr, time::Duration};
+use crate::outbound::SendContext;
+use edgeplex_bgp_wire::{
+    AddPath, Capability, Code, Context, Family, FamilySet, GracefulRestart, LongLived, MAX_EXTENDED_MESSAGE, MAX_MESSAGE, Notification,
+    Open, Role,
+};
+use std::{net::IpAddr, net::Ipv4Addr, time::Duration};
 
 /// Who we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,73 +15,69 @@ pub struct Local {
     pub router_id: Ipv4Addr,
 }
 
-/// What sending to a neighbour depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SendContext {
-    pub four_octet_as: bool,
-    pub ibgp: bool,
-    pub local_as: u32,
-}
-
-impl SendContext {
-    pub(crate) fn encode(&self, attributes: &Attributes) -> EncodedAttributes {
-        let mut a = attributes.clone();
-        if self.ibgp {
-            // RFC 4271 §5.1.5: always there towards internal peers.
-            a.local_pref.get_or_insert(crate::decision::DEFAULT_LOCAL_PREF);
-        } else {
-            a.local_pref = None;
-            // RFC 4456 §8: for this AS only.
-            a.originator_id = None;
-            a.cluster_list.clear();
-            if a.as_path.first() != Some(self.local_as) {
-                // RFC 4271 §5.1.4: a MED learnt from one AS is not told to another.
-                if !a.as_path.is_empty() {
-                    a.med = None;
-                }
-                // RFC 4271 §5.1.2 b
-                a.as_path.prepend(self.local_as);
-            }
-        }
-        EncodedAttributes::new(&a, self.four_octet_as)
-    }
-}
-
 /// The outcome of an exchange of OPENs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Negotiated {
     pub(crate) peer_id: Ipv4Addr,
     pub(crate) families: FamilySet,
+    /// The peer sends several paths of these.
+    pub(crate) add_path: FamilySet,
     pub(crate) four_octet_as: bool,
     pub(crate) route_refresh: bool,
+    pub(crate) enhanced_refresh: bool,
+    pub(crate) extended_message: bool,
     /// The peer's graceful-restart capability.
     pub(crate) graceful_restart: Option<GracefulRestart>,
+    /// Both sides take a NOTIFICATION for a restart (RFC 8538).
+    pub(crate) notification: bool,
+    /// The peer's long-lived capability, if we know what it means.
+    pub(crate) long_lived: Vec<LongLived>,
+    /// The peer told its role, and it is the right one.
+    pub(crate) role: bool,
     /// Zero: neither hold timer nor keepalives.
     pub(crate) hold_time: Duration,
+}
+
+fn families(config: &PeerConfig) -> FamilySet {
+    config.families.iter().copied().collect()
+}
+
+fn ibgp(config: &PeerConfig, local: &Local) -> bool {
+    config.remote_as == local.asn
+}
+
+/// Our role; between ASes only (RFC 9234 §4.1).
+fn role(config: &PeerConfig, local: &Local) -> Option<Role> {
+    config.role.filter(|_| !ibgp(config, local))
 }
 
 /// The OPEN we send. `restarted`: the R bit (RFC 4724 §3).
 pub(crate) fn our_open(config: &PeerConfig, local: &Local, restarted: bool) -> Open {
     let mut open = Open::new(local.asn, config.hold_time, local.router_id);
-    for family in families(config).iter() {
-        let (afi, safi) = family.afi_safi();
-        open.capabilities.push(Capability::MultiProtocol(afi, safi));
-    }
-    open.capabilities.push(Capability::RouteRefresh);
+    let afi_safi = || families(config).iter().map(Family::afi_safi);
+    let capabilities = &mut open.capabilities;
+    capabilities.extend(afi_safi().map(|(afi, safi)| Capability::MultiProtocol(afi, safi)));
+    capabilities.extend([Capability::RouteRefresh, Capability::EnhancedRefresh, Capability::ExtendedMessage]);
+    capabilities.extend(role(config, local).map(|r| Capability::Role(r.number())));
     if let Some(gr) = config.graceful_restart {
-        open.capabilities.push(Capability::GracefulRestart(GracefulRestart {
+        capabilities.push(Capability::GracefulRestart(GracefulRestart {
             restarted,
-            notification: false,
+            notification: true,
             restart_time: gr.restart_time_s.min(4095),
             // The forwarder keeps its FIB whenever we are gone.
-            families: families(config).iter().map(|f| (f.afi_safi().0, f.afi_safi().1, true)).collect(),
+            families: afi_safi().map(|(afi, safi)| (afi, safi, true)).collect(),
         }));
+        // RFC 9494 §4.1: never alone.
+        if let Some(stale_time) = config.long_lived_s {
+            let families = afi_safi().map(|(afi, safi)| LongLived { afi, safi, forwarding: true, stale_time });
+            capabilities.push(Capability::LongLived(families.collect()));
+        }
+    }
+    if config.add_path_receive {
+        capabilities
+            .push(Capability::AddPath(afi_safi().map(|(afi, safi)| AddPath { afi, safi, receive: true, send: false }).collect()));
     }
     open
-}
-
-fn families(config: &PeerConfig) -> FamilySet {
-    config.families.iter().copied().collect()
 }
 
 /// Judges the peer's OPEN (RFC 4271 §6.2). `Err` is what to tell it.
@@ -89,7 +88,7 @@ pub(crate) fn negotiate(config: &PeerConfig, local: &Local, open: &Open) -> Resu
         return refuse(2, &[]);
     }
     // RFC 6286 §2.2: not zero, and within one AS not ours.
-    if open.identifier.is_unspecified() || config.remote_as == local.asn && open.identifier == local.router_id {
+    if open.identifier.is_unspecified() || ibgp(config, local) && open.identifier == local.router_id {
         return refuse(3, &[]);
     }
     if matches!(open.hold_time, 1 | 2) {
@@ -108,49 +107,134 @@ pub(crate) fn negotiate(config: &PeerConfig, local: &Local, open: &Open) -> Resu
             .collect();
         return refuse(7, &required);
     }
+    let role = match role(config, local) {
+        Some(ours) => judge_role(ours, config.role_strict, open)?,
+        None => false,
+    };
+    let ours_gr = config.graceful_restart.is_some();
+    let graceful_restart = open.graceful_restart().filter(|_| ours_gr).cloned();
+    let sends_paths = open.add_path().filter(|a| a.send).filter_map(|a| Family::from_afi_safi(a.afi, a.safi)).collect();
+    let long_lived = if ours_gr && config.long_lived_s.is_some() { open.long_lived().to_vec() } else { Vec::new() };
     Ok(Negotiated {
         peer_id: open.identifier,
         families: common,
+        add_path: if config.add_path_receive { common.intersection(sends_paths) } else { FamilySet::EMPTY },
         four_octet_as: open.four_octet_as().is_some(),
         route_refresh: open.has(&Capability::RouteRefresh),
-        graceful_restart: open.graceful_restart().cloned(),
+        enhanced_refresh: open.has(&Capability::EnhancedRefresh),
+        extended_message: open.has(&Capability::ExtendedMessage),
+        notification: graceful_restart.as_ref().is_some_and(|g| g.notification),
+        graceful_restart,
+        long_lived,
+        role,
         hold_time: Duration::from_secs(config.hold_time.min(open.hold_time).into()),
     })
 }
 
+/// RFC 9234 §4.2: whether the peer told its role, or Role Mismatch.
+fn judge_role(ours: Role, strict: bool, open: &Open) -> Result<bool, Notification> {
+    let want = ours.counterpart().number();
+    let told = open.roles().next().is_some();
+    if open.roles().any(|r| r != want) || strict && !told {
+        return Err(Notification::new(Code::Open, 11, &[]));
+    }
+    Ok(told)
+}
+
 impl Negotiated {
     pub(crate) fn decode_context(&self, config: &PeerConfig, local: &Local) -> Context {
-        let ibgp = config.remote_as == local.asn;
+        let ibgp = ibgp(config, local);
+        // RFC 9234 §5, ingress 3. It is for unicast routes only; a session that mixes them with others is not known of.
+        let unicast = self.families.iter().all(Family::is_unicast);
+        let above = matches!(role(config, local), Some(Role::Customer | Role::Peer | Role::RouteServerClient));
         Context {
             four_octet_as: self.four_octet_as,
             ibgp,
             first_as: (!ibgp).then_some(config.remote_as),
             families: self.families,
-            ..Context::default()
+            add_path: self.add_path,
+            only_to_customer: (above && unicast).then_some(config.remote_as),
         }
     }
 
-    pub(crate) fn send_context(&self, config: &PeerConfig, local: &Local) -> SendContext {
-        SendContext { four_octet_as: self.four_octet_as, ibgp: config.remote_as == local.asn, local_as: local.asn }
+    pub(crate) fn send_context(&self, config: &PeerConfig, local: &Local, own_address: IpAddr) -> SendContext {
+        SendContext {
+            four_octet_as: self.four_octet_as,
+            extended_message: self.extended_message,
+            enhanced_refresh: self.enhanced_refresh,
+            long_lived: !self.long_lived.is_empty(),
+            role: role(config, local),
+            as_override: config.as_override,
+            remove_private_as: config.remove_private_as,
+            own_address: Some(own_address),
+            link_local: config.link_local,
+            ..SendContext::new(local.asn, config.remote_as)
+        }
+    }
+
+    /// Families whose routes stay while the peer restarts (RFC 4724 §4.2: those it listed).
+    pub(crate) fn kept(&self) -> FamilySet {
+        let listed = self.graceful_restart.iter().flat_map(|g| &g.families);
+        listed.filter_map(|(afi, safi, _)| Family::from_afi_safi(*afi, *safi)).collect::<FamilySet>().intersection(self.families)
+    }
+
+    /// Families whose forwarding state the peer kept over its restart.
+    pub(crate) fn preserved(&self) -> FamilySet {
+        let listed = self.graceful_restart.iter().flat_map(|g| &g.families).filter(|(_, _, forwarding)| *forwarding);
+        listed.filter_map(|(afi, safi, _)| Family::from_afi_safi(*afi, *safi)).collect::<FamilySet>().intersection(self.families)
+    }
+
+    /// How long every kept family may go on as long-lived stale, seconds.
+    pub(crate) fn long_lived_s(&self) -> u32 {
+        let time = |f: Family| self.long_lived.iter().find(|l| (l.afi, l.safi) == f.afi_safi()).map_or(0, |l| l.stale_time);
+        self.kept().iter().map(time).min().unwrap_or(0)
+    }
+
+    /// The longest message the peer may send.
+    pub(crate) fn longest_message(&self) -> usize {
+        if self.extended_message { MAX_EXTENDED_MESSAGE } else { MAX_MESSAGE }
+    }
+
+    /// As an operator reads them.
+    pub(crate) fn capabilities(&self) -> Vec<String> {
+        let named = [
+            (self.four_octet_as, "four-octet-as"),
+            (self.route_refresh, "route-refresh"),
+            (self.enhanced_refresh, "enhanced-refresh"),
+            (self.extended_message, "extended-message"),
+            (self.graceful_restart.is_some(), "graceful-restart"),
+            (self.notification, "graceful-restart-notification"),
+            (!self.long_lived.is_empty(), "long-lived-graceful-restart"),
+            (!self.add_path.is_empty(), "add-path"),
+            (self.role, "role"),
+        ];
+        named.into_iter().filter(|(agreed, _)| *agreed).map(|(_, name)| name.to_owned()).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edgeplex_bgp_wire::{AsPath, Family, update};
 
     const LOCAL: Local = Local { asn: 65000, router_id: Ipv4Addr::new(10, 0, 0, 1) };
 
-    fn judge(change: impl FnOnce(&mut Open)) -> Result<Negotiated, (u8, u8)> {
-        let mut open = Open::new(65101, 180, Ipv4Addr::new(10, 0, 0, 2));
+    fn theirs() -> Open {
+        Open::new(65101, 180, Ipv4Addr::new(10, 0, 0, 2))
+    }
+
+    fn config() -> PeerConfig {
+        PeerConfig::new([10, 0, 0, 2], 65101)
+    }
+
+    fn judge(config: &PeerConfig, change: impl FnOnce(&mut Open)) -> Result<Negotiated, (u8, u8)> {
+        let mut open = theirs();
         change(&mut open);
-        let config = PeerConfig::new([10, 0, 0, 2], 65101);
-        negotiate(&config, &LOCAL, &open).map_err(|n| (n.code.number(), n.subcode))
+        negotiate(config, &LOCAL, &open).map_err(|n| (n.code.number(), n.subcode))
     }
 
     #[test]
     fn open_is_judged_as_rfc_4271_6_2_says() {
+        let judge = |change: fn(&mut Open)| judge(&config(), change);
         assert_eq!(judge(|_| {}).unwrap().hold_time, Duration::from_secs(90));
         assert_eq!(judge(|o| o.hold_time = 0).unwrap().hold_time, Duration::ZERO);
         assert_eq!(judge(|o| o.capabilities = vec![Capability::FourOctetAs(65102)]), Err((2, 2)));
@@ -173,29 +257,39 @@ mod tests {
     }
 
     #[test]
-    fn attributes_leave_as_the_kind_of_session_requires() {
-        let a = Attributes {
-            as_path: AsPath::sequence([65101]),
-            med: Some(5),
-            local_pref: Some(200),
-            originator_id: Some(LOCAL.router_id),
-            cluster_list: vec![LOCAL.router_id],
-            ..Attributes::default()
+    fn roles_must_be_counterparts() {
+        let provider = PeerConfig { role: Some(Role::Provider), ..config() };
+        let strict = PeerConfig { role_strict: true, ..provider.clone() };
+        let says = |roles: &[u8], c: &PeerConfig| judge(c, |o| o.capabilities.extend(roles.iter().map(|r| Capability::Role(*r)))).map(|n| n.role);
+        assert_eq!(says(&[3], &provider), Ok(true));
+        assert_eq!(says(&[3, 3], &provider), Ok(true));
+        assert_eq!(says(&[], &provider), Ok(false));
+        for wrong in [&[0][..], &[4], &[200], &[3, 4]] {
+            assert_eq!(says(wrong, &provider), Err((2, 11)), "{wrong:?}");
+        }
+        assert_eq!(says(&[], &strict), Err((2, 11)));
+        // Without a role of ours theirs is no matter.
+        assert_eq!(says(&[0], &config()), Ok(false));
+    }
+
+    #[test]
+    fn what_stays_over_a_restart() {
+        let gr = crate::config::GracefulRestart { restart_time_s: 60, restarting: false };
+        let families = vec![Family::Vpnv4, Family::Vpnv6];
+        let ours = PeerConfig { graceful_restart: Some(gr), long_lived_s: Some(0), families, ..config() };
+        let listed = |stale: [u32; 2]| {
+            judge(&ours, |o| {
+                o.capabilities.extend([Capability::MultiProtocol(1, 128), Capability::MultiProtocol(2, 128)]);
+                let families = vec![(1, 128, true), (2, 128, false), (1, 1, true)];
+                o.capabilities.push(Capability::GracefulRestart(GracefulRestart { families, ..GracefulRestart::default() }));
+                let long = [1, 2].into_iter().zip(stale).map(|(afi, stale_time)| LongLived { afi, safi: 128, forwarding: true, stale_time });
+                o.capabilities.push(Capability::LongLived(long.collect()));
+            })
+            .unwrap()
         };
-        let sent = |ibgp, a: &Attributes| {
-            let mut out = vec![];
-            let encoded = SendContext { four_octet_as: true, ibgp, local_as: 65000 }.encode(a);
-            let nlri = edgeplex_bgp_wire::Nlri::Ipv4("10.0.0.0/8".parse().unwrap());
-            edgeplex_bgp_wire::compose::reach(&mut out, &encoded, LOCAL.router_id, &[nlri]);
-            let families = FamilySet::from_iter([Family::Ipv4Unicast]);
-            let context = Context { four_octet_as: true, ibgp: true, first_as: None, families };
-            Attributes::clone(&update::decode(context, &out[19..]).unwrap().attributes.unwrap())
-        };
-        let external = sent(false, &a);
-        assert_eq!(external, Attributes { as_path: AsPath::sequence([65000, 65101]), ..Attributes::default() });
-        // Prepended already: nothing is added.
-        assert_eq!(sent(false, &external), external);
-        assert_eq!(sent(true, &a), a);
-        assert_eq!(sent(true, &Attributes::default()).local_pref, Some(100));
+        let n = listed([3600, 60]);
+        assert_eq!(n.kept().iter().collect::<Vec<_>>(), [Family::Vpnv4, Family::Vpnv6]);
+        assert_eq!(n.preserved().iter().collect::<Vec<_>>(), [Family::Vpnv4]);
+        assert_eq!((n.long_lived_s(), listed([0, 60]).long_lived_s()), (60, 0));
     }
 }

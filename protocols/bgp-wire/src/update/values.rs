@@ -4,6 +4,7 @@ use super::{Context, fatal};
 use crate::as_path::{AS_TRANS, AsPath};
 use crate::attributes::{Aggregator, Attributes, Origin, UnknownAttribute, code, flag};
 use crate::error::{Cause, DecodeError, Fatal, Fault, Severity};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 pub(super) const OVERRUN: Cause = Cause::Malformed("attribute runs past the end of the attributes");
@@ -29,13 +30,16 @@ impl Tlv<'_> {
     pub(super) fn flags_fault(&self) -> Option<Fault> {
         let want = match self.code {
             code::ORIGIN | code::AS_PATH | code::NEXT_HOP | code::LOCAL_PREF | code::ATOMIC_AGGREGATE => flag::TRANSITIVE,
-            code::MED | code::ORIGINATOR_ID | code::CLUSTER_LIST | code::MP_REACH | code::MP_UNREACH => flag::OPTIONAL,
-            code::AGGREGATOR | code::COMMUNITY | code::EXT_COMMUNITIES | code::AS4_PATH | code::AS4_AGGREGATOR | code::LARGE_COMMUNITY => {
-                flag::OPTIONAL | flag::TRANSITIVE
-            }
+            code::MED | code::ORIGINATOR_ID | code::CLUSTER_LIST | code::MP_REACH | code::MP_UNREACH | code::AIGP => flag::OPTIONAL,
+            known if code::is_known(known) => flag::OPTIONAL | flag::TRANSITIVE,
             _ => return None,
         };
-        (self.flags & (flag::OPTIONAL | flag::TRANSITIVE) != want).then(|| self.withdraw(Cause::Flags { got: self.flags }))
+        let cause = Cause::Flags { got: self.flags };
+        (self.flags & (flag::OPTIONAL | flag::TRANSITIVE) != want).then(|| match self.code {
+            // RFC 7311 §3.2, RFC 8669 §6: malformed in any way, they are as if they were not there.
+            code::AIGP | code::PREFIX_SID => self.discard(cause),
+            _ => self.withdraw(cause),
+        })
     }
 
     fn withdraw(&self, cause: Cause) -> Fault {
@@ -149,6 +153,10 @@ pub(super) fn parse(walk: Walk<'_>, context: &Context) -> Result<Parsed, Fatal> 
             continue;
         }
         *word |= bit;
+        // RFC 6793 §4.1: a 4-octet speaker does not send these; if it does, they are not looked at.
+        if context.four_octet_as && matches!(tlv.code, code::AS4_PATH | code::AS4_AGGREGATOR) {
+            continue;
+        }
         // RFC 4271 §6.3: unrecognized well-known attribute.
         if tlv.flags & flag::OPTIONAL == 0 && !code::is_known(tlv.code) {
             return Err(fatal(2, tlv.whole, tlv.error(Cause::Value(tlv.code.into()))));
@@ -160,6 +168,8 @@ pub(super) fn parse(walk: Walk<'_>, context: &Context) -> Result<Parsed, Fatal> 
     // RFC 7606 §3 (d)
     parsed.missing = [code::ORIGIN, code::AS_PATH].into_iter().find(|c| absent(*c)).map(code::name);
     merge(&mut parsed.attributes, as4);
+    // RFC 9234 §5
+    parsed.attributes.only_to_customer = parsed.attributes.only_to_customer.or(context.only_to_customer);
     if let Some(first) = context.first_as.filter(|_| !context.ibgp && !absent(code::AS_PATH)) {
         // RFC 4271 §6.3: an external peer must stand first in the path.
         if parsed.attributes.as_path.first() != Some(first) {
@@ -228,7 +238,7 @@ fn value(tlv: &Tlv, context: &Context, parsed: &mut Parsed, as4: &mut As4) -> Re
         }
         // RFC 7606 §7.7
         code::AGGREGATOR => {
-            let discard = || tlv.discard(tlv.length(if context.four_octet_as { "8" } else { "6" }));
+            let discard = || tlv.discard(tlv.length(if context.four_octet_as { "8, no AS 0" } else { "6, no AS 0" }));
             a.aggregator = Some(aggregator(tlv.value, context.four_octet_as).ok_or_else(discard)?);
         }
         // RFC 7606 §7.8
@@ -241,26 +251,83 @@ fn value(tlv: &Tlv, context: &Context, parsed: &mut Parsed, as4: &mut As4) -> Re
                 [u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]), u32::from_be_bytes([i, j, k, l])]
             };
             a.large_communities = tlv.list("a multiple of 12", triple).map_err(withdraw)?;
+            // RFC 8092 §3: one of each.
+            let mut seen = BTreeSet::new();
+            a.large_communities.retain(|c| seen.insert(*c));
         }
-        // RFC 6793 §4.1: a 4-octet speaker does not send these; §6: malformed ones are discarded.
-        code::AS4_PATH | code::AS4_AGGREGATOR if context.four_octet_as => {}
+        // RFC 6793 §6: malformed ones are discarded.
         code::AS4_PATH => as4.path = Some(AsPath::read(tlv.value, true).map_err(|c| tlv.discard(c))?),
         code::AS4_AGGREGATOR => {
             as4.aggregator = Some(aggregator(tlv.value, true).ok_or_else(|| tlv.discard(tlv.length("8")))?);
         }
-        // RFC 4271 §5: passed on, marked as such when sent.
-        unknown if tlv.flags & flag::OPTIONAL != 0 && tlv.flags & flag::TRANSITIVE != 0 => {
-            a.unknown.push(UnknownAttribute { code: unknown, value: tlv.value.to_vec() });
+        // RFC 9234 §5
+        code::ONLY_TO_CUSTOMER => a.only_to_customer = Some(u32::from_be_bytes(four()?)),
+        // RFC 7311 §3.2: no session of ours has AIGP enabled, so it is ignored and not passed on. (§3.1)
+        code::AIGP => {
+            if !tlvs(tlv.value, |head: [u8; 3]| usize::from(u16::from_be_bytes([head[1], head[2]])).checked_sub(3)) {
+                return Err(tlv.discard(Cause::Malformed("TLVs do not fill it")));
+            }
         }
+        // RFC 8669 §5: from outside of the segment routing domain it is discarded.
+        code::PREFIX_SID if !context.ibgp => return Err(internal_only),
+        code::PREFIX_SID => {
+            if !tlvs(tlv.value, |head: [u8; 3]| Some(u16::from_be_bytes([head[1], head[2]]).into())) {
+                // RFC 8669 §6
+                return Err(tlv.discard(Cause::Malformed("TLVs do not fill it")));
+            }
+            a.unknown.push(opaque(tlv));
+        }
+        // What we do not act upon but PEs behind us may, is passed on, unless it is malformed: RFC 6514 §5,
+        code::PMSI_TUNNEL if tlv.value.len() < 5 => return Err(withdraw(tlv.length("5 or more"))),
+        // RFC 9012 §13,
+        code::TUNNEL_ENCAPSULATION if !tlvs(tlv.value, |head: [u8; 4]| Some(u16::from_be_bytes([head[2], head[3]]).into())) => {
+            return Err(withdraw(Cause::Malformed("TLVs do not fill it")));
+        }
+        // RFC 7606 §7.15,
+        code::IPV6_EXT_COMMUNITIES if tlv.value.is_empty() || tlv.value.len() % 20 != 0 => {
+            return Err(withdraw(tlv.length("a multiple of 20")));
+        }
+        // RFC 7606 §7.16: an AS number, then whole attributes.
+        code::ATTR_SET => match tlv.value.split_first_chunk::<4>() {
+            Some((_, inner)) if walks_to_the_end(inner) => a.unknown.push(opaque(tlv)),
+            _ => return Err(withdraw(Cause::Malformed("attributes do not fill it"))),
+        },
+        // RFC 4271 §5: passed on, marked as such when sent.
+        _ if tlv.flags & flag::OPTIONAL != 0 && tlv.flags & flag::TRANSITIVE != 0 => a.unknown.push(opaque(tlv)),
         // RFC 4271 §9: not known and not transitive: ignored.
         _ => {}
     }
     Ok(())
 }
 
+fn opaque(tlv: &Tlv) -> UnknownAttribute {
+    UnknownAttribute { code: tlv.code, value: tlv.value.to_vec() }
+}
+
+/// Whether TLVs with a head of `N` bytes, from which `length` tells the bytes that follow, fill the value. None is malformed, too.
+fn tlvs<const N: usize>(value: &[u8], length: impl Fn([u8; N]) -> Option<usize>) -> bool {
+    let mut rest = value;
+    while !rest.is_empty() {
+        let next = rest.split_first_chunk::<N>().and_then(|(head, tail)| tail.split_at_checked(length(*head)?));
+        let Some((_, tail)) = next else { return false };
+        rest = tail;
+    }
+    !value.is_empty()
+}
+
+fn walks_to_the_end(attributes: &[u8]) -> bool {
+    let mut walk = Walk::new(attributes, 0);
+    walk.by_ref().for_each(drop);
+    walk.overrun().is_none()
+}
+
+/// `None` for a wrong length and, by RFC 7607 §2, for AS 0.
 fn aggregator(value: &[u8], four_octet: bool) -> Option<Aggregator> {
     let (asn, address) = value.split_at_checked(if four_octet { 4 } else { 2 })?;
     let asn = asn.iter().fold(0, |asn, byte| asn << 8 | u32::from(*byte));
+    if asn == 0 {
+        return None;
+    }
     Some(Aggregator { asn, address: Ipv4Addr::from(<[u8; 4]>::try_from(address).ok()?) })
 }
 

@@ -2,9 +2,10 @@
 
 use super::sockopt;
 use edgeplex_bgp::{ConnId, PeerConfig};
+use socket2::SockRef;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::task::Context;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,9 +19,27 @@ pub(super) const READ_SIZE: usize = 32 << 10;
 /// How long a closing connection may take to deliver what was said last.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// Our packets leave with it, whatever the peer requires (RFC 5082 §3: those that require it want the largest).
+const TTL: u32 = 255;
+
+/// Makes a listening socket, or one about to connect, send what a peer with RFC 5082 accepts.
+pub(super) fn set_ttl(socket: SockRef<'_>, peer: IpAddr) -> io::Result<()> {
+    if peer.is_ipv4() { socket.set_ttl_v4(TTL) } else { socket.set_unicast_hops_v6(TTL) }
+}
+
+/// Drops what comes from farther away than the configuration allows (RFC 5082).
+pub(super) fn guard(socket: BorrowedFd<'_>, config: &PeerConfig) -> io::Result<()> {
+    match config.ttl_security_hops {
+        Some(hops) => sockopt::set_min_ttl(socket, config.address, u8::MAX - hops.saturating_sub(1)),
+        None => Ok(()),
+    }
+}
+
 /// Connects from the configured address, with the signature if there is a password.
 pub(super) async fn connect(config: PeerConfig) -> io::Result<TcpStream> {
     let socket = if config.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    set_ttl(SockRef::from(&socket), config.address)?;
+    guard(socket.as_fd(), &config)?;
     if let Some(password) = &config.password {
         sockopt::set_md5(socket.as_fd(), config.address, Some(password))?;
     }

@@ -1,7 +1,7 @@
 //! Accepts BGP connections and hands each to its neighbour's task.
 
-use super::{Doors, sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
+use super::{Doors, connection, sockopt};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -30,6 +30,11 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     // After a restart, connections of the former process may still be about to close.
     socket.set_reuse_address(true)?;
+    // IPv4 has a listener of its own.
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    connection::set_ttl(SockRef::from(&socket), address.ip())?;
     socket.bind(&address.into())?;
     socket.listen(128)?;
     TcpListener::from_std(socket.into())

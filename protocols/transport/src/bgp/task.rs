@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -209,9 +210,11 @@ impl Task {
     }
 
     fn accepted(&mut self, stream: TcpStream) {
+        let guarded = connection::guard(stream.as_fd(), self.peer.config());
         // One that is gone already has no address of ours any more, and is let go.
-        if let Ok(local) = stream.local_addr() {
-            self.step(Input::Accepted(local.ip().to_canonical()), Some(stream));
+        match guarded.and_then(|()| stream.local_addr()) {
+            Ok(local) => self.step(Input::Accepted(local.ip().to_canonical()), Some(stream)),
+            Err(error) => warn!(peer = %self.peer.config().address, %error, "cannot take the connection"),
         }
     }
 
@@ -240,7 +243,12 @@ impl Task {
             self.peer.set_max_prefix(config.max_prefix);
             return;
         }
-        self.step(Input::Stop(Some(&Notification::cease(Cease::OtherConfigurationChange))), None);
+        let words = match &config.shutdown {
+            // RFC 9003
+            Some(words) => Notification::shutdown(words),
+            None => Notification::cease(Cease::OtherConfigurationChange),
+        };
+        self.step(Input::Stop(Some(&words)), None);
         self.peer.reconfigure(config);
         self.step(Input::Start, None);
     }
@@ -377,8 +385,8 @@ impl Task {
             last_error: counters.last_error,
             treated_as_withdraw: counters.treated_as_withdraw,
             attributes_discarded: counters.attributes_discarded,
-            families: vec![],
-            capabilities: vec![],
+            families: self.peer.families().into_iter().map(|(f, disabled)| format!("{f}{}", if disabled { " (ignored)" } else { "" })).collect(),
+            capabilities: self.peer.capabilities(),
         };
         let established_at = self.peer.established_at().map(|at| self.zero + at);
         *self.wiring.status.lock().unwrap_or_else(PoisonError::into_inner) = Status { neighbor, established_at };
