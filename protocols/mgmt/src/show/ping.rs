@@ -18,22 +18,19 @@ pub struct PingOptions {
 }
 
 impl PingOptions {
-    /// Names the option that is out of range, and what would be right.
-    pub fn check(&self) -> Result<(), String> {
-        let wrong = |option: &str, given: u64, right: &str| Err(format!("{option}: `{given}`: must be {right}"));
+    /// The option that is out of range, what was given, and what would be right.
+    pub fn check(&self) -> Result<(), (&'static str, u64, &'static str)> {
         if !(1..=1000).contains(&self.count) {
-            return wrong("count", self.count.into(), "1 to 1000");
+            Err(("count", self.count.into(), "must be 1 to 1000"))
+        } else if !(10..=60_000).contains(&self.interval_ms) {
+            Err(("interval", self.interval_ms.into(), "must be 10 to 60000 ms"))
+        } else if !(10..=60_000).contains(&self.timeout_ms) {
+            Err(("timeout", self.timeout_ms.into(), "must be 10 to 60000 ms"))
+        } else if !(1..=64).contains(&self.max_hops) {
+            Err(("max-hops", self.max_hops.into(), "must be 1 to 64"))
+        } else {
+            Ok(())
         }
-        if !(10..=60_000).contains(&self.interval_ms) {
-            return wrong("interval", self.interval_ms.into(), "10 to 60000 ms");
-        }
-        if !(10..=60_000).contains(&self.timeout_ms) {
-            return wrong("timeout", self.timeout_ms.into(), "10 to 60000 ms");
-        }
-        if !(1..=64).contains(&self.max_hops) {
-            return wrong("max-hops", self.max_hops.into(), "1 to 64");
-        }
-        Ok(())
     }
 
     /// How long a ping takes if no request is answered; requests are sent each `interval_ms`, whatever comes back.
