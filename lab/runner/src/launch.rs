@@ -1,6 +1,7 @@
 //! Starts what runs inside a node: FRR, BIRD, Open vSwitch, edgeplexd. Each waits until its control socket answers.
 
 use crate::{
+    guest,
     node::{Node, bin_dir, own_program},
     tools::ovs_lsr,
     topology::{Image, Kind, Topology},
@@ -25,6 +26,7 @@ pub fn launch(topology: &Topology, node: &Node) -> Result<()> {
             if topology.wants_mpls(&node.name) { mpls_by_ovs(topology, node) } else { Ok(()) }
         }
         (Kind::Linux, Image::Bird) => bird(node),
+        (Kind::Vm, _) => guest::launch(topology, node),
         (Kind::Bridge, _) | (Kind::Linux, Image::Plain) => Ok(()),
     }
 }

@@ -28,6 +28,8 @@ pub enum Kind {
     Linux,
     Bridge,
     OvsBridge,
+    /// A QEMU guest with a kernel of its own.
+    Vm,
 }
 
 #[derive(Debug, Clone)]
@@ -170,7 +172,8 @@ fn build_node(kind: Option<&str>, parts: &[&RawNode; 3], directory: &Path) -> Re
         Some("linux") => Kind::Linux,
         Some("bridge") => Kind::Bridge,
         Some("ovs-bridge") => Kind::OvsBridge,
-        other => bail!("kind {}: this runner knows linux, bridge and ovs-bridge", other.unwrap_or("(none)")),
+        Some("generic_vm") => Kind::Vm,
+        other => bail!("kind {}: this runner knows linux, bridge, ovs-bridge and generic_vm", other.unwrap_or("(none)")),
     };
     let image = parts.iter().rev().find_map(|p| p.image.as_deref()).unwrap_or_default();
     let image = match image.split(':').next().unwrap_or_default() {
