@@ -4,14 +4,16 @@
 
 mod common;
 
-use edgeplex_cvm_vpn::Neighbor;
-use edgeplex_cvmd::{NeighborEvent, Network};
-use edgeplex_mgmt::config::{CoreInterface, CoreRoute, CvmConfig, RelayServer};
-use edgeplex_types::{Label, LabelRange, MacAddr};
+use edgeplex_cvmd::{KernelRoutes, Network, NetworkEvent};
+use edgeplex_mgmt::config::{CoreInterface, CvmConfig, RelayServer, Role};
+use edgeplex_types::{Label, LabelRange, MacAddr, NextHop};
 use futures::TryStreamExt;
 use rtnetlink::{
     Handle, LinkUnspec, LinkVeth, RouteMessageBuilder,
-    packet_route::{address::AddressAttribute, route::RouteAttribute},
+    packet_route::{
+        address::AddressAttribute,
+        route::{RouteAddress, RouteAttribute},
+    },
 };
 use std::{
     fs::File,
@@ -29,6 +31,7 @@ fn config() -> CvmConfig {
     CvmConfig {
         version: 1,
         name: "denver".parse().unwrap(),
+        role: Role::Pe,
         asn: 65000,
         loopback: Ipv4Addr::new(10, 255, 0, 1),
         core: vec![CoreInterface {
@@ -36,8 +39,14 @@ fn config() -> CvmConfig {
             mac: MacAddr([2, 0, 0, 0, 0, 1]),
             address: "10.0.0.1/24".parse().unwrap(),
             mtu: 1600,
+            ospf: None,
+            ldp: false,
+            bfd: None,
         }],
-        core_routes: vec![CoreRoute { prefix: "10.255.0.2/32".parse().unwrap(), via: Ipv4Addr::new(10, 0, 0, 2) }],
+        core_routes: vec![],
+        ospf: None,
+        ldp: None,
+        lsr_socket: None,
         route_reflectors: vec![],
         labels: LabelRange::new(label(1000), label(1999)).unwrap(),
         label_quarantine_s: 60,
@@ -88,22 +97,64 @@ async fn addresses(handle: &Handle, name: &str) -> Vec<String> {
     out
 }
 
-async fn gateways(handle: &Handle) -> usize {
+/// Routes with gateways, as `ip route` would write them.
+async fn gateways(handle: &Handle) -> Vec<String> {
     let mut list = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
-    let mut count = 0;
+    let mut out = vec![];
+    let gateway = |attributes: &[RouteAttribute]| {
+        attributes.iter().find_map(|a| if let RouteAttribute::Gateway(RouteAddress::Inet(g)) = a { Some(g.to_string()) } else { None })
+    };
     while let Some(r) = list.try_next().await.unwrap() {
-        count += usize::from(r.attributes.iter().any(|a| matches!(a, RouteAttribute::Gateway(_))));
-    }
-    count
-}
-
-async fn next(events: &mut mpsc::Receiver<NeighborEvent>, address: Ipv4Addr) -> Option<MacAddr> {
-    loop {
-        let event = timeout(LIMIT, events.recv()).await.expect("an event in time").unwrap();
-        if event.neighbor.address == address {
-            return event.mac;
+        let several = r.attributes.iter().find_map(|a| if let RouteAttribute::MultiPath(hops) = a { Some(hops) } else { None });
+        let mut hops: Vec<String> = match several {
+            Some(hops) => hops.iter().filter_map(|h| gateway(&h.attributes)).collect(),
+            None => gateway(&r.attributes).into_iter().collect(),
+        };
+        let to = r.attributes.iter().find_map(|a| if let RouteAttribute::Destination(RouteAddress::Inet(d)) = a { Some(*d) } else { None });
+        if let (false, Some(to)) = (hops.is_empty(), to) {
+            hops.sort();
+            out.push(format!("{to}/{} via {}", r.header.destination_prefix_length, hops.join(" ")));
         }
     }
+    out.sort();
+    out
+}
+
+async fn become_gateways(handle: &Handle, wanted: &[&str]) {
+    timeout(LIMIT, async {
+        while gateways(handle).await != wanted {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("in time: {wanted:?}"));
+}
+
+async fn next(events: &mut mpsc::Receiver<NetworkEvent>, of: Ipv4Addr) -> Option<MacAddr> {
+    loop {
+        match timeout(LIMIT, events.recv()).await.expect("an event in time").unwrap() {
+            NetworkEvent::Neighbor { hop, mac } if hop.address == of => return mac,
+            _ => {}
+        }
+    }
+}
+
+async fn next_link(events: &mut mpsc::Receiver<NetworkEvent>) -> bool {
+    loop {
+        match timeout(LIMIT, events.recv()).await.expect("an event in time").unwrap() {
+            NetworkEvent::Link { interface, up } if *interface == *"core0" && up => return true,
+            _ => {}
+        }
+    }
+}
+
+fn hop(address: [u8; 4]) -> NextHop {
+    NextHop { interface: "core0".into(), address: address.into() }
+}
+
+fn routes(sweep: bool, routes: &[(&str, &[[u8; 4]])]) -> KernelRoutes {
+    let route = |(prefix, hops): &(&str, &[[u8; 4]])| (prefix.parse().unwrap(), hops.iter().map(|h| hop(*h)).collect());
+    KernelRoutes { routes: routes.iter().map(route).collect(), sweep }
 }
 
 #[test]
@@ -124,29 +175,45 @@ fn the_network_is_brought_to_the_configuration_and_neighbors_are_followed() {
         let (network, mut events) = Network::start(&config).await.unwrap();
         assert_eq!(addresses(&handle, "lo").await, ["10.255.0.1/32", "127.0.0.1/8"]);
         assert_eq!(addresses(&handle, "core0").await, ["10.0.0.1/24"]);
-        assert_eq!(gateways(&handle).await, 1);
+        let up = |events: &mut mpsc::Receiver<NetworkEvent>| {
+            let known = std::iter::from_fn(|| events.try_recv().ok()).collect::<Vec<_>>();
+            known.contains(&NetworkEvent::Link { interface: "core0".into(), up: true })
+        };
+        assert!(up(&mut events) || next_link(&mut events).await);
+        assert_eq!(std::fs::read_to_string("/proc/thread-self/root/proc/sys/net/ipv4/ip_forward").unwrap().trim(), "1");
 
         // Nobody sends anything: being wanted is enough.
         let address = Ipv4Addr::new(10, 0, 0, 2);
-        let neighbor = Neighbor { interface: "core0".into(), address };
-        let absent = Neighbor { interface: "core0".into(), address: Ipv4Addr::new(10, 0, 0, 77) };
-        network.want([neighbor, absent].into());
+        network.want([hop([10, 0, 0, 2]), hop([10, 0, 0, 77])].into());
         assert_eq!(next(&mut events, address).await, Some(MacAddr([2, 0, 0, 0, 0, 2])));
 
-        // Once more, with a change: the old address and route go, nothing is lost that stays.
+        // Routes over one neighbour and over several; one of somebody else stays whatever happens.
+        let foreign = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(Ipv4Addr::new(192, 0, 2, 0), 24).gateway(address).build();
+        handle.route().add(foreign).execute().await.unwrap();
+        network.route(routes(true, &[("10.255.0.2/32", &[[10, 0, 0, 2]]), ("10.255.0.3/32", &[[10, 0, 0, 2], [10, 0, 0, 9]])]));
+        let both = ["10.255.0.2/32 via 10.0.0.2", "10.255.0.3/32 via 10.0.0.2 10.0.0.9"];
+        become_gateways(&handle, &[both[0], both[1], "192.0.2.0/24 via 10.0.0.2"]).await;
+        network.route(routes(true, &[("10.255.0.3/32", &[[10, 0, 0, 9]]), ("10.255.0.4/32", &[[10, 0, 0, 2]])]));
+        let changed = ["10.255.0.3/32 via 10.0.0.9", "10.255.0.4/32 via 10.0.0.2", "192.0.2.0/24 via 10.0.0.2"];
+        become_gateways(&handle, &changed).await;
+
+        // A restart finds the neighbour in the kernel, and takes no route away before it knows better.
+        drop(network);
+        let (network, mut events) = Network::start(&config).await.unwrap();
+        assert_eq!(next(&mut events, address).await, Some(MacAddr([2, 0, 0, 0, 0, 2])));
+        network.route(routes(false, &[("10.255.0.5/32", &[[10, 0, 0, 2]])]));
+        become_gateways(&handle, &[changed[0], changed[1], "10.255.0.5/32 via 10.0.0.2", changed[2]]).await;
+        network.route(routes(true, &[("10.255.0.5/32", &[[10, 0, 0, 2]])]));
+        become_gateways(&handle, &["10.255.0.5/32 via 10.0.0.2", changed[2]]).await;
+
+        // The interface's address changes; the kernel drops routes without a word, and gets ours again.
         config.core[0].address = "10.0.0.3/24".parse().unwrap();
-        config.core_routes[0].prefix = "10.255.0.8/32".parse().unwrap();
         network.apply(&config).await.unwrap();
         network.apply(&config).await.unwrap();
         assert_eq!(addresses(&handle, "core0").await, ["10.0.0.3/24"]);
-        assert_eq!(gateways(&handle).await, 1);
+        become_gateways(&handle, &["10.255.0.5/32 via 10.0.0.2"]).await;
 
-        // A restart finds the neighbour in the kernel.
-        drop(network);
-        let (network, mut events) = Network::start(&config).await.unwrap();
-        assert_eq!(events.try_recv().unwrap().mac, Some(MacAddr([2, 0, 0, 0, 0, 2])));
-        let neighbor = Neighbor { interface: "core0".into(), address };
-        network.want([neighbor].into());
+        network.want([hop([10, 0, 0, 2])].into());
         ask.send(Peer::Mac([2, 0, 0, 0, 0, 9])).await.unwrap();
         // Nobody announces it: it is found out by asking.
         assert_eq!(next(&mut events, address).await, Some(MacAddr([2, 0, 0, 0, 0, 9])));

@@ -8,7 +8,11 @@ use edgeplex_bgp::{GracefulRestart, PeerConfig};
 use edgeplex_bgp_wire::{AsPath, Attributes, Family, Nlri, NlriKey};
 use edgeplex_transport::bgp::{Event, Speaker, SpeakerConfig};
 use edgeplex_types::Label;
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 use tokio::{sync::mpsc, time::timeout};
 
 pub(crate) struct Reflector {
@@ -38,7 +42,7 @@ impl Reflector {
         let attributes =
             Attributes { as_path: AsPath::sequence([65102]), local_pref: Some(100), ext_communities: vec![rt.0], ..Attributes::default() };
         let nlri = Nlri::Vpn { rd: rd.parse().unwrap(), prefix: prefix.parse().unwrap(), label: Label::try_from(2000).unwrap() };
-        self.speaker.advertise(PE.into(), nlri, Arc::new(attributes), REMOTE.into());
+        self.speaker.advertise(PE.into(), nlri, Arc::new(attributes), IpAddr::V4(REMOTE));
     }
     pub(crate) fn withdraw(&self, rd: &str, prefix: &str) {
         self.speaker.withdraw(PE.into(), NlriKey::Vpn { rd: rd.parse().unwrap(), prefix: prefix.parse().unwrap() });
