@@ -3,21 +3,45 @@
 
 use edgeplex_bgp_wire::compose::{self, EncodedAttributes};
 use edgeplex_bgp_wire::*;
-use edgeplex_types::{Label, Rd};
-use ipnet::Ipv4Net;
+use edgeplex_types::{Label, Rd, RouteTarget};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
 
-fn prefix() -> impl Strategy<Value = Ipv4Net> {
-    (any::<u32>(), 0u8..=32).prop_map(|(a, l)| Ipv4Net::new(a.into(), l).unwrap().trunc())
+fn prefix(v6: bool) -> BoxedStrategy<IpNet> {
+    if v6 {
+        (any::<u128>(), 0u8..=128).prop_map(|(a, l)| Ipv6Net::new(a.into(), l).unwrap().trunc().into()).boxed()
+    } else {
+        (any::<u32>(), 0u8..=32).prop_map(|(a, l)| Ipv4Net::new(a.into(), l).unwrap().trunc().into()).boxed()
+    }
 }
 
-fn nlri(family: Family) -> impl Strategy<Value = Nlri> {
-    (prefix(), any::<[u8; 8]>(), 0u32..=0xf_ffff).prop_map(move |(prefix, rd, label)| match family {
-        Family::Vpnv4 => Nlri::Vpnv4 { rd: Rd(rd), prefix, label: Label::try_from(label).unwrap() },
-        _ => Nlri::Ipv4(prefix),
-    })
+fn nlri(family: Family) -> BoxedStrategy<Nlri> {
+    let v6 = matches!(family, Family::Ipv6Unicast | Family::Vpnv6);
+    match family {
+        Family::Ipv4Unicast | Family::Ipv6Unicast => prefix(v6).prop_map(Nlri::Unicast).boxed(),
+        Family::Vpnv4 | Family::Vpnv6 => (prefix(v6), any::<[u8; 8]>(), 0u32..=0xf_ffff)
+            .prop_map(|(prefix, rd, label)| Nlri::Vpn { rd: Rd(rd), prefix, label: Label::try_from(label).unwrap() })
+            .boxed(),
+        Family::RouteTarget => prop_oneof![
+            Just(Nlri::RouteTarget(RtMembership::DEFAULT)),
+            (any::<u32>(), any::<[u8; 8]>()).prop_map(|(asn, rt)| Nlri::RouteTarget(RtMembership::new(asn, RouteTarget(rt)))),
+        ]
+        .boxed(),
+    }
+}
+
+fn next_hop(family: Family) -> compose::NextHop {
+    let six = |link_local: Option<&str>| compose::NextHop {
+        address: "2001:db8::1".parse().unwrap(),
+        link_local: link_local.map(|a| a.parse().unwrap()),
+    };
+    match family {
+        Family::Ipv6Unicast => six(Some("fe80::1")),
+        Family::RouteTarget => six(None),
+        Family::Ipv4Unicast | Family::Vpnv4 | Family::Vpnv6 => Ipv4Addr::new(10, 0, 0, 1).into(),
+    }
 }
 
 fn as_path() -> impl Strategy<Value = AsPath> {
@@ -30,12 +54,13 @@ prop_compose! {
         origin in prop_oneof![Just(Origin::Igp), Just(Origin::Egp), Just(Origin::Incomplete)],
         as_path in as_path(),
         numbers: (Option<u32>, Option<u32>, bool, Option<u32>),
-        aggregator in any::<Option<(u32, u32)>>(),
+        aggregator in proptest::option::of((1u32.., any::<u32>())),
+        only_to_customer: Option<u32>,
         communities in vec(any::<u32>(), 0..5),
         cluster_list in vec(any::<u32>(), 0..3),
         ext_communities in vec(any::<[u8; 8]>(), 0..40),
-        large_communities in vec(any::<[u32; 3]>(), 0..4),
-        unknown in proptest::option::of((40u8..=255, vec(any::<u8>(), 0..300))),
+        large_communities in proptest::collection::btree_set(any::<[u32; 3]>(), 0..4),
+        unknown in proptest::option::of((41u8..=127, vec(any::<u8>(), 0..300))),
     ) -> Attributes {
         Attributes {
             origin,
@@ -48,18 +73,19 @@ prop_compose! {
             communities,
             cluster_list: cluster_list.into_iter().map(Ipv4Addr::from).collect(),
             ext_communities,
-            large_communities,
+            large_communities: large_communities.into_iter().collect(),
+            only_to_customer,
             unknown: unknown.map(|(code, value)| UnknownAttribute { code, value }).into_iter().collect(),
         }
     }
 }
 
 fn context(four_octet_as: bool) -> Context {
-    Context { four_octet_as, ibgp: true, first_as: None, families: FamilySet::from_iter(Family::ALL) }
+    Context { four_octet_as, ibgp: true, families: FamilySet::from_iter(Family::ALL), ..Context::default() }
 }
 
 fn families() -> impl Strategy<Value = Family> {
-    prop_oneof![Just(Family::Ipv4Unicast), Just(Family::Vpnv4)]
+    proptest::sample::select(&Family::ALL[..])
 }
 
 proptest! {
@@ -77,7 +103,7 @@ proptest! {
         let mut decoder = Decoder::new(context(true));
         let (mut out, mut rest) = (vec![], &list[..]);
         while !rest.is_empty() {
-            let taken = compose::reach(&mut out, &encoded, Ipv4Addr::new(10, 0, 0, 1), rest);
+            let taken = compose::reach(&mut out, &encoded, next_hop(family), rest);
             prop_assert!(taken > 0);
             rest = &rest[taken..];
         }
@@ -87,7 +113,10 @@ proptest! {
             let u = decoder.decode(m.body).unwrap();
             prop_assert_eq!(&u.faults, &vec![]);
             prop_assert_eq!(u.attributes.as_deref(), Some(&a));
-            got.extend(u.reach.into_iter().flat_map(|r| r.nlri));
+            for a in u.announced {
+                prop_assert_eq!(a.next_hop, next_hop(family).address);
+                got.extend(a.reach.into_iter().map(|r| r.nlri));
+            }
             stream = &stream[m.wire_len()..];
             messages += 1;
         }
@@ -110,17 +139,33 @@ proptest! {
         while let Some(m) = frame(stream).unwrap() {
             let u = update::decode(context(true), m.body).unwrap();
             prop_assert_eq!((u.end_of_rib, u.faults.len()), (None, 0));
-            got.extend(u.unreach);
+            got.extend(u.unreach.into_iter().map(|u| u.key));
             stream = &stream[m.wire_len()..];
         }
         prop_assert_eq!(got, keys);
     }
 
     #[test]
+    fn long_attributes_need_long_messages(a in attributes(), count in 900usize..15_000) {
+        let a = Attributes { communities: vec![7; count], ..a };
+        let list = [Nlri::Unicast("10.0.0.0/8".parse().unwrap())];
+        let mut out = vec![];
+        let plain = EncodedAttributes::new(&a, true);
+        let fits = compose::reach(&mut out, &plain, Ipv4Addr::new(10, 0, 0, 1), &list) == 1;
+        prop_assert!(out.len() <= MAX_MESSAGE && fits != out.is_empty());
+        if !fits {
+            prop_assert_eq!(compose::reach(&mut out, &plain.extended(), Ipv4Addr::new(10, 0, 0, 1), &list), 1);
+            let message = frame_within(&out, MAX_EXTENDED_MESSAGE).unwrap().unwrap();
+            let u = update::decode(context(true), message.body).unwrap();
+            prop_assert_eq!(u.attributes.as_deref(), Some(&a));
+        }
+    }
+
+    #[test]
     fn a_path_survives_a_two_octet_session(path in vec(1u32.., 1..20)) {
         let a = Attributes { as_path: AsPath::sequence(path), ..Attributes::default() };
         let mut out = vec![];
-        let list = [Nlri::Ipv4("10.0.0.0/8".parse().unwrap())];
+        let list = [Nlri::Unicast("10.0.0.0/8".parse().unwrap())];
         compose::reach(&mut out, &EncodedAttributes::new(&a, false), Ipv4Addr::new(10, 0, 0, 1), &list);
         let u = update::decode(context(false), &out[HEADER_LEN..]).unwrap();
         prop_assert_eq!(u.attributes.as_deref(), Some(&a));
@@ -131,30 +176,45 @@ proptest! {
         asn: u32, hold: u16, id: u32,
         mp in vec((any::<u16>(), any::<u8>()), 0..5),
         gr in proptest::option::of((any::<bool>(), 0u16..4096, vec((any::<u16>(), any::<u8>(), any::<bool>()), 0..4))),
-        unknown in vec((70u8..=255, vec(any::<u8>(), 0..20)), 0..3),
+        long in proptest::option::of(vec((any::<u16>(), any::<u8>(), any::<bool>(), 0u32..1 << 24), 0..4)),
+        paths in proptest::option::of(vec((any::<u16>(), any::<u8>(), any::<bool>(), any::<bool>()), 0..4)),
+        plain in proptest::sample::subsequence(
+            vec![Capability::RouteRefresh, Capability::EnhancedRefresh, Capability::ExtendedMessage, Capability::Role(3)], 0..4),
+        unknown in vec((72u8..=255, vec(any::<u8>(), 0..20)), 0..3),
     ) {
         let mut open = Open::new(asn, hold, id.into());
         open.capabilities.extend(mp.into_iter().map(|(a, s)| Capability::MultiProtocol(a, s)));
         open.capabilities.extend(gr.map(|(restarted, restart_time, families)| {
-            Capability::GracefulRestart(GracefulRestart { restarted, notification: false, restart_time, families })
+            Capability::GracefulRestart(GracefulRestart { restarted, notification: !restarted, restart_time, families })
         }));
+        let long_lived = |(afi, safi, forwarding, stale_time)| LongLived { afi, safi, forwarding, stale_time };
+        open.capabilities.extend(long.map(|l| Capability::LongLived(l.into_iter().map(long_lived).collect())));
+        let add_path = |(afi, safi, receive, send)| AddPath { afi, safi, receive, send };
+        open.capabilities.extend(paths.map(|p| Capability::AddPath(p.into_iter().map(add_path).collect())));
+        open.capabilities.extend(plain);
         open.capabilities.extend(unknown.into_iter().map(|(code, value)| Capability::Unknown { code, value }));
         prop_assert_eq!(Open::decode(&open.encode()[HEADER_LEN..]).unwrap(), open);
     }
 
     /// A good UPDATE with some bytes changed gets far into the decoder.
     #[test]
-    fn damaged_updates_never_panic(a in attributes(), list in vec(nlri(Family::Vpnv4), 1..20), damage in vec((any::<u16>(), any::<u8>()), 1..6)) {
+    fn damaged_updates_never_panic(
+        a in attributes(),
+        (family, list) in families().prop_flat_map(|f| (Just(f), vec(nlri(f), 1..20))),
+        damage in vec((any::<u16>(), any::<u8>()), 1..6),
+        add_path: bool,
+    ) {
         let mut out = vec![];
-        compose::reach(&mut out, &EncodedAttributes::new(&a, true), Ipv4Addr::new(10, 0, 0, 1), &list);
+        compose::reach(&mut out, &EncodedAttributes::new(&a, true), next_hop(family), &list);
         let mut body = out.split_off(HEADER_LEN);
         for (at, value) in damage {
             let at = usize::from(at) % body.len();
             body[at] = value;
         }
         for four in [true, false] {
-            if let Ok(u) = update::decode(context(four), &body) {
-                prop_assert_eq!(u.attributes.is_some(), !u.reach.is_empty());
+            let add_path = if add_path { context(four).families } else { FamilySet::EMPTY };
+            if let Ok(u) = update::decode(Context { add_path, ..context(four) }, &body) {
+                prop_assert_eq!(u.attributes.is_some(), !u.announced.is_empty());
             }
         }
     }

@@ -18,8 +18,10 @@ fn routes(family: Family) -> Vec<(Nlri, Arc<Attributes>)> {
         }
         let Ok(prefix) = ipnet::Ipv4Net::new(Ipv4Addr::from(0x0100_0000 + (n << 8)), 24) else { continue };
         let nlri = match (family, Label::try_from(16 + n % 1000)) {
-            (Family::Vpnv4, Ok(label)) => Nlri::Vpnv4 { rd: edgeplex_types::Rd([0, 0, 0xfd, 0xe8, 0, 0, 0, 7]), prefix, label },
-            _ => Nlri::Ipv4(prefix),
+            (Family::Vpnv4, Ok(label)) => {
+                Nlri::Vpn { rd: edgeplex_types::Rd([0, 0, 0xfd, 0xe8, 0, 0, 0, 7]), prefix: prefix.into(), label }
+            }
+            _ => Nlri::Unicast(prefix.into()),
         };
         out.push((nlri, Arc::clone(&set)));
     }
@@ -39,9 +41,9 @@ fn median(what: &str, family: Family, mut run: impl FnMut() -> usize) {
 }
 
 fn main() {
-    for family in Family::ALL {
+    for family in [Family::Ipv4Unicast, Family::Vpnv4] {
         let routes = routes(family);
-        let context = SendContext { four_octet_as: true, ibgp: true, local_as: 65000 };
+        let context = SendContext::new(65000, 65000);
         let mut stream = vec![];
         median("advertise, pack and compose (adj-RIB-out)", family, || {
             stream.clear();
@@ -49,12 +51,12 @@ fn main() {
             rib.session_up(FamilySet::from_iter([family]), context);
             rib.release(family);
             for (nlri, attributes) in &routes {
-                rib.advertise(*nlri, Arc::clone(attributes), Ipv4Addr::new(10, 0, 0, 1).into());
+                rib.advertise(*nlri, Arc::clone(attributes), std::net::IpAddr::from([10, 0, 0, 1]));
             }
             while rib.next(&mut stream) {}
             rib.sent()
         });
-        let context = Context { four_octet_as: true, ibgp: true, first_as: None, families: FamilySet::from_iter([family]) };
+        let context = Context { four_octet_as: true, ibgp: true, families: FamilySet::from_iter([family]), ..Context::default() };
         let mut decoder = Decoder::new(context);
         let mut read = |fresh: bool| {
             if fresh {
@@ -63,7 +65,7 @@ fn main() {
             let (mut rest, mut got) = (stream.as_slice(), 0);
             while let Ok(Some(message)) = frame(rest) {
                 if let Ok(update) = decoder.decode(message.body) {
-                    got += update.reach.iter().map(|r| r.nlri.len()).sum::<usize>();
+                    got += update.announced.iter().map(|a| a.reach.len()).sum::<usize>();
                 }
                 rest = rest.get(message.wire_len()..).unwrap_or_default();
             }

@@ -24,6 +24,6 @@ pub use decision::{Candidate, Selection, best, better, multipath, select};
 pub use edgeplex_bgp_wire as packet;
 pub use events::{Action, ConnId, Event, Graceful, Time};
 pub use fsm::{Counters, Peer};
-pub use rib_out::AdjRibOut;
 pub use outbound::SendContext;
+pub use rib_out::AdjRibOut;
 pub use session::Local;

@@ -177,9 +177,13 @@ mod tests {
     fn well_known_communities_are_honoured() {
         let with = |c: u32| Attributes { communities: vec![c], ..Attributes::default() };
         let inside = SendContext::new(65000, 65000);
-        for (community, in_, out) in
-            [(0xffff_ff01, true, false), (0xffff_ff02, false, false), (0xffff_ff03, true, false), (LLGR_STALE, false, false), (7, true, true)]
-        {
+        for (community, in_, out) in [
+            (0xffff_ff01, true, false),
+            (0xffff_ff02, false, false),
+            (0xffff_ff03, true, false),
+            (LLGR_STALE, false, false),
+            (7, true, true),
+        ] {
             assert_eq!((inside.allows(F, &with(community)), external().allows(F, &with(community))), (in_, out), "{community:#x}");
         }
         assert!(SendContext { long_lived: true, ..inside }.allows(F, &with(LLGR_STALE)));

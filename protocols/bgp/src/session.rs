@@ -28,6 +28,8 @@ pub(crate) struct Negotiated {
     pub(crate) extended_message: bool,
     /// The peer's graceful-restart capability.
     pub(crate) graceful_restart: Option<GracefulRestart>,
+    /// We do it as well, so that its routes stay while it restarts.
+    pub(crate) helper: bool,
     /// Both sides take a NOTIFICATION for a restart (RFC 8538).
     pub(crate) notification: bool,
     /// The peer's long-lived capability, if we know what it means.
@@ -74,8 +76,7 @@ pub(crate) fn our_open(config: &PeerConfig, local: &Local, restarted: bool) -> O
         }
     }
     if config.add_path_receive {
-        capabilities
-            .push(Capability::AddPath(afi_safi().map(|(afi, safi)| AddPath { afi, safi, receive: true, send: false }).collect()));
+        capabilities.push(Capability::AddPath(afi_safi().map(|(afi, safi)| AddPath { afi, safi, receive: true, send: false }).collect()));
     }
     open
 }
@@ -111,10 +112,10 @@ pub(crate) fn negotiate(config: &PeerConfig, local: &Local, open: &Open) -> Resu
         Some(ours) => judge_role(ours, config.role_strict, open)?,
         None => false,
     };
-    let ours_gr = config.graceful_restart.is_some();
-    let graceful_restart = open.graceful_restart().filter(|_| ours_gr).cloned();
+    let helper = config.graceful_restart.is_some();
+    let graceful_restart = open.graceful_restart().cloned();
     let sends_paths = open.add_path().filter(|a| a.send).filter_map(|a| Family::from_afi_safi(a.afi, a.safi)).collect();
-    let long_lived = if ours_gr && config.long_lived_s.is_some() { open.long_lived().to_vec() } else { Vec::new() };
+    let long_lived = if helper && config.long_lived_s.is_some() { open.long_lived().to_vec() } else { Vec::new() };
     Ok(Negotiated {
         peer_id: open.identifier,
         families: common,
@@ -123,7 +124,8 @@ pub(crate) fn negotiate(config: &PeerConfig, local: &Local, open: &Open) -> Resu
         route_refresh: open.has(&Capability::RouteRefresh),
         enhanced_refresh: open.has(&Capability::EnhancedRefresh),
         extended_message: open.has(&Capability::ExtendedMessage),
-        notification: graceful_restart.as_ref().is_some_and(|g| g.notification),
+        notification: helper && graceful_restart.as_ref().is_some_and(|g| g.notification),
+        helper,
         graceful_restart,
         long_lived,
         role,
@@ -174,7 +176,7 @@ impl Negotiated {
 
     /// Families whose routes stay while the peer restarts (RFC 4724 §4.2: those it listed).
     pub(crate) fn kept(&self) -> FamilySet {
-        let listed = self.graceful_restart.iter().flat_map(|g| &g.families);
+        let listed = self.graceful_restart.iter().filter(|_| self.helper).flat_map(|g| &g.families);
         listed.filter_map(|(afi, safi, _)| Family::from_afi_safi(*afi, *safi)).collect::<FamilySet>().intersection(self.families)
     }
 
@@ -202,7 +204,7 @@ impl Negotiated {
             (self.route_refresh, "route-refresh"),
             (self.enhanced_refresh, "enhanced-refresh"),
             (self.extended_message, "extended-message"),
-            (self.graceful_restart.is_some(), "graceful-restart"),
+            (self.helper && self.graceful_restart.is_some(), "graceful-restart"),
             (self.notification, "graceful-restart-notification"),
             (!self.long_lived.is_empty(), "long-lived-graceful-restart"),
             (!self.add_path.is_empty(), "add-path"),
@@ -260,7 +262,8 @@ mod tests {
     fn roles_must_be_counterparts() {
         let provider = PeerConfig { role: Some(Role::Provider), ..config() };
         let strict = PeerConfig { role_strict: true, ..provider.clone() };
-        let says = |roles: &[u8], c: &PeerConfig| judge(c, |o| o.capabilities.extend(roles.iter().map(|r| Capability::Role(*r)))).map(|n| n.role);
+        let says =
+            |roles: &[u8], c: &PeerConfig| judge(c, |o| o.capabilities.extend(roles.iter().map(|r| Capability::Role(*r)))).map(|n| n.role);
         assert_eq!(says(&[3], &provider), Ok(true));
         assert_eq!(says(&[3, 3], &provider), Ok(true));
         assert_eq!(says(&[], &provider), Ok(false));
@@ -282,7 +285,8 @@ mod tests {
                 o.capabilities.extend([Capability::MultiProtocol(1, 128), Capability::MultiProtocol(2, 128)]);
                 let families = vec![(1, 128, true), (2, 128, false), (1, 1, true)];
                 o.capabilities.push(Capability::GracefulRestart(GracefulRestart { families, ..GracefulRestart::default() }));
-                let long = [1, 2].into_iter().zip(stale).map(|(afi, stale_time)| LongLived { afi, safi: 128, forwarding: true, stale_time });
+                let long =
+                    [1, 2].into_iter().zip(stale).map(|(afi, stale_time)| LongLived { afi, safi: 128, forwarding: true, stale_time });
                 o.capabilities.push(Capability::LongLived(long.collect()));
             })
             .unwrap()

@@ -1,15 +1,18 @@
 //! The session engine step by step: what goes in at which time, what must come out.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use edgeplex_bgp::{Action, ConnId, Event, GracefulRestart, Local, Peer, PeerConfig, State, Time};
+use edgeplex_bgp::{Action, ConnId, Event, GracefulRestart, Local, MaxPrefix, Peer, PeerConfig, State, Time};
 use edgeplex_bgp_wire::compose::{self, EncodedAttributes};
 use edgeplex_bgp_wire::*;
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 const WE: Local = Local { asn: 65000, router_id: Ipv4Addr::new(10, 0, 0, 1) };
 const THEY: Local = Local { asn: 65101, router_id: Ipv4Addr::new(10, 0, 0, 2) };
+
+/// Our address on every connection.
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 fn s(seconds: u64) -> Time {
     Duration::from_secs(seconds)
@@ -31,7 +34,11 @@ fn their_open(gr: bool) -> Vec<u8> {
     open.capabilities.push(Capability::RouteRefresh);
     if gr {
         let families = vec![(1, 1, true)];
-        open.capabilities.push(Capability::GracefulRestart(edgeplex_bgp_wire::GracefulRestart { families, ..Default::default() }));
+        open.capabilities.push(Capability::GracefulRestart(edgeplex_bgp_wire::GracefulRestart {
+            families,
+            restart_time: 120,
+            ..Default::default()
+        }));
     }
     open.encode()
 }
@@ -39,7 +46,7 @@ fn their_open(gr: bool) -> Vec<u8> {
 fn route(prefix: &str, path: &[u32]) -> Vec<u8> {
     let a = Attributes { as_path: AsPath::sequence(path), ..Attributes::default() };
     let mut out = vec![];
-    compose::reach(&mut out, &EncodedAttributes::new(&a, true), THEY.router_id, &[Nlri::Ipv4(prefix.parse().unwrap())]);
+    compose::reach(&mut out, &EncodedAttributes::new(&a, true), THEY.router_id, &[Nlri::Unicast(prefix.parse().unwrap())]);
     out
 }
 
@@ -52,7 +59,7 @@ fn notification(actions: &[Action]) -> Option<(u8, u8)> {
 }
 
 fn down(actions: &[Action]) -> Option<bool> {
-    actions.iter().find_map(|a| if let Action::Down { graceful, .. } = a { Some(*graceful) } else { None })
+    actions.iter().find_map(|a| if let Action::Down { graceful, .. } = a { Some(graceful.is_some()) } else { None })
 }
 
 fn adopted(actions: &[Action]) -> Option<ConnId> {
@@ -86,7 +93,7 @@ impl Stage {
     fn established(config: PeerConfig, gr: bool) -> (Self, ConnId) {
         let mut stage = Self::new(config);
         let id = connect(&stage.feed(Event::Start)).expect("it connects at once");
-        let actions = stage.feed(Event::Connected(id));
+        let actions = stage.feed(Event::Connected(id, OWN));
         assert!(matches!(&actions[..], [Action::Send(_, open)] if open[18] == 1));
         let actions = stage.feed(Event::Received(id, &their_open(gr)));
         assert!(matches!(&actions[..], [Action::Send(_, keepalive)] if keepalive[18] == 4));
@@ -143,9 +150,9 @@ fn messages_cut_anywhere_are_read_and_wrong_ones_answered() {
         assert_eq!((notification(&actions), down(&actions)), (Some(want), Some(false)));
         assert!(actions.contains(&Action::Close(id)));
         // It may not come back at once to try the next.
-        assert_eq!(adopted(&stage.feed(Event::Accepted)), None);
+        assert_eq!(adopted(&stage.feed(Event::Accepted(OWN))), None);
         stage.wait(stage.now + s(1));
-        assert!(adopted(&stage.feed(Event::Accepted)).is_some());
+        assert!(adopted(&stage.feed(Event::Accepted(OWN))).is_some());
     }
 }
 
@@ -153,12 +160,12 @@ fn messages_cut_anywhere_are_read_and_wrong_ones_answered() {
 fn unexpected_messages_before_the_session_stands() {
     let mut stage = Stage::new(config());
     let id = connect(&stage.feed(Event::Start)).unwrap();
-    stage.feed(Event::Connected(id));
+    stage.feed(Event::Connected(id, OWN));
     assert_eq!(notification(&stage.feed(Event::Received(id, &keepalive()))), Some((5, 1)));
 
     let mut stage = Stage::new(config());
     let id = connect(&stage.feed(Event::Start)).unwrap();
-    stage.feed(Event::Connected(id));
+    stage.feed(Event::Connected(id, OWN));
     stage.feed(Event::Received(id, &their_open(true)));
     let actions = stage.feed(Event::Received(id, &route("10.0.0.0/8", &[65101])));
     assert_eq!((notification(&actions), down(&actions)), (Some((5, 2)), None));
@@ -168,7 +175,7 @@ fn unexpected_messages_before_the_session_stands() {
 fn an_open_of_another_as_is_refused() {
     let mut stage = Stage::new(config());
     let id = connect(&stage.feed(Event::Start)).unwrap();
-    stage.feed(Event::Connected(id));
+    stage.feed(Event::Connected(id, OWN));
     let open = Open::new(65102, 90, THEY.router_id).encode();
     assert_eq!(notification(&stage.feed(Event::Received(id, &open))), Some((2, 2)));
     assert!(stage.peer.counters().last_error.unwrap().contains("bad peer AS"));
@@ -177,7 +184,8 @@ fn an_open_of_another_as_is_refused() {
 #[test]
 fn too_many_prefixes_end_the_session_and_pause_it() {
     let pause = s(30);
-    let (mut stage, id) = Stage::established(PeerConfig { max_prefix: Some(2), max_prefix_pause: pause, ..config() }, true);
+    let (mut stage, id) =
+        Stage::established(PeerConfig { max_prefix: Some(MaxPrefix { restart: pause, ..MaxPrefix::new(2) }), ..config() }, true);
     for prefix in ["10.1.0.0/16", "10.2.0.0/16", "10.2.0.0/16"] {
         assert_eq!(notification(&stage.feed(Event::Received(id, &route(prefix, &[65101])))), None);
     }
@@ -187,7 +195,7 @@ fn too_many_prefixes_end_the_session_and_pause_it() {
     assert!(actions.iter().any(|a| matches!(a, Action::Send(_, m) if m[21..] == [0, 1, 1, 0, 0, 0, 2])));
     let from = stage.now;
     assert_eq!(connect(&stage.wait(from + s(29))), None);
-    assert_eq!(adopted(&stage.feed(Event::Accepted)), None);
+    assert_eq!(adopted(&stage.feed(Event::Accepted(OWN))), None);
     assert!(connect(&stage.wait(from + s(31))).is_some());
 }
 
@@ -208,7 +216,7 @@ fn a_connection_that_breaks_is_a_restart_only_if_both_sides_can() {
 fn a_neighbour_that_restarted_replaces_its_old_session_and_no_other_may() {
     let (mut stage, old) = Stage::established(config(), true);
     stage.wait(stage.now + s(5));
-    let actions = stage.feed(Event::Accepted);
+    let actions = stage.feed(Event::Accepted(OWN));
     // Nothing is said before the stranger has shown a good OPEN.
     let [Action::Adopt(new)] = actions[..] else { panic!("{actions:?}") };
     let actions = stage.feed(Event::Received(new, &their_open(true)));
@@ -218,12 +226,12 @@ fn a_neighbour_that_restarted_replaces_its_old_session_and_no_other_may() {
     assert!(matches!(actions[..], [Action::Up { .. }]));
 
     let (mut stage, _) = Stage::established(config(), false);
-    let new = adopted(&stage.feed(Event::Accepted)).unwrap();
+    let new = adopted(&stage.feed(Event::Accepted(OWN))).unwrap();
     let actions = stage.feed(Event::Received(new, &their_open(false)));
     assert_eq!((notification(&actions), down(&actions)), (Some((6, 7)), None));
     assert_eq!(stage.peer.state(), State::Established);
     // One that says nothing goes after a second.
-    let new = adopted(&stage.feed(Event::Accepted)).unwrap();
+    let new = adopted(&stage.feed(Event::Accepted(OWN))).unwrap();
     assert!(stage.wait(stage.now + s(2)).contains(&Action::Close(new)));
 }
 
@@ -233,7 +241,7 @@ fn the_restart_bit_is_set_until_end_of_rib_is_out() {
     let mut stage = Stage::new(PeerConfig { graceful_restart: gr, passive: true, ..config() });
     stage.feed(Event::Start);
     let restarted = |stage: &mut Stage, release: bool| {
-        let actions = stage.feed(Event::Accepted);
+        let actions = stage.feed(Event::Accepted(OWN));
         let id = adopted(&actions).unwrap();
         let Some(Action::Send(_, bytes)) = actions.get(1) else { panic!("{actions:?}") };
         stage.feed(Event::Received(id, &their_open(true)));
@@ -252,7 +260,7 @@ fn the_restart_bit_is_set_until_end_of_rib_is_out() {
 
 #[test]
 fn routes_through_ourselves_are_no_routes() {
-    let (mut stage, id) = Stage::established(PeerConfig { local_address: Some(WE.router_id.into()), ..config() }, true);
+    let (mut stage, id) = Stage::established(config(), true);
     let actions = stage.feed(Event::Received(id, &route("10.1.0.0/16", &[65101, 65000])));
     assert!(matches!(&actions[..], [Action::Update { reach, unreach, .. }] if reach.is_empty() && unreach.len() == 1));
     assert_eq!(stage.peer.prefixes_received(), 0);
@@ -278,13 +286,13 @@ fn route_refresh_both_ways() {
     let (mut stage, id) = Stage::established(config(), true);
     let rib = stage.peer.rib_out();
     rib.release(Family::Ipv4Unicast);
-    rib.advertise(Nlri::Ipv4("10.0.0.0/8".parse().unwrap()), Default::default(), WE.router_id.into());
+    rib.advertise(Nlri::Unicast("10.0.0.0/8".parse().unwrap()), Default::default(), None);
     while stage.peer.next_update(&mut vec![]) {}
-    stage.feed(Event::Received(id, &RouteRefresh::new(Family::Vpnv4).encode()));
+    stage.feed(Event::Received(id, &RouteRefresh::new(Family::Vpnv4, Refresh::Request).encode()));
     assert!(!stage.peer.next_update(&mut vec![]), "a family that was not agreed on");
-    stage.feed(Event::Received(id, &RouteRefresh::new(Family::Ipv4Unicast).encode()));
+    stage.feed(Event::Received(id, &RouteRefresh::new(Family::Ipv4Unicast, Refresh::Request).encode()));
     assert!(stage.peer.next_update(&mut vec![]));
-    let want = Action::Send(id, RouteRefresh::new(Family::Ipv4Unicast).encode());
+    let want = Action::Send(id, RouteRefresh::new(Family::Ipv4Unicast, Refresh::Request).encode());
     assert_eq!(stage.feed(Event::Refresh(Family::Ipv4Unicast)), [want]);
 }
 
@@ -364,7 +372,7 @@ impl Net {
                     self.wires[w][side].0 = None;
                 }
                 (Item::Accept, _) => {
-                    self.act(side, Event::Accepted, Some(w));
+                    self.act(side, Event::Accepted(OWN), Some(w));
                     if self.wires[w][side].0.is_none() {
                         self.wires[w][side].1.clear();
                         self.wires[w][1 - side].1.push_back(Item::End);
@@ -377,7 +385,7 @@ impl Net {
             wire[side].0 = Some(id);
             wire[1 - side].1.push_back(Item::Accept);
             self.wires.push(wire);
-            self.act(side, Event::Connected(id), None);
+            self.act(side, Event::Connected(id, OWN), None);
         }
         true
     }

@@ -20,6 +20,20 @@ fn attributes(med: u32) -> Arc<Attributes> {
     Arc::new(Attributes { med: Some(med), as_path: AsPath::sequence([1]), ..Attributes::default() })
 }
 
+fn target(n: u32) -> RouteTarget {
+    format!("65000:{n}").parse().unwrap()
+}
+
+/// A VPN route with this route target.
+fn vpn(n: u32) -> Nlri {
+    let NlriKey::Unicast(prefix) = nlri(n).key() else { unreachable!() };
+    Nlri::Vpn { rd: "65000:1".parse().unwrap(), prefix, label: Label::try_from(16 + n).unwrap() }
+}
+
+fn targeted(n: u32) -> Arc<Attributes> {
+    Arc::new(Attributes { ext_communities: vec![target(n).0], ..Attributes::clone(&attributes(n)) })
+}
+
 fn hop() -> IpAddr {
     IpAddr::from([10, 0, 0, 1])
 }
@@ -130,10 +144,78 @@ fn a_new_session_and_a_refresh_send_everything_again() {
         peer.end_of_rib = false;
         rib.refresh(F);
         peer.read(&mut rib, usize::MAX);
-        assert_eq!((peer.messages, peer.end_of_rib), (3, false));
+        assert_eq!((peer.messages, peer.end_of_rib, &peer.marks[..]), (3, false, &[Refresh::Begin, Refresh::End][..]));
         rib.session_down();
         assert_eq!(rib.sent(), 0);
     }
+}
+
+#[test]
+fn a_neighbour_that_does_not_know_the_marks_gets_none() {
+    let mut rib = AdjRibOut::default();
+    rib.release(F);
+    rib.advertise(nlri(1), attributes(1), hop());
+    rib.session_up([F].into_iter().collect(), SendContext::new(65000, 65000));
+    let mut peer = Neighbour::default();
+    peer.read(&mut rib, usize::MAX);
+    rib.refresh(F);
+    peer.read(&mut rib, usize::MAX);
+    assert_eq!((peer.messages, peer.marks.len()), (3, 0));
+}
+
+#[test]
+fn what_the_session_forbids_is_taken_back_and_told_once_it_is_allowed() {
+    let mut rib = AdjRibOut::default();
+    rib.release(F);
+    up(&mut rib);
+    let mut peer = Neighbour::default();
+    let secret = Arc::new(Attributes { communities: vec![0xffff_ff02], ..Attributes::clone(&attributes(3)) });
+    rib.advertise(nlri(1), attributes(1), hop());
+    peer.read(&mut rib, usize::MAX);
+    rib.advertise(nlri(1), Arc::clone(&secret), hop());
+    rib.advertise(nlri(2), secret, hop());
+    peer.read(&mut rib, usize::MAX);
+    assert!(peer.table.is_empty() && rib.sent() == 0);
+    rib.advertise(nlri(2), attributes(2), hop());
+    peer.read(&mut rib, usize::MAX);
+    assert_eq!(peer.table.len(), 1);
+    // No next hop of ours, no route.
+    rib.advertise(nlri(2), attributes(2), None);
+    peer.read(&mut rib, usize::MAX);
+    assert!(peer.table.is_empty());
+}
+
+/// A session on which the neighbour says what it wants.
+fn constrained(rib: &mut AdjRibOut) {
+    Family::ALL.into_iter().for_each(|f| rib.release(f));
+    rib.session_up([Family::Vpnv4, Family::RouteTarget].into_iter().collect(), context());
+}
+
+#[test]
+fn vpn_routes_wait_for_the_neighbours_memberships_and_follow_them() {
+    let mut rib = AdjRibOut::default();
+    constrained(&mut rib);
+    let mut peer = Neighbour::default();
+    rib.advertise(Nlri::RouteTarget(RtMembership::new(65000, target(1))), attributes(0), hop());
+    (0..3000).for_each(|n| rib.advertise(vpn(n), targeted(n % 3), hop()));
+    rib.membership(RtMembership::new(65001, target(1)), 0, true);
+    peer.read(&mut rib, usize::MAX);
+    // Ours goes at once: somebody has to begin.
+    assert_eq!((peer.table.len(), rib.in_sync()), (1, false));
+    rib.memberships_known();
+    peer.read(&mut rib, usize::MAX);
+    assert_eq!((peer.table.len(), rib.in_sync()), (1001, true));
+    rib.membership(RtMembership::DEFAULT, 0, true);
+    // Changes its mind in the middle.
+    peer.read(&mut rib, 3);
+    rib.membership(RtMembership::DEFAULT, 0, false);
+    peer.read(&mut rib, 1);
+    rib.membership(RtMembership::new(65001, target(2)), 0, true);
+    peer.read(&mut rib, usize::MAX);
+    assert_eq!((peer.table.len(), peer.table.values().filter(|med| **med == 2).count()), (2001, 1000));
+    rib.membership(RtMembership::new(65001, target(1)), 0, false);
+    peer.read(&mut rib, usize::MAX);
+    assert_eq!((peer.table.len(), rib.sent()), (1001, 1001));
 }
 
 #[test]
@@ -174,5 +256,29 @@ proptest::proptest! {
         proptest::prop_assert_eq!(&peer.table, &desired);
         proptest::prop_assert_eq!(rib.sent(), desired.len());
         proptest::prop_assert_eq!(rib.table(F).unwrap().queue_len, 0);
+    }
+
+    #[test]
+    fn the_neighbour_ends_with_what_it_wants(ops in proptest::collection::vec((0u32..12, 0u32..4, 0u8..9), 1..200)) {
+        let mut rib = AdjRibOut::default();
+        constrained(&mut rib);
+        rib.memberships_known();
+        let (mut desired, mut wanted) = (BTreeMap::new(), std::collections::BTreeSet::new());
+        let mut peer = Neighbour::default();
+        for (n, rt, op) in ops {
+            match op {
+                0..=2 => { rib.advertise(vpn(n), targeted(rt), hop()); desired.insert(vpn(n).key(), rt); }
+                3 => { rib.withdraw(vpn(n).key()); desired.remove(&vpn(n).key()); }
+                4 => peer.read(&mut rib, 1),
+                5 => rib.refresh(Family::Vpnv4),
+                6 => { rib.membership(RtMembership::new(1, target(rt)), 0, false); wanted.remove(&rt); }
+                _ => { rib.membership(RtMembership::new(1, target(rt)), 0, true); wanted.insert(rt); }
+            }
+        }
+        peer.read(&mut rib, usize::MAX);
+        desired.retain(|_, rt| wanted.contains(rt));
+        proptest::prop_assert_eq!(&peer.table, &desired);
+        proptest::prop_assert_eq!(rib.sent(), desired.len());
+        proptest::prop_assert_eq!(rib.table(Family::Vpnv4).unwrap().queue_len, 0);
     }
 }
