@@ -1,20 +1,24 @@
-//! The CE's session as the state task sees it: the speaker, the RIB's routes towards the CE, and what becomes of the
-//! CE's routes when the session ends.
+//! The CEs' sessions as the state task sees them: the speaker, the RIB's routes towards each CE, and what becomes of a
+//! CE's routes when its session ends.
 
-use crate::{Ports, config};
+use crate::{
+    Ports,
+    config::{self, Loaded},
+};
 use edgeplex_bgp_wire::{Family, Nlri, NlriKey};
-use edgeplex_mgmt::{config::PvmConfig, show::BgpNeighbor};
+use edgeplex_mgmt::show::BgpNeighbor;
 use edgeplex_pvm_vrf::{CeOp, Restart, StaleRoutes, Vrf};
 use edgeplex_transport::bgp::{Event, Speaker, SpeakerConfig};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use std::{
-    net::IpAddr,
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-/// How long a CE's routes are kept while it restarts (RFC 4724 §3 leaves an upper bound to us).
+/// How long a CE's routes are kept while it restarts, at most (RFC 4724 §3 leaves an upper bound to us).
 const RESTART_TIME: Duration = Duration::from_secs(120);
 /// Routes handed to the speaker at a time.
 const BATCH: usize = 1024;
@@ -23,23 +27,37 @@ const BATCH: usize = 1024;
 struct Running {
     speaker: Speaker,
     events: mpsc::Receiver<Event>,
-    peer: IpAddr,
-    /// The next hop of what the CE gets.
-    own: IpAddr,
-    released: bool,
+    /// What another value of makes another speaker.
+    identity: (u32, Ipv4Addr),
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct CustomerSession {
-    running: Option<Running>,
+struct Ce {
     up: bool,
     stale: StaleRoutes,
+    released: bool,
     refused: u64,
 }
 
-impl CustomerSession {
-    pub(crate) fn is_running(&self) -> bool {
-        self.running.is_some()
+#[derive(Debug)]
+pub(crate) struct Customers {
+    ports: Ports,
+    running: Option<Running>,
+    ces: BTreeMap<IpAddr, Ce>,
+}
+
+/// The one family of a CE's session.
+fn family(peer: IpAddr) -> Family {
+    if peer.is_ipv4() { Family::Ipv4Unicast } else { Family::Ipv6Unicast }
+}
+
+fn identity(loaded: &Loaded) -> (u32, Ipv4Addr) {
+    (loaded.config.asn, loaded.config.router_id)
+}
+
+impl Customers {
+    pub(crate) fn new(ports: Ports) -> Self {
+        Self { ports, running: None, ces: BTreeMap::new() }
     }
 
     /// Cancel-safe. Never returns while there is no session to hear from.
@@ -56,32 +74,54 @@ impl CustomerSession {
         self.running.as_ref().map(|r| r.speaker.neighbors()).unwrap_or_default()
     }
 
-    /// Starts the session of the configured neighbor, if there is one.
-    pub(crate) fn start(&mut self, c: &PvmConfig, ports: Ports, restarting: bool, vrf: &mut Vrf) {
-        let Some(peer) = config::peer(c, ports.neighbor, restarting) else { return };
-        let own = c.address.addr();
-        info!(peer = %peer.address, remote_as = peer.remote_as, restarting, "starting the customer session");
-        let (speaker, events) = Speaker::start(SpeakerConfig { local_as: c.asn, router_id: own, listen: ports.listen });
-        self.running = Some(Running { speaker: speaker.clone(), events, peer: peer.address, own: own.into(), released: false });
-        // This speaker knows nothing of what a former one was told.
-        vrf.ce_restart();
-        speaker.set_peer(peer);
+    /// Starts the sessions, if they are not running and there are any.
+    pub(crate) fn start(&mut self, loaded: &Loaded, restarting: bool, vrf: &mut Vrf) {
+        if self.running.is_some() || loaded.config.bgp.is_empty() {
+            return;
+        }
+        info!(neighbors = loaded.config.bgp.len(), restarting, "starting the customer's sessions");
+        let (local_as, router_id) = identity(loaded);
+        let (speaker, events) = Speaker::start(SpeakerConfig { local_as, router_id, listen: self.ports.listen.clone() });
+        self.running = Some(Running { speaker, events, identity: (local_as, router_id) });
+        self.ces.clear();
+        self.set_peers(loaded, restarting, vrf);
     }
 
-    /// Moves to another configuration of the same session ([`config::another_session`]).
-    pub(crate) fn update(&self, c: &PvmConfig, ports: Ports, restarting: bool) {
-        if let (Some(running), Some(peer)) = (&self.running, config::peer(c, ports.neighbor, restarting)) {
-            running.speaker.set_peer(peer);
+    fn set_peers(&mut self, loaded: &Loaded, restarting: bool, vrf: &mut Vrf) {
+        let Some(running) = &self.running else { return };
+        for b in &loaded.config.bgp {
+            if !self.ces.contains_key(&b.neighbor) {
+                self.ces.insert(b.neighbor, Ce::default());
+                // The engine knows nothing of what a former one was told.
+                vrf.ce_restart(b.neighbor);
+            }
+            // A session that becomes another one by this ends by itself, and says so.
+            running.speaker.set_peer(config::peer(loaded, b, &self.ports, restarting));
         }
     }
 
-    /// Ends the session for good; the CE's routes go.
-    pub(crate) async fn end(&mut self, now: Instant, vrf: &mut Vrf, restart: &mut Restart) {
-        self.close(false).await;
-        self.down(now, false, vrf, restart);
+    /// Moves to another configuration, of which the RIB knows already.
+    pub(crate) async fn reconfigure(&mut self, now: Instant, loaded: &Loaded, vrf: &mut Vrf, restart: &mut Restart) {
+        let Some(running) = &self.running else { return };
+        if running.identity != identity(loaded) || loaded.config.bgp.is_empty() {
+            self.close(false).await;
+            let peers: Vec<IpAddr> = self.ces.keys().copied().collect();
+            peers.into_iter().for_each(|peer| self.lost(now, peer, None, vrf, restart));
+            self.ces.clear();
+        } else {
+            for (gone, _) in self.ces.extract_if(.., |peer, _| loaded.config.bgp.iter().all(|b| b.neighbor != *peer)) {
+                info!(peer = %gone, "neighbor removed");
+                running.speaker.remove_peer(gone);
+                restart.ce_removed(gone);
+            }
+            self.set_peers(loaded, restart.restarted(), vrf);
+        }
+        for b in loaded.config.bgp.iter().filter(|b| b.shutdown.is_some()) {
+            restart.ce_removed(b.neighbor);
+        }
     }
 
-    /// Closes without a word, so that the CE goes on forwarding to FastForward until the next pvmd is there.
+    /// Closes without a word, so that the CEs go on forwarding to FastForward until the next pvmd is there.
     pub(crate) async fn leave(&mut self) {
         self.close(true).await;
     }
@@ -95,85 +135,109 @@ impl CustomerSession {
     }
 
     pub(crate) fn handle(&mut self, now: Instant, event: Event, vrf: &mut Vrf, restart: &mut Restart) {
+        let (Event::Up { peer, .. } | Event::Down { peer, .. } | Event::Update { peer, .. } | Event::EndOfRib { peer, .. }) = event;
+        // What a neighbour left in the queue that is not ours any more.
+        let Some(ce) = self.ces.get_mut(&peer) else { return };
         match event {
-            Event::Up { peer, peer_has_gr, .. } => {
+            Event::Up { router_id, peer_has_gr, restarted, preserved, .. } => {
                 info!(%peer, graceful_restart = peer_has_gr, "customer session is up");
-                self.up = true;
-                vrf.customer_up();
-                restart.ce_up(now, peer_has_gr);
-                if self.stale.returned(now, peer_has_gr) {
-                    vrf.customer_sweep();
+                ce.up = true;
+                vrf.customer_up(peer, router_id);
+                restart.ce_up(now, peer, peer_has_gr, restarted);
+                // RFC 4724 §4.2: without the capability, or without its F bit, the stale routes go.
+                if ce.stale.returned(now, preserved.contains(&family(peer))) {
+                    vrf.customer_sweep(peer);
                 }
             }
-            Event::Down { peer, reason, graceful } => {
-                warn!(%peer, reason, kept = if graceful { vrf.counts().customer } else { 0 }, "customer session is down");
-                self.down(now, graceful, vrf, restart);
+            Event::Down { reason, graceful, .. } => {
+                // Long-lived routes (RFC 9494) are for reflectors; from a CE they would be a hole that nobody looks at.
+                let keep = graceful.map(|g| Duration::from_secs(g.stale_s.into()).min(RESTART_TIME));
+                warn!(%peer, reason, keep_s = keep.map_or(0, |k| k.as_secs()), "customer session is down");
+                self.lost(now, peer, keep, vrf, restart);
             }
             // What a session left in the queue that has been ended since.
-            Event::Update { .. } | Event::EndOfRib { .. } if !self.up => {}
-            Event::Update { attributes, next_hop, reach, unreach, peer, .. } => {
-                restart.ce_update(now);
-                let reach = reach.iter().filter_map(ipv4);
-                let unreach = unreach.iter().filter_map(|k| if let NlriKey::Ipv4(p) = k { Some(*p) } else { None });
-                if let Some((prefix, reason)) = vrf.customer_update(&attributes, next_hop, reach, unreach) {
-                    self.refused += 1;
-                    if self.refused.is_power_of_two() {
-                        warn!(%peer, %prefix, %reason, refused = self.refused, "a route of the customer is not taken");
+            Event::Update { .. } | Event::EndOfRib { .. } if !ce.up => {}
+            Event::Update { attributes, next_hop, reach, unreach, .. } => {
+                restart.ce_update(now, peer);
+                let reach = reach.iter().filter_map(|r| unicast(r.nlri.key()));
+                let unreach = unreach.iter().filter_map(|u| unicast(u.key));
+                if let Some((prefix, reason)) = vrf.customer_update(peer, &attributes, next_hop, reach, unreach) {
+                    ce.refused += 1;
+                    if ce.refused.is_power_of_two() {
+                        warn!(%peer, %prefix, %reason, refused = ce.refused, "a route of the customer is not taken");
                     }
                 }
             }
-            Event::EndOfRib { peer, family: Family::Ipv4Unicast } => {
+            Event::EndOfRib { family: of, .. } if of == family(peer) => {
                 info!(%peer, routes = vrf.counts().customer, "customer's table is complete");
-                vrf.customer_sweep();
-                self.stale.cleared();
-                restart.ce_end_of_rib();
+                vrf.customer_sweep(peer);
+                ce.stale.cleared();
+                restart.ce_end_of_rib(peer);
             }
             Event::EndOfRib { .. } => {}
         }
     }
 
-    fn down(&mut self, now: Instant, keep: bool, vrf: &mut Vrf, restart: &mut Restart) {
-        self.up = false;
-        restart.ce_down();
-        vrf.customer_down(keep);
-        if keep {
-            self.stale.kept(now, RESTART_TIME);
-        } else {
-            self.stale.cleared();
+    /// BFD says that the way to the CE is broken while its session stands. It ends now, and its routes go: BGP cannot
+    /// announce a planned restart, so this is a failure (RFC 5882 §4.3.2.2). Routes that are already kept for a CE whose session
+    /// ended before stay for their time: our BFD shares fate with the control plane, and its end may be part of that restart
+    /// (RFC 5882 §4.3.2).
+    pub(crate) fn bfd_down(&mut self, now: Instant, peer: IpAddr, vrf: &mut Vrf, restart: &mut Restart) {
+        if let Some(running) = self.running.as_ref().filter(|_| self.ces.get(&peer).is_some_and(|ce| ce.up)) {
+            warn!(%peer, "BFD: the way to the neighbor is broken; its session ends and its routes go");
+            running.speaker.bfd_down(peer);
+            self.lost(now, peer, None, vrf, restart);
+        }
+    }
+
+    /// Its routes stay for at most `keep`.
+    fn lost(&mut self, now: Instant, peer: IpAddr, keep: Option<Duration>, vrf: &mut Vrf, restart: &mut Restart) {
+        let Some(ce) = self.ces.get_mut(&peer) else { return };
+        ce.up = false;
+        restart.ce_down(peer);
+        vrf.customer_down(peer, keep.is_some());
+        match keep {
+            Some(time) => ce.stale.kept(now, time),
+            None => ce.stale.cleared(),
         }
     }
 
     pub(crate) fn tick(&mut self, now: Instant, vrf: &mut Vrf) {
-        if self.stale.expired(now) {
-            info!("the customer did not repeat its routes in time");
-            if self.up { vrf.customer_sweep() } else { vrf.customer_down(false) }
+        for (peer, ce) in &mut self.ces {
+            if ce.stale.expired(now) {
+                info!(%peer, "the customer did not repeat its routes in time");
+                if ce.up { vrf.customer_sweep(*peer) } else { vrf.customer_down(*peer, false) }
+            }
         }
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.stale.deadline()
+        self.ces.values().filter_map(|ce| ce.stale.deadline()).min()
     }
 
-    /// Hands the speaker what the CE should hear.
+    /// Hands the speaker what the CEs should hear.
     pub(crate) fn flush(&mut self, release: bool, vrf: &mut Vrf) {
-        let Some(r) = &mut self.running else { return };
-        while !vrf.ce_clean() {
-            for op in vrf.ce_ops(BATCH) {
-                match op {
-                    CeOp::Advertise { prefix, attributes } => r.speaker.advertise(r.peer, Nlri::Ipv4(prefix), attributes, r.own),
-                    CeOp::Withdraw { prefix } => r.speaker.withdraw(r.peer, NlriKey::Ipv4(prefix)),
+        let Some(r) = &self.running else { return };
+        for (peer, ce) in &mut self.ces {
+            while !vrf.ce_clean(*peer) {
+                for op in vrf.ce_ops(*peer, BATCH) {
+                    match op {
+                        // The next hop is our own address of the session.
+                        CeOp::Advertise { prefix, attributes } => r.speaker.advertise(*peer, Nlri::Unicast(prefix), attributes, None),
+                        CeOp::Withdraw { prefix } => r.speaker.withdraw(*peer, NlriKey::Unicast(prefix)),
+                    }
                 }
             }
-        }
-        if release && !std::mem::replace(&mut r.released, true) {
-            r.speaker.release(r.peer, Family::Ipv4Unicast);
+            if release && !std::mem::replace(&mut ce.released, true) {
+                r.speaker.release(*peer, family(*peer));
+            }
         }
     }
 }
 
-fn ipv4(n: &Nlri) -> Option<Ipv4Net> {
-    match n {
-        Nlri::Ipv4(p) => Some(*p),
+fn unicast(key: NlriKey) -> Option<IpNet> {
+    match key {
+        NlriKey::Unicast(prefix) => Some(prefix),
         _ => None,
     }
 }

@@ -1,21 +1,22 @@
-//! pvmd, the daemon of one port VM: the customer's BGP session and static routes on one side, the CVM's relay on the
+//! pvmd, the daemon of one port VM: the customer's BGP sessions and static routes on one side, the CVM's relay on the
 //! other, FastForward's FIB below.
 //!
 //! ```text
-//!        CE ◄─ BGP ─► customer ──►┐             ┌──► relay ◄─ ZeroMQ ─► CVM
-//!                                 │  vrf::Vrf   │
-//!   edgeplexd ─► mgmt ───────────►│ (one task)  ├──► forwarder ─► fib ◄─ fib.sock ─► FastForward
-//!   rtnetlink ◄─ tap              └─────────────┘
+//!     CEs ◄─ BGP ─► customer ───►┐             ┌──► relay ◄─ ZeroMQ ─► CVM
+//!         ◄─ BFD ─► bfd ────────►│  vrf::Vrf   │
+//!   edgeplexd ─► mgmt ──────────►│ (one task)  ├──► fib-client ◄─ fib.sock ─► FastForward
+//!                 └► probe       └─────────────┘
+//!   rtnetlink ◄─ tap
 //! ```
 //!
 //! [`Pvmd`] is the one task that owns the routes. Everything else is at the end of a channel or a socket, and when it
 //! is slow, what it has to hear coalesces in the RIB.
 
+mod bfd;
 pub mod config;
 mod customer;
-mod fib;
-mod forwarder;
 mod mgmt;
+pub mod probe;
 mod pvmd;
 mod relay;
 mod tap;
@@ -37,10 +38,10 @@ pub struct Options {
 }
 
 /// BGP's ports.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Ports {
-    /// Where the CE may connect to.
-    pub listen: Option<SocketAddr>,
-    /// Where the CE listens.
+    /// Where the CEs may connect to.
+    pub listen: Vec<SocketAddr>,
+    /// Where the CEs listen.
     pub neighbor: u16,
 }

@@ -3,7 +3,10 @@
 use anyhow::Context;
 use clap::Parser;
 use edgeplex_pvmd::{Options, Ports, Pvmd};
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Routing daemon of one customer attachment.
@@ -28,7 +31,8 @@ async fn main() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let arguments = Arguments::parse();
-    let ports = Ports { listen: Some((Ipv4Addr::UNSPECIFIED, BGP_PORT).into()), neighbor: BGP_PORT };
+    let listen = vec![(Ipv4Addr::UNSPECIFIED, BGP_PORT).into(), (Ipv6Addr::UNSPECIFIED, BGP_PORT).into()];
+    let ports = Ports { listen, neighbor: BGP_PORT };
     let options = Options { config: arguments.config, run: arguments.run, tap: Some(arguments.tap), ports };
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;

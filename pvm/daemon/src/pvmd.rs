@@ -1,24 +1,26 @@
 //! The task that owns the state: takes one input at a time, changes the RIB, and lets every output flow.
 
 use crate::{
-    Options, config,
-    customer::CustomerSession,
-    fib,
-    forwarder::Forwarder,
+    Options,
+    bfd::{Change, Watch},
+    config::{self, Loaded},
+    customer::Customers,
     mgmt::{self, Question, Questions},
+    probe::Prober,
     relay::{self, Session},
     tap::{self, Tap},
 };
 use anyhow::Context;
+use edgeplex_ff_fib_api::FibOp;
+use edgeplex_ff_fib_client as fib;
 use edgeplex_mgmt::{Answer, FIB_SOCKET, SOCKET, config::PvmConfig, show};
-use edgeplex_pvm_vrf::{Restart, Vrf};
+use edgeplex_pvm_vrf::{Restart, Verdict, Vrf};
 use edgeplex_relay::{MAX_OPS, ToCvm, ToPvm};
 use edgeplex_transport::{
-    bgp,
+    bfd, bgp,
     mgmt::MgmtServer,
     relay::{Delivery, RelayClient, TransportError},
 };
-use serde_json::Value;
 use std::{future::Future, time::Instant};
 use tokio::{
     sync::{mpsc, watch},
@@ -33,29 +35,30 @@ const QUESTIONS: usize = 16;
 #[derive(Debug)]
 enum Input {
     Customer(bgp::Event),
+    Bfd(bfd::Event),
     Relay(Result<ToPvm, TransportError>),
     Fib(fib::Event),
     Question(Question),
     TapReady,
     Time,
-    Stop,
 }
 
 /// The daemon of one attachment.
 #[derive(Debug)]
 pub struct Pvmd {
     options: Options,
-    config: PvmConfig,
+    loaded: Loaded,
     started: Instant,
     vrf: Vrf,
     /// Known once FastForward has said what it holds.
     restart: Option<Restart>,
     /// The CVM has told its whole table once.
     vpn_complete: bool,
-    customer: CustomerSession,
+    customers: Customers,
+    bfd: Watch,
     relay: RelayClient,
     session: Session,
-    forwarder: Forwarder,
+    forwarder: fib::Client,
     tap: watch::Sender<Tap>,
     tap_ready: watch::Receiver<bool>,
     questions: mpsc::Receiver<Question>,
@@ -63,15 +66,41 @@ pub struct Pvmd {
     _tap_task: Option<JoinHandle<()>>,
 }
 
+fn tap_of(name: String, config: &PvmConfig) -> Tap {
+    let mut addresses = config.addresses.clone();
+    addresses.sort();
+    Tap { name, addresses, mtu: config.customer_mtu }
+}
+
+/// The RIB as FastForward is told of it, as far as the verdict goes.
+struct Programmed<'a> {
+    vrf: &'a mut Vrf,
+    verdict: Verdict,
+}
+
+impl fib::Source for Programmed<'_> {
+    fn restart(&mut self) {
+        self.vrf.fib_restart();
+    }
+
+    fn take(&mut self, max: usize) -> Vec<FibOp> {
+        self.vrf.fib_ops(max, self.verdict.fib)
+    }
+
+    fn complete(&self) -> bool {
+        self.verdict.fib_end && self.vrf.fib_clean()
+    }
+}
+
 impl Pvmd {
     /// Reads the configuration and opens every door; nothing here waits for anyone else.
     pub fn new(options: Options) -> anyhow::Result<Self> {
-        let config = config::load(&options.config)?;
+        let loaded = config::load(&options.config)?;
+        let config = &loaded.config;
         let now = Instant::now();
         let (ask, questions) = mpsc::channel(QUESTIONS);
-        let mgmt = MgmtServer::start(&options.run.join(SOCKET), Questions(ask))?;
-        let wanted = Tap { name: options.tap.clone().unwrap_or_default(), address: config.address, mtu: config.customer_mtu };
-        let (tap, wanted) = watch::channel(wanted);
+        let (tap, wanted) = watch::channel(tap_of(options.tap.clone().unwrap_or_default(), config));
+        let mgmt = MgmtServer::start(&options.run.join(SOCKET), Questions::new(ask, Prober::new(wanted.clone())))?;
         let (ready, tap_ready) = watch::channel(options.tap.is_none());
         let tap_task = options.tap.is_some().then(|| {
             tokio::spawn(async move {
@@ -80,73 +109,103 @@ impl Pvmd {
                 }
             })
         });
-        info!(attachment = %config.attachment, address = %config.address, pid = std::process::id(), "pvmd starts");
+        info!(attachment = %config.attachment, addresses = config::addresses(config), pid = std::process::id(), "pvmd starts");
+        let mut bfd = Watch::start(options.tap.as_deref());
+        // Nothing is wanted no more.
+        let _ = bfd.configure(&loaded);
         Ok(Self {
-            vrf: Vrf::new(config::vrf(&config)),
+            vrf: Vrf::new(loaded.vrf.clone()),
             relay: RelayClient::connect(&config.relay).context("relay")?,
             session: Session::new(config.attachment.clone(), now),
-            forwarder: Forwarder::new(fib::Link::start(options.run.join(FIB_SOCKET))),
+            forwarder: fib::Client::start(options.run.join(FIB_SOCKET)),
             started: now,
             restart: None,
             vpn_complete: false,
-            customer: CustomerSession::default(),
+            customers: Customers::new(options.ports.clone()),
+            bfd,
             tap,
             tap_ready,
             questions,
             _mgmt: mgmt,
             _tap_task: tap_task,
             options,
-            config,
+            loaded,
         })
     }
 
-    /// Runs until `stop` resolves, then leaves without telling the CE, so that packets go on.
+    /// Runs until `stop` resolves, then leaves without telling the CEs, so that packets go on.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let mut stop = std::pin::pin!(stop);
         loop {
-            let deadline = self.flush(Instant::now())?;
-            let input = tokio::select! {
-                () = &mut stop => Input::Stop,
-                event = self.customer.event() => Input::Customer(event),
-                message = self.relay.recv() => Input::Relay(message),
-                Some(event) = self.forwarder.event() => Input::Fib(event),
-                Some(question) = self.questions.recv() => Input::Question(question),
-                // Never guarded by the value as it is now: it may have changed since the last event and would be missed.
-                Ok(()) = self.tap_ready.changed() => Input::TapReady,
-                () = tokio::time::sleep_until(deadline.into()) => Input::Time,
-            };
-            if let Input::Stop = input {
-                info!("stopping; the CE and FastForward go on with what they have");
-                self.customer.leave().await;
-                return Ok(());
+            tokio::select! {
+                () = &mut stop => {
+                    info!("stopping; the CEs and FastForward go on with what they have");
+                    self.bfd.leave().await;
+                    self.customers.leave().await;
+                    return Ok(());
+                }
+                input = self.next() => {
+                    let input = input?;
+                    self.handle(Instant::now(), input).await?;
+                }
             }
-            self.handle(Instant::now(), input).await?;
         }
+    }
+
+    /// Lets everything flow that may, then waits for what happens next. Cancel-safe.
+    async fn next(&mut self) -> anyhow::Result<Input> {
+        let deadline = self.flush(Instant::now())?;
+        Ok(tokio::select! {
+            event = self.customers.event() => Input::Customer(event),
+            event = self.bfd.event() => Input::Bfd(event),
+            message = self.relay.recv() => Input::Relay(message),
+            event = self.forwarder.event() => Input::Fib(event),
+            Some(question) = self.questions.recv() => Input::Question(question),
+            // Never guarded by the value as it is now: it may have changed since the last event and would be missed.
+            Ok(()) = self.tap_ready.changed() => Input::TapReady,
+            () = tokio::time::sleep_until(deadline.into()) => Input::Time,
+        })
     }
 
     async fn handle(&mut self, now: Instant, input: Input) -> anyhow::Result<()> {
         match input {
             Input::Customer(event) => {
                 if let Some(restart) = &mut self.restart {
-                    self.customer.handle(now, event, &mut self.vrf, restart);
+                    self.customers.handle(now, event, &mut self.vrf, restart);
                 }
+            }
+            Input::Bfd(event) => {
+                let changes = self.bfd.handle(event);
+                self.bfd_changes(now, changes);
             }
             Input::Relay(message) => self.on_relay(now, message.context("relay")?)?,
             Input::Fib(event) => {
-                if let Some(status) = self.forwarder.handle(now, event, &mut self.vrf) {
+                if let Some(status) = self.forwarder.handle(now, event) {
                     self.fib_is_up(now, status.epoch.is_some());
                 }
             }
-            Input::Question((query, reply)) => {
-                let answer = self.answer(now, &query).await;
-                // The asker may be gone.
-                let _ = reply.send(answer);
-            }
-            Input::TapReady => self.start_customer(),
+            Input::Question((query, reply)) => self.answer(now, query, reply).await,
+            Input::TapReady => self.start_customers(),
             // Deadlines are looked at in `flush`.
-            Input::Time | Input::Stop => {}
+            Input::Time => {}
         }
         Ok(())
+    }
+
+    fn bfd_changes(&mut self, now: Instant, changes: Vec<Change>) {
+        for change in changes {
+            match (change, &mut self.restart) {
+                (Change::StaticUp(via) | Change::StaticDown(via), restart) => {
+                    self.vrf.bfd(via, change == Change::StaticUp(via));
+                    if let Some(restart) = restart {
+                        restart.bfd_settled(via);
+                    }
+                }
+                (Change::BgpDown(peer), Some(restart)) => self.customers.bfd_down(now, peer, &mut self.vrf, restart),
+                // Without it there is no session yet.
+                (Change::BgpDown(_), None) => {}
+            }
+        }
     }
 
     /// FastForward holds a FIB, or is empty.
@@ -154,23 +213,24 @@ impl Pvmd {
         match &mut self.restart {
             None => {
                 info!(restarted = kept, "FastForward {}", if kept { "forwards by the FIB of our former life" } else { "is empty" });
-                let mut restart = Restart::new(now, kept, self.config.bgp.is_some());
+                let ces = config::sessions(&self.loaded.config).map(|b| b.neighbor);
+                let mut restart = Restart::new(now, kept, ces, self.bfd.unsettled());
                 if self.vpn_complete {
                     restart.vpn_end();
                 }
                 self.restart = Some(restart);
-                self.start_customer();
+                self.start_customers();
             }
             Some(restart) if !kept => restart.fib_lost(),
             Some(_) => {}
         }
     }
 
-    /// The CE's session needs the interface, and must know whether this is a restart.
-    fn start_customer(&mut self) {
-        let ready = *self.tap_ready.borrow() && !self.customer.is_running();
+    /// The CEs' sessions need the interface, and must know whether this is a restart.
+    fn start_customers(&mut self) {
+        let ready = *self.tap_ready.borrow();
         if let Some(restart) = self.restart.as_ref().filter(|_| ready) {
-            self.customer.start(&self.config, self.options.ports, restart.restarted(), &mut self.vrf);
+            self.customers.start(&self.loaded, restart.restarted(), &mut self.vrf);
         }
     }
 
@@ -228,18 +288,18 @@ impl Pvmd {
             self.relay_event(event);
         }
         self.say(now, out)?;
-        self.customer.tick(now, &mut self.vrf);
+        self.customers.tick(now, &mut self.vrf);
         let mut deadline = self.session.deadline();
         if let Some(restart) = &mut self.restart {
             let verdict = restart.verdict(now);
             deadline = restart.deadline(now).map_or(deadline, |d| d.min(deadline));
-            self.forwarder.flush(now, verdict, &mut self.vrf);
-            self.customer.flush(verdict.release_ce, &mut self.vrf);
+            self.forwarder.flush(now, &mut Programmed { vrf: &mut self.vrf, verdict });
+            self.customers.flush(verdict.release_ce, &mut self.vrf);
             if verdict.relay {
                 self.export(now)?;
             }
         }
-        let others = [self.customer.deadline(), self.forwarder.deadline()];
+        let others = [self.customers.deadline(), self.forwarder.deadline()];
         Ok(others.into_iter().flatten().fold(deadline, Instant::min))
     }
 
@@ -262,32 +322,37 @@ impl Pvmd {
         Ok(())
     }
 
-    async fn answer(&mut self, now: Instant, query: &show::PvmQuery) -> Answer<Value> {
+    async fn answer(&mut self, now: Instant, query: mgmt::StateQuery, reply: mgmt::Reply) {
         let answer = match query {
-            show::PvmQuery::Status => serde_json::to_value(self.status()),
-            show::PvmQuery::Bgp => serde_json::to_value(self.customer.neighbors()),
-            show::PvmQuery::Routes => serde_json::to_value(self.vrf.routes().iter().map(mgmt::route).collect::<Vec<_>>()),
-            show::PvmQuery::Reload => match self.reload(now).await {
-                Ok(()) => serde_json::to_value(show::Reloaded {}),
+            mgmt::StateQuery::Status => mgmt::answer(&self.status()),
+            mgmt::StateQuery::Bgp => mgmt::answer(&self.customers.neighbors()),
+            mgmt::StateQuery::Routes => mgmt::answer(&self.vrf.routes().iter().map(mgmt::route).collect::<Vec<_>>()),
+            mgmt::StateQuery::Bfd => {
+                let show = self.bfd.show();
+                tokio::spawn(async move { reply.send(mgmt::answer(&show.await)) });
+                return;
+            }
+            mgmt::StateQuery::Reload => match self.reload(now).await {
+                Ok(()) => mgmt::answer(&show::Reloaded {}),
                 Err(error) => {
                     error!(error = format!("{error:#}"), "reload refused; going on as before");
-                    return Answer::Error(format!("{error:#}"));
+                    Answer::Error(format!("{error:#}"))
                 }
             },
         };
-        answer.map_or_else(|e| Answer::Error(e.to_string()), Answer::Ok)
+        // The asker may be gone.
+        let _ = reply.send(answer);
     }
 
     fn status(&self) -> show::PvmStatus {
         let counts = self.vrf.counts();
-        let state = || self.customer.neighbors().into_iter().next().map_or_else(|| "idle".into(), |n| n.state);
         show::PvmStatus {
-            attachment: self.config.attachment.clone(),
+            attachment: self.loaded.config.attachment.clone(),
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
             relay_up: self.session.is_up(),
             fib_up: self.forwarder.is_up(),
-            bgp: if self.config.bgp.is_some() { state() } else { "none".into() },
+            bgp: mgmt::least(&self.loaded.config, &self.customers.neighbors()),
             customer_routes: counts.customer as u64,
             vpn_routes: counts.vpn as u64,
             fib_routes: counts.fib as u64,
@@ -297,39 +362,33 @@ impl Pvmd {
     /// Moves to the file as it is now, touching only what differs.
     async fn reload(&mut self, now: Instant) -> anyhow::Result<()> {
         let new = config::load(&self.options.config)?;
-        anyhow::ensure!(
-            new.attachment == self.config.attachment,
-            "attachment is {}: this VM serves {}",
-            new.attachment,
-            self.config.attachment
-        );
-        let relay = if new.relay == self.config.relay { None } else { Some(RelayClient::connect(&new.relay).context("relay")?) };
-        let old = std::mem::replace(&mut self.config, new);
+        let serves = &self.loaded.config.attachment;
+        anyhow::ensure!(new.config.attachment == *serves, "attachment is {}: this VM serves {serves}", new.config.attachment);
+        let same_relay = new.config.relay == self.loaded.config.relay;
+        let relay = if same_relay { None } else { Some(RelayClient::connect(&new.config.relay).context("relay")?) };
+        self.loaded = new;
         if let Some(relay) = relay {
             self.relay = relay;
             self.session.broken(now);
         }
-        let another = config::another_session(&old, &self.config);
-        if let Some(restart) = self.restart.as_mut().filter(|_| another) {
-            self.customer.end(now, &mut self.vrf, restart).await;
-            if self.config.bgp.is_none() {
-                restart.ce_removed();
-            }
+        self.vrf.reconfigure(self.loaded.vrf.clone());
+        if let Some(restart) = &mut self.restart {
+            self.customers.reconfigure(now, &self.loaded, &mut self.vrf, restart).await;
         }
-        self.vrf.reconfigure(config::vrf(&self.config));
-        let tap = Tap { address: self.config.address, mtu: self.config.customer_mtu, ..self.tap.borrow().clone() };
-        self.tap.send_if_modified(|t| {
-            *t != tap && {
-                *t = tap;
+        let changes = self.bfd.configure(&self.loaded);
+        self.bfd_changes(now, changes);
+        self.tap.send_if_modified(|tap| {
+            let new = tap_of(tap.name.clone(), &self.loaded.config);
+            *tap != new && {
+                *tap = new;
                 true
             }
         });
-        if another {
-            self.start_customer();
-        } else if let Some(restart) = &self.restart {
-            self.customer.update(&self.config, self.options.ports, restart.restarted());
-        }
-        info!(session_ends = another, "configuration reloaded");
+        self.start_customers();
+        info!("configuration reloaded");
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,25 +1,25 @@
-//! The interface `pe0` between this VM's kernel and FastForward: address, MTU, and the way out through the VRF.
+//! The interface `pe0` between this VM's kernel and FastForward: addresses, MTU, and the ways out through the VRF.
 //!
 //! FastForward makes the TAP and may make it again. This task looks whenever a link changes, and every so often in
 //! case it missed that, and puts right what is not. That pe0 is not there is a condition to wait for, not an error.
 
-use edgeplex_ff_fib_api::{VRF_GATEWAY, VRF_MAC};
+use edgeplex_ff_fib_api::{VRF_GATEWAY, VRF_GATEWAY6, VRF_MAC};
 use futures::{StreamExt, TryStreamExt};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use rtnetlink::{
     Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder,
     packet_route::{
-        AddressFamily,
-        address::AddressAttribute,
+        address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
         link::{LinkAttribute, LinkFlags, LinkMessage},
+        neighbour::NeighbourState,
     },
 };
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// How often to look without being told.
 const RECHECK: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ const RECHECK: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tap {
     pub(crate) name: String,
-    pub(crate) address: Ipv4Net,
+    pub(crate) addresses: Vec<IpNet>,
     pub(crate) mtu: u16,
 }
 
@@ -63,7 +63,7 @@ pub(crate) async fn keep(mut wanted: watch::Receiver<Tap>, ready: watch::Sender<
                 Ok(()) => {
                     seen = look(&handle, &want).await.unwrap_or_default();
                     waiting = false;
-                    info!(interface = want.name, address = %want.address, mtu = want.mtu, "interface is set up");
+                    info!(interface = want.name, addresses = ?want.addresses, mtu = want.mtu, "interface is set up");
                     ready.send_replace(true);
                 }
                 Err(error) => warn!(interface = want.name, %error, "setting up the interface failed, trying again"),
@@ -100,36 +100,71 @@ async fn set_up(handle: &Handle, index: u32, want: &Tap) -> Result<(), rtnetlink
     let link = LinkUnspec::new_with_index(index).mtu(want.mtu.into()).up().build();
     handle.link().change(link).execute().await?;
 
+    if want.addresses.iter().any(|a| a.addr().is_ipv6()) {
+        ignore_advertisements(&want.name);
+    }
     let mut addresses = handle.address().get().set_link_index_filter(index).execute();
     while let Some(found) = addresses.try_next().await? {
-        let local = found.attributes.iter().find_map(|a| match a {
-            AddressAttribute::Local(IpAddr::V4(a)) => Some(*a),
-            _ => None,
-        });
-        let other = local != Some(want.address.addr()) || found.header.prefix_len != want.address.prefix_len();
-        if found.header.family == AddressFamily::Inet && other {
+        let other = address_of(&found).is_some_and(|a| !link_local(a) && !want.addresses.contains(&a));
+        if other {
             handle.address().del(found).execute().await?;
         }
     }
-    handle.address().add(index, want.address.addr().into(), want.address.prefix_len()).replace().execute().await?;
+    for address in &want.addresses {
+        let mut add = handle.address().add(index, address.addr(), address.prefix_len()).replace();
+        if address.addr().is_ipv6() {
+            // Nobody else has it: FastForward answers for it. Until it was looked for, nothing could be bound to it.
+            add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        add.execute().await?;
+        way_out(handle, index, address.addr()).await?;
+    }
+    Ok(())
+}
 
-    // Everything else is for the VRF to route: through a gateway that only this kernel knows.
-    handle
-        .neighbours()
-        .add(index, VRF_GATEWAY.into())
-        .link_layer_address(&VRF_MAC.0)
-        .state(rtnetlink::packet_route::neighbour::NeighbourState::Permanent)
-        .replace()
-        .execute()
-        .await?;
-    let default = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(Ipv4Addr::UNSPECIFIED, 0)
-        .gateway(VRF_GATEWAY)
-        .output_interface(index)
-        .pref_source(want.address.addr())
-        .onlink()
-        .build();
+/// Everything beyond the subnet is for the VRF to route: through a gateway that only this kernel knows.
+async fn way_out(handle: &Handle, index: u32, own: IpAddr) -> Result<(), rtnetlink::Error> {
+    let gateway: IpAddr = if own.is_ipv4() { VRF_GATEWAY.into() } else { VRF_GATEWAY6.into() };
+    handle.neighbours().add(index, gateway).link_layer_address(&VRF_MAC.0).state(NeighbourState::Permanent).replace().execute().await?;
+    let default = match own {
+        IpAddr::V4(own) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(Ipv4Addr::UNSPECIFIED, 0)
+            .gateway(VRF_GATEWAY)
+            .output_interface(index)
+            .pref_source(own)
+            .onlink()
+            .build(),
+        IpAddr::V6(own) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(Ipv6Addr::UNSPECIFIED, 0)
+            .gateway(VRF_GATEWAY6)
+            .output_interface(index)
+            .pref_source(own)
+            .build(),
+    };
     handle.route().add(default).replace().execute().await
+}
+
+fn address_of(found: &AddressMessage) -> Option<IpNet> {
+    let local = found.attributes.iter().find_map(|a| if let AddressAttribute::Local(a) = a { Some(*a) } else { None });
+    // IPv6 addresses have no local part apart.
+    let address =
+        local.or_else(|| found.attributes.iter().find_map(|a| if let AddressAttribute::Address(a) = a { Some(*a) } else { None }));
+    IpNet::new(address?, found.header.prefix_len).ok()
+}
+
+/// The kernel makes it from the MAC address, and needs it.
+fn link_local(address: IpNet) -> bool {
+    matches!(address.addr(), IpAddr::V6(a) if a.is_unicast_link_local())
+}
+
+/// What a customer's routers advertise is not for this kernel.
+fn ignore_advertisements(interface: &str) {
+    for setting in ["accept_ra", "autoconf", "accept_redirects"] {
+        let path = format!("/proc/sys/net/ipv6/conf/{interface}/{setting}");
+        if let Err(error) = std::fs::write(&path, "0") {
+            debug!(path, %error, "cannot be set");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -155,24 +190,29 @@ mod tests {
         handle.link().add(LinkVeth::new("pe0", "other").build()).execute().await.unwrap();
     }
 
-    async fn addresses(handle: &Handle, index: u32) -> Vec<String> {
+    async fn addresses(handle: &Handle, index: u32) -> Vec<IpNet> {
         let found: Vec<_> = handle.address().get().set_link_index_filter(index).execute().try_collect().await.unwrap();
-        let v4 = found.iter().filter(|a| a.header.family == AddressFamily::Inet);
-        let local = |a: &AddressAttribute| if let AddressAttribute::Local(a) = a { Some(*a) } else { None };
-        v4.map(|a| format!("{}/{}", a.attributes.iter().find_map(local).unwrap(), a.header.prefix_len)).collect()
+        let mut addresses: Vec<IpNet> = found.iter().filter_map(address_of).filter(|a| !link_local(*a)).collect();
+        addresses.sort();
+        addresses
     }
 
-    /// Waits until pe0 is as wanted, default route included.
+    /// Default routes of both families through the interface.
+    async fn defaults(handle: &Handle, index: u32) -> usize {
+        let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        let mut routes: Vec<_> = handle.route().get(v4).execute().try_collect().await.unwrap();
+        routes.extend(handle.route().get(v6).execute().try_collect::<Vec<_>>().await.unwrap());
+        let ours = |r: &&rtnetlink::packet_route::route::RouteMessage| r.attributes.contains(&RouteAttribute::Oif(index));
+        routes.iter().filter(ours).filter(|r| r.header.destination_prefix_length == 0).count()
+    }
+
+    /// Waits until pe0 is as wanted, default routes included.
     async fn until(handle: &Handle, want: &Tap) {
         loop {
             if let Ok(Some(now)) = look(handle, want).await {
-                let routes: Vec<_> =
-                    handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute().try_collect().await.unwrap();
-                let default = routes
-                    .iter()
-                    .any(|r| r.header.destination_prefix_length == 0 && r.attributes.contains(&RouteAttribute::Oif(now.index)));
-                if now.up && now.mtu == Some(want.mtu.into()) && addresses(handle, now.index).await == [want.address.to_string()] && default
-                {
+                let is = now.up && now.mtu == Some(want.mtu.into()) && addresses(handle, now.index).await == want.addresses;
+                if is && defaults(handle, now.index).await == want.addresses.len() {
                     return;
                 }
             }
@@ -180,12 +220,16 @@ mod tests {
         }
     }
 
+    fn nets(text: &[&str]) -> Vec<IpNet> {
+        text.iter().map(|t| t.parse().unwrap()).collect()
+    }
+
     #[test]
     fn the_interface_is_set_up_when_it_comes_again_when_it_returns_and_anew_when_the_wish_changes() {
         in_namespace(|| async {
             let (connection, handle, _) = rtnetlink::new_connection().unwrap();
             tokio::spawn(connection);
-            let want = Tap { name: "pe0".into(), address: "192.168.1.1/30".parse().unwrap(), mtu: 1400 };
+            let want = Tap { name: "pe0".into(), addresses: nets(&["192.168.1.1/30", "2001:db8:1::1/64"]), mtu: 1400 };
             let (wish, wanted) = watch::channel(want.clone());
             let (ready, mut is_ready) = watch::channel(false);
             tokio::spawn(keep(wanted, ready));
@@ -198,7 +242,7 @@ mod tests {
             make(&handle).await;
             until(&handle, &want).await;
 
-            let other = Tap { address: "192.168.7.1/29".parse().unwrap(), mtu: 1300, ..want };
+            let other = Tap { addresses: nets(&["192.168.7.1/29", "2001:db8:7::1/64"]), mtu: 1300, ..want };
             wish.send_replace(other.clone());
             until(&handle, &other).await;
 
