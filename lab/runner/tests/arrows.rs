@@ -43,7 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // drivers
     (
         "edgeplex-transport",
-        &["edgeplex-types", "edgeplex-bfd", "edgeplex-ldp", "edgeplex-bgp-wire", "edgeplex-bgp", "edgeplex-relay", "edgeplex-mgmt"],
+        &["edgeplex-types", "edgeplex-bfd", "edgeplex-ospf", "edgeplex-ldp", "edgeplex-bgp-wire", "edgeplex-bgp", "edgeplex-relay", "edgeplex-mgmt"],
     ),
     ("edgeplex-ff-dpdk-sys", &[]),
     ("edgeplex-ff-phy", &["edgeplex-types", "edgeplex-ff-dpdk-sys"]),
@@ -236,6 +236,7 @@ fn pure_logic_reads_no_clock() {
     for dir in [
         "protocols/bgp-wire",
         "protocols/bgp",
+        "protocols/ospf",
         "protocols/relay",
         "cvm/core",
         "cvm/vpn",

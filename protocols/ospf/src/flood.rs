@@ -45,7 +45,7 @@ impl Ospf {
     }
 
     pub(crate) fn receive_update(&mut self, name: &Arc<str>, source: Ipv4Addr, update: Update) {
-        if !self.neighbor(name, source).is_some_and(|n| n.state >= NeighborState::Exchange) {
+        if self.neighbor(name, source).is_none_or(|n| n.state < NeighborState::Exchange) {
             return;
         }
         for error in &update.refused {
@@ -55,7 +55,7 @@ impl Ospf {
         for lsa in update.lsas {
             self.receive_lsa(name, source, lsa, &mut acknowledge);
             // It may have begun anew.
-            if !self.neighbor(name, source).is_some_and(|n| n.state >= NeighborState::Exchange) {
+            if self.neighbor(name, source).is_none_or(|n| n.state < NeighborState::Exchange) {
                 break;
             }
         }

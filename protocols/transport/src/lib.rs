@@ -5,5 +5,6 @@ pub mod bgp;
 pub mod ldp;
 pub mod lsp_ping;
 pub mod mgmt;
+pub mod ospf;
 pub mod relay;
 mod sockopt;

@@ -235,7 +235,7 @@ impl Ospf {
     /// RFC 2328 §10.7.
     pub(crate) fn receive_request(&mut self, name: &Arc<str>, address: Ipv4Addr, keys: &[LsaKey]) {
         let Some(interface) = self.interfaces.get(name) else { return };
-        if !interface.neighbors.get(&address).is_some_and(|n| n.state >= NeighborState::Exchange) {
+        if interface.neighbors.get(&address).is_none_or(|n| n.state < NeighborState::Exchange) {
             return;
         }
         let has = |key: &LsaKey| if key.kind == OPAQUE_LINK { interface.db.get(key) } else { self.db.get(key) };
