@@ -92,14 +92,9 @@ fn the_egress_and_the_transit_router_answer() {
         assert_eq!((wrong.received, wrong.probes[0].outcome.as_str()), (0, "mapping for this FEC is not the given label"));
         let nobody = us.ping("10.255.0.3/32".parse().unwrap(), "v0", &way(&[17]), &options).await.unwrap();
         assert_eq!(nobody.probes[0].outcome, "no label entry");
-        // A FEC that ends elsewhere, and a router that does not answer.
+        // A FEC that ends elsewhere.
         let astray = us.ping("10.255.0.3/32".parse().unwrap(), "v0", &plain, &options).await.unwrap();
         assert_eq!(astray.probes[0].outcome, "replying router has no mapping for the FEC");
-        let deaf = Way { destination_mac: MacAddr([2, 0, 0, 0, 0, 99]), ..plain.clone() };
-        let brief = PingOptions { count: 1, timeout_ms: 50, ..options };
-        let silent = us.ping("10.255.0.2/32".parse().unwrap(), "v0", &deaf, &brief).await.unwrap();
-        // A packet socket hears what is for other machines, too: the frame is answered all the same on a wire without a switch.
-        assert_eq!(silent.sent, 1);
     });
     let _ = stop.send(());
     other.join().unwrap();
@@ -122,7 +117,7 @@ fn the_egress_and_the_transit_router_answer() {
         "-e",
         "_ws.malformed",
     ];
-    let shown = ask("tshark", &[&fields[..], &["-Y", "mpls_echo"]].concat());
+    let shown = ask("tshark", &[&fields[..], &["-Y", "mpls-echo"]].concat());
     let rows: Vec<Vec<&str>> = shown.lines().map(|l| l.split('\t').collect()).collect();
     let has = |kind: &str, code: &str| rows.iter().any(|r| r[0] == kind && r[1] == code);
     assert!(has("1", "0") && has("2", "3") && has("2", "8") && has("2", "10") && has("2", "11") && has("2", "4"), "{shown}");

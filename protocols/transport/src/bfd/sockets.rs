@@ -1,16 +1,17 @@
 //! The sockets of BFD: what is received is handed on with the interface it came in by.
 
-use crate::sockopt::set_min_ttl;
+use crate::sockopt::receive_ttl;
 use edgeplex_bfd::Key;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd},
     sync::Arc,
 };
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{io::Interest, sync::mpsc, task::JoinHandle};
 use tracing::{debug, warn};
 
 /// RFC 5881 §4.
@@ -155,8 +156,7 @@ fn receiver((interface, ipv6): &Ear) -> io::Result<UdpSocket> {
     let port = match interface {
         Some(name) => {
             socket.bind_device(Some(name.as_bytes()))?;
-            // RFC 5881 §5
-            set_min_ttl(socket.as_fd(), *ipv6, 255)?;
+            receive_ttl(socket.as_fd(), *ipv6)?;
             SINGLE_HOP
         }
         None => MULTIHOP,
@@ -167,14 +167,13 @@ fn receiver((interface, ipv6): &Ear) -> io::Result<UdpSocket> {
 
 async fn hear(socket: UdpSocket, interface: Option<Arc<str>>, heard: mpsc::Sender<Heard>) {
     let Ok(socket) = tokio::net::UdpSocket::from_std(socket) else { return };
-    // Longer ones are no BFD packets; what is cut off is not looked at.
-    let mut buffer = [0; 64];
     loop {
-        match socket.recv_from(&mut buffer).await {
-            Ok((len, from)) => {
-                let bytes = buffer.get(..len).unwrap_or_default().to_vec();
+        match socket.async_io(Interest::READABLE, || receive(&socket)).await {
+            // RFC 5881 §5: what a router has passed on is not of our link.
+            Ok((_, ttl, _)) if interface.is_some() && ttl != Some(255) => debug!(?interface, ?ttl, "BFD packet from afar dropped"),
+            Ok((from, _, bytes)) => {
                 // A full queue: lost, like on the wire.
-                let _ = heard.try_send(Heard { from: from.ip(), interface: interface.clone(), bytes });
+                let _ = heard.try_send(Heard { from, interface: interface.clone(), bytes });
             }
             Err(error) => {
                 debug!(?interface, %error, "BFD socket closed");
@@ -182,4 +181,22 @@ async fn hear(socket: UdpSocket, interface: Option<Arc<str>>, heard: mpsc::Sende
             }
         }
     }
+}
+
+/// One datagram: from where, with which TTL or hop limit.
+fn receive(socket: &tokio::net::UdpSocket) -> io::Result<(IpAddr, Option<u8>, Vec<u8>)> {
+    // Longer ones are no BFD packets; what is cut off is not looked at.
+    let mut buffer = [0; 64];
+    let mut parts = [io::IoSliceMut::new(&mut buffer)];
+    let mut control = nix::cmsg_space!(libc::c_int);
+    let got = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
+    let ttl = got.cmsgs()?.find_map(|c| match c {
+        ControlMessageOwned::Ipv4Ttl(ttl) | ControlMessageOwned::Ipv6HopLimit(ttl) => u8::try_from(ttl).ok(),
+        _ => None,
+    });
+    let v4 = got.address.as_ref().and_then(|a| a.as_sockaddr_in()).map(|a| IpAddr::from(a.ip()));
+    let v6 = got.address.as_ref().and_then(|a| a.as_sockaddr_in6()).map(|a| IpAddr::from(a.ip()));
+    let from = v4.or(v6).ok_or(io::ErrorKind::InvalidData)?;
+    let length = got.bytes;
+    Ok((from, ttl, buffer.get(..length).unwrap_or_default().to_vec()))
 }

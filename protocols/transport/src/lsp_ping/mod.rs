@@ -150,7 +150,7 @@ fn ntp_now() -> u64 {
 
 fn open(port: &Port) -> io::Result<(AsyncFd<Socket>, u32)> {
     let index = nix::net::if_::if_nametoindex(&*port.name).map_err(io::Error::from)?;
-    Ok((AsyncFd::new(sockopt::packet_socket(index)?)?, index))
+    Ok((sockopt::listen(index)?, index))
 }
 
 /// Hands on what comes in at a port, for as long as the task lives; opens the socket again when the interface was made anew.
@@ -158,7 +158,7 @@ async fn hear(port: Port, heard: mpsc::Sender<Heard>) {
     let mut buffer = vec![0; FRAME];
     loop {
         if let Ok((socket, index)) = open(&port) {
-            let read = |socket: &AsyncFd<Socket>, buffer: &mut [u8]| io::Read::read(&mut &*socket.get_ref(), buffer);
+            let read = |socket: &AsyncFd<Socket>, buffer: &mut [u8]| io::Read::read(&mut socket.get_ref(), buffer);
             while let Ok(mut guard) = socket.readable().await {
                 match guard.try_io(|socket| read(socket, &mut buffer)) {
                     Ok(Ok(length)) => {

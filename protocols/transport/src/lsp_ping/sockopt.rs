@@ -3,6 +3,7 @@
 
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use std::{io, mem, os::fd::AsRawFd};
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// From linux/if_packet.h.
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
@@ -38,6 +39,13 @@ pub(super) fn packet_socket(index: u32) -> io::Result<Socket> {
     }
     socket.bind(&address(index)?)?;
     Ok(socket)
+}
+
+/// The same, ready to be waited for.
+pub(super) fn listen(index: u32) -> io::Result<AsyncFd<Socket>> {
+    let socket = packet_socket(index)?;
+    // SAFETY: the descriptor belongs to the socket, which the AsyncFd owns: it is open for as long as it is registered.
+    unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(io::Error::from)
 }
 
 fn address(index: u32) -> io::Result<SockAddr> {

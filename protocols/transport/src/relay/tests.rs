@@ -253,7 +253,8 @@ async fn a_peer_that_reads_nothing_fills_up_and_holds_up_nobody() {
                             attributes: vec![0; 4096]
                         };
                         8
-                    ]
+                    ],
+                    backup: vec![],
                 };
                 16
             ],
