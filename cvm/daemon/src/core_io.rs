@@ -2,28 +2,20 @@
 
 use crate::network::{KernelRoutes, NetworkEvent};
 use edgeplex_mgmt::{Answer, config::CvmConfig, show::CvmQuery};
-use edgeplex_transport::{bfd, ldp};
+use edgeplex_transport::{bfd, ldp, ospf};
 use edgeplex_types::NextHop;
 use ipnet::Ipv4Net;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
     sync::Arc,
 };
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OspfEvent {
-    Routes(Arc<BTreeMap<Ipv4Net, edgeplex_ospf::Route>>),
-    NeighborUp { interface: Arc<str>, address: Ipv4Addr, router_id: Ipv4Addr },
-    NeighborDown { interface: Arc<str>, address: Ipv4Addr, router_id: Ipv4Addr, reason: String },
-}
 
 /// Something happened in the core.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CoreEvent {
     Network(NetworkEvent),
-    Ospf(OspfEvent),
+    Ospf(ospf::Event),
     Ldp(ldp::Event),
     Bfd(bfd::Event),
 }

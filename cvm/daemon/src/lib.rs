@@ -18,7 +18,7 @@ mod state;
 
 pub use config::{ConfigError, load, relay_keys, vpn_config};
 pub use control::{Control, Exit, Paths, Timing};
-pub use core_io::{CoreCommand, CoreEvent, CoreIo, OspfEvent};
+pub use core_io::{CoreCommand, CoreEvent, CoreIo};
 pub use network::{KernelRoutes, Network, NetworkEvent};
 pub use protocols::Protocols;
 pub use state::Bindings;

@@ -1,14 +1,14 @@
 //! The real world of the core side: the namespace's network, OSPF, LDP and BFD.
 
 use crate::{
-    config::ldp_config,
+    config::{ldp_config, ospf_config},
     core_io::{CoreCommand, CoreEvent, CoreIo},
     management::to_answer,
     network::{Network, NetworkEvent},
     state::{Alive, BindingsFile},
 };
 use edgeplex_mgmt::{Answer, config::CvmConfig, show::CvmQuery};
-use edgeplex_transport::{bfd, ldp};
+use edgeplex_transport::{bfd, ldp, ospf};
 use edgeplex_types::NextHop;
 use ipnet::Ipv4Net;
 use serde_json::Value;
@@ -17,10 +17,11 @@ use tokio::sync::mpsc;
 
 type Routes = Arc<BTreeMap<Ipv4Net, Vec<NextHop>>>;
 
+/// A protocol that runs.
 #[derive(Debug)]
-struct Ldp {
-    handle: ldp::Handle,
-    events: mpsc::Receiver<ldp::Event>,
+struct Running<H, E> {
+    handle: H,
+    events: mpsc::Receiver<E>,
 }
 
 #[derive(Debug)]
@@ -28,7 +29,8 @@ pub struct Protocols {
     network: Network,
     kernel: mpsc::Receiver<NetworkEvent>,
     config: CvmConfig,
-    ldp: Option<Ldp>,
+    ospf: Option<Running<ospf::Handle, ospf::Event>>,
+    ldp: Option<Running<ldp::Handle, ldp::Event>>,
     bfd: bfd::Handle,
     liveness: mpsc::UnboundedReceiver<bfd::Event>,
     /// What a protocol that is started has to be told: the routing table, and which interfaces are up.
@@ -51,12 +53,46 @@ impl Protocols {
         let (network, kernel) = Network::start(config).await?;
         let (bfd, liveness) = bfd::start();
         let past = Past { ago: Alive::new(state).ago(), bindings: BindingsFile::new(state) };
-        let mut protocols =
-            Self { network, kernel, config: config.clone(), ldp: None, bfd, liveness, fecs: Routes::default(), up: BTreeMap::new(), past };
-        protocols.bring_ldp().await;
+        let mut protocols = Self {
+            network,
+            kernel,
+            config: config.clone(),
+            ospf: None,
+            ldp: None,
+            bfd,
+            liveness,
+            fecs: Routes::default(),
+            up: BTreeMap::new(),
+            past,
+        };
+        protocols.bring_protocols().await;
         // Only what was there before this process is a past to go on from.
         protocols.past.ago = None;
         Ok(protocols)
+    }
+
+    async fn bring_protocols(&mut self) {
+        self.bring_ospf().await;
+        self.bring_ldp().await;
+        self.tell_interfaces();
+    }
+
+    async fn bring_ospf(&mut self) {
+        match (ospf_config(&self.config), &self.ospf) {
+            (Some(config), Some(ospf)) => ospf.handle.configure(config),
+            (Some(config), None) => {
+                // RFC 3623 §2: neighbours that were asked to wait longer than that no longer do.
+                let restarting = self.past.ago.is_some_and(|ago| ago.as_secs() < config.grace_s.into());
+                let (handle, events) = ospf::start(config, restarting);
+                self.ospf = Some(Running { handle, events });
+            }
+            (None, Some(_)) => {
+                if let Some(ospf) = self.ospf.take() {
+                    ospf.handle.shutdown(false).await;
+                }
+            }
+            (None, None) => {}
+        }
     }
 
     async fn bring_ldp(&mut self) {
@@ -71,7 +107,7 @@ impl Protocols {
                 if !self.fecs.is_empty() {
                     handle.routes(self.fecs.clone());
                 }
-                self.ldp = Some(Ldp { handle, events });
+                self.ldp = Some(Running { handle, events });
             }
             (None, Some(_)) => {
                 if let Some(ldp) = self.ldp.take() {
@@ -80,15 +116,17 @@ impl Protocols {
             }
             (None, None) => {}
         }
-        self.tell_interfaces();
     }
 
     fn tell_interfaces(&self) {
         for interface in &self.config.core {
             let name: Arc<str> = Arc::from(&interface.name[..]);
             let up = self.up.get(&name).copied().unwrap_or(false);
+            if let Some(ospf) = &self.ospf {
+                ospf.handle.interface(&name, up);
+            }
             if let Some(ldp) = &self.ldp {
-                ldp.handle.interface(name.clone(), interface.address.addr(), up);
+                ldp.handle.interface(name, interface.address.addr(), up);
             }
         }
     }
@@ -98,7 +136,7 @@ impl CoreIo for Protocols {
     async fn configure(&mut self, config: &CvmConfig) -> anyhow::Result<()> {
         self.network.apply(config).await?;
         self.config = config.clone();
-        self.bring_ldp().await;
+        self.bring_protocols().await;
         Ok(())
     }
 
@@ -112,6 +150,7 @@ impl CoreIo for Protocols {
                 CoreEvent::Network(event)
             }
             Some(event) = self.liveness.recv() => CoreEvent::Bfd(event),
+            event = next(self.ospf.as_mut().map(|ospf| &mut ospf.events)) => CoreEvent::Ospf(event),
             event = next(self.ldp.as_mut().map(|ldp| &mut ldp.events)) => CoreEvent::Ldp(event),
         }
     }
@@ -126,27 +165,57 @@ impl CoreIo for Protocols {
                     ldp.handle.routes(self.fecs.clone());
                 }
             }
-            CoreCommand::NeighborLost(hop) => {}
-            CoreCommand::LinkCost { interface, max } => {}
+            CoreCommand::NeighborLost(hop) => {
+                if let Some(ospf) = &self.ospf {
+                    ospf.handle.neighbor_lost(&hop.interface, hop.address);
+                }
+            }
+            CoreCommand::LinkCost { interface, max } => {
+                if let Some(ospf) = &self.ospf {
+                    ospf.handle.link_cost(&interface, max);
+                }
+            }
             CoreCommand::Bfd { key, client, parameters: Some(parameters) } => self.bfd.add(key, client, parameters),
             CoreCommand::Bfd { key, client, parameters: None } => self.bfd.remove(key, client),
         }
     }
 
     async fn show(&mut self, query: &CvmQuery) -> Answer<Value> {
-        match (query, &self.ldp) {
-            (CvmQuery::LdpNeighbors, Some(ldp)) => to_answer(&ldp.handle.neighbors().await),
-            (CvmQuery::LdpBindings, Some(ldp)) => to_answer(&ldp.handle.bindings().await),
-            (CvmQuery::LdpNeighbors | CvmQuery::LdpBindings, None) => Answer::Error("this platform speaks no LDP".into()),
-            (CvmQuery::Bfd, _) => to_answer(&self.bfd.show().await),
-            _ => Answer::Error("not a question about the core".into()),
+        let none = |protocol: &str| Answer::Error(format!("this platform speaks no {protocol}"));
+        match query {
+            CvmQuery::Bfd => to_answer(&self.bfd.show().await),
+            CvmQuery::LdpNeighbors | CvmQuery::LdpBindings => {
+                let Some(Running { handle, .. }) = &self.ldp else { return none("LDP") };
+                match query {
+                    CvmQuery::LdpNeighbors => to_answer(&handle.neighbors().await),
+                    _ => to_answer(&handle.bindings().await),
+                }
+            }
+            _ => {
+                let Some(Running { handle, .. }) = &self.ospf else { return none("OSPF") };
+                match query {
+                    CvmQuery::OspfNeighbors => to_answer(&handle.show_neighbors().await),
+                    CvmQuery::OspfInterfaces => to_answer(&handle.show_interfaces().await),
+                    CvmQuery::OspfDatabase => to_answer(&handle.show_database().await),
+                    CvmQuery::OspfRoutes => to_answer(&handle.show_routes().await),
+                    _ => Answer::Error("not a question about the core".into()),
+                }
+            }
         }
     }
 
     async fn shutdown(&mut self) {
-        if let Some(ldp) = &self.ldp {
-            ldp.handle.shutdown(true).await;
-        }
+        let ospf = async {
+            if let Some(ospf) = &self.ospf {
+                ospf.handle.shutdown(true).await;
+            }
+        };
+        let ldp = async {
+            if let Some(ldp) = &self.ldp {
+                ldp.handle.shutdown(true).await;
+            }
+        };
+        tokio::join!(ospf, ldp);
     }
 }
 

@@ -3,11 +3,8 @@
 use edgeplex_cvm_core as core;
 use edgeplex_cvm_vpn as vpn;
 use edgeplex_ldp as ldp;
-use edgeplex_mgmt::config::{
-    Bfd, CoreInterface, CvmAttachment, CvmConfig, LabelMode, Leak, OspfAuthentication, OspfInterface, OspfNetwork,
-};
-use edgeplex_ospf as ospf;
-use edgeplex_transport::bfd::Parameters;
+use edgeplex_mgmt::config::{Bfd, CoreInterface, CvmAttachment, CvmConfig, LabelMode, Leak};
+use edgeplex_transport::{bfd::Parameters, ospf};
 use std::{sync::Arc, time::Duration};
 
 /// What the VPN engine is told.
@@ -52,46 +49,7 @@ pub(crate) fn core_config(config: &CvmConfig) -> core::Config {
 
 /// What OSPF is told, if there is OSPF.
 pub(crate) fn ospf_config(config: &CvmConfig) -> Option<ospf::Config> {
-    let wanted = config.ospf.as_ref()?;
-    let interface = |i: &CoreInterface| Some((Arc::from(&i.name[..]), ospf_interface(i, i.ospf.as_ref()?)));
-    Some(ospf::Config {
-        hosts: vec![config.loopback],
-        interfaces: config.core.iter().filter_map(interface).collect(),
-        stub_router: wanted.stub_router,
-        grace_s: wanted.grace_s,
-        loop_free_alternates: wanted.loop_free_alternates,
-        ..ospf::Config::new(config.loopback, wanted.area)
-    })
-}
-
-fn ospf_interface(i: &CoreInterface, o: &OspfInterface) -> ospf::InterfaceConfig {
-    let network = match o.network {
-        OspfNetwork::PointToPoint => ospf::Network::PointToPoint,
-        OspfNetwork::Broadcast => ospf::Network::Broadcast,
-    };
-    ospf::InterfaceConfig {
-        mtu: i.mtu,
-        cost: o.cost,
-        priority: o.priority,
-        hello_s: o.hello_s,
-        dead_s: o.dead_s,
-        retransmit_s: o.retransmit_s,
-        passive: o.passive,
-        authentication: authentication(&o.authentication),
-        ..ospf::InterfaceConfig::new(i.address, network)
-    }
-}
-
-fn authentication(a: &OspfAuthentication) -> ospf::Authentication {
-    let keyed = |algorithm, key_id, key: &str| ospf::Authentication::Cryptographic { algorithm, key_id, key: key.to_owned() };
-    match a {
-        OspfAuthentication::Null => ospf::Authentication::Null,
-        OspfAuthentication::Simple { password } => ospf::Authentication::Simple(password.clone()),
-        OspfAuthentication::Md5 { key_id, password } => keyed(ospf::Algorithm::Md5, *key_id, password),
-        OspfAuthentication::HmacSha256 { key_id, password } => keyed(ospf::Algorithm::HmacSha256, *key_id, password),
-        OspfAuthentication::HmacSha384 { key_id, password } => keyed(ospf::Algorithm::HmacSha384, *key_id, password),
-        OspfAuthentication::HmacSha512 { key_id, password } => keyed(ospf::Algorithm::HmacSha512, *key_id, password),
-    }
+    Some(ospf::config(config.loopback, &[config.loopback], config.ospf.as_ref()?, &config.core))
 }
 
 /// What LDP is told, if there is LDP.

@@ -4,7 +4,7 @@
 use super::{Timing, settle::Settling};
 use crate::{
     config::{bfd_parameters, core_config},
-    core_io::{CoreCommand, CoreEvent, CoreIo, OspfEvent},
+    core_io::{CoreCommand, CoreEvent, CoreIo},
     network::{KernelRoutes, NetworkEvent},
     state::{Bindings, BindingsFile},
 };
@@ -17,7 +17,7 @@ use edgeplex_mgmt::{
     config::{CoreInterface, CvmConfig},
     show::CvmQuery,
 };
-use edgeplex_transport::{bfd, ldp, relay::Peer};
+use edgeplex_transport::{bfd, ldp, ospf, relay::Peer};
 use edgeplex_types::NextHop;
 use serde_json::Value;
 use std::{
@@ -96,6 +96,16 @@ impl<I: CoreIo> CoreSide<I> {
     pub(crate) async fn configure(&mut self, config: &CvmConfig) -> anyhow::Result<()> {
         self.io.configure(config).await?;
         self.core.configure(core_config(config));
+        // A protocol that is ended says nothing more.
+        if config.ospf.is_none() {
+            self.core.ospf(Arc::default());
+            for hop in self.settling.adjacent().cloned().collect::<Vec<_>>() {
+                self.adjacency_down(Instant::now(), &hop);
+            }
+        }
+        if config.ldp.is_none() {
+            self.core.ldp(Arc::default());
+        }
         self.take(config);
         Ok(())
     }
@@ -172,13 +182,13 @@ impl<I: CoreIo> CoreSide<I> {
         None
     }
 
-    fn ospf(&mut self, now: Instant, event: OspfEvent) {
+    fn ospf(&mut self, now: Instant, event: ospf::Event) {
         match event {
-            OspfEvent::Routes(routes) => {
+            ospf::Event::Routes(routes) => {
                 self.settling.news(now);
                 self.core.ospf(routes);
             }
-            OspfEvent::NeighborUp { interface, address, router_id } => {
+            ospf::Event::NeighborUp { interface, address, router_id } => {
                 info!(%interface, %address, %router_id, "OSPF adjacency is full");
                 let hop = NextHop { interface, address };
                 self.settling.adjacency(now, hop.clone(), true);
@@ -187,14 +197,17 @@ impl<I: CoreIo> CoreSide<I> {
                 self.core.router(hop.clone(), Some(router_id));
                 self.watch(&hop);
             }
-            OspfEvent::NeighborDown { interface, address, router_id, reason } => {
+            ospf::Event::NeighborDown { interface, address, router_id, reason } => {
                 warn!(%interface, %address, %router_id, reason, "OSPF adjacency is down");
-                let hop = NextHop { interface, address };
-                self.settling.adjacency(now, hop.clone(), false);
-                self.core.router(hop.clone(), None);
-                self.unwatch(&hop);
+                self.adjacency_down(now, &NextHop { interface, address });
             }
         }
+    }
+
+    fn adjacency_down(&mut self, now: Instant, hop: &NextHop) {
+        self.settling.adjacency(now, hop.clone(), false);
+        self.core.router(hop.clone(), None);
+        self.unwatch(hop);
     }
 
     fn ldp(&mut self, now: Instant, event: ldp::Event) {

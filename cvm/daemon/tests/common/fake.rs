@@ -1,11 +1,11 @@
 //! A core that says what a test wants, and remembers what it was told to do.
 
 use super::LIMIT;
-use edgeplex_cvmd::{CoreCommand, CoreEvent, CoreIo, NetworkEvent, OspfEvent};
+use edgeplex_cvmd::{CoreCommand, CoreEvent, CoreIo, NetworkEvent};
 use edgeplex_ldp::Fec;
 use edgeplex_mgmt::{Answer, config::CvmConfig, show::CvmQuery};
 use edgeplex_ospf::{Route, RouteKind};
-use edgeplex_transport::ldp;
+use edgeplex_transport::{ldp, ospf};
 use edgeplex_types::{Label, MacAddr, NextHop};
 use serde_json::{Value, json};
 use std::{net::Ipv4Addr, sync::Arc};
@@ -63,7 +63,7 @@ impl World {
 
     pub(crate) async fn adjacency(&self, address: [u8; 4], router_id: Ipv4Addr) {
         let NextHop { interface, address } = hop(address);
-        self.say(CoreEvent::Ospf(OspfEvent::NeighborUp { interface, address, router_id })).await;
+        self.say(CoreEvent::Ospf(ospf::Event::NeighborUp { interface, address, router_id })).await;
     }
 
     /// Each prefix with its next hop and its alternate.
@@ -73,7 +73,7 @@ impl World {
             let route = Route { kind: RouteKind::IntraArea, cost: 20, next_hops: [hop(*via)].into(), backup, connected: false };
             ((*to).into(), route)
         };
-        self.say(CoreEvent::Ospf(OspfEvent::Routes(Arc::new(routes.iter().map(route).collect())))).await;
+        self.say(CoreEvent::Ospf(ospf::Event::Routes(Arc::new(routes.iter().map(route).collect())))).await;
     }
 
     /// Each prefix with our label and those of its neighbours.
