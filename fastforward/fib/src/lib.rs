@@ -284,7 +284,7 @@ impl Fib {
     pub fn path(&self, forward: &Forward, flow: u64) -> Option<(Label, Way)> {
         let Forward::Vpn(paths) = forward else { return None };
         let path = if paths.is_single() { &paths.first } else { paths.nth(share(flow >> 32, paths.count()))? };
-        match self.tunnels.choose(path.tunnel, flow) {
+        match self.tunnels.choose(path.tunnel, || flow) {
             Some(way) => Some((path.label, way)),
             None => self.detour(paths, flow),
         }
@@ -302,7 +302,7 @@ impl Fib {
             }
             n => paths.active().filter(up).nth(share(again, n))?,
         };
-        Some((path.label, self.tunnels.choose(path.tunnel, flow)?))
+        Some((path.label, self.tunnels.choose(path.tunnel, || flow)?))
     }
 
     /// What a label of the core means here.
@@ -318,8 +318,8 @@ impl Fib {
         })
     }
 
-    /// The leg of a tunnel for this flow; `None` if it is down.
-    pub fn switch(&self, tunnel: u32, flow: u64) -> Option<Way> {
+    /// The leg of a tunnel for a flow, whose hash is asked for if there are several; `None` if it is down.
+    pub fn switch(&self, tunnel: u32, flow: impl FnOnce() -> u64) -> Option<Way> {
         self.tunnels.choose(tunnel, flow)
     }
 

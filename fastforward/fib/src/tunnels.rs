@@ -195,11 +195,11 @@ impl Tunnels {
         self.get(n).is_some_and(|s| s.first.is_some())
     }
 
-    /// The leg for this flow, if there is any. Uses the lower half of the hash.
-    pub(crate) fn choose(&self, n: u32, flow: u64) -> Option<Way> {
+    /// The leg for a flow, if there is any. Uses the lower half of its hash.
+    pub(crate) fn choose(&self, n: u32, flow: impl FnOnce() -> u64) -> Option<Way> {
         let slot = self.get(n)?;
         slot.first.as_ref()?;
-        let leg = if slot.others.is_empty() { 0 } else { share(flow & 0xffff_ffff, slot.others.len() + 1) };
+        let leg = if slot.others.is_empty() { 0 } else { share(flow(), slot.others.len() + 1) };
         // MAX_LEGS bounds it.
         Some(Way { tunnel: n, leg: u8::try_from(leg).unwrap_or(0) })
     }
@@ -240,7 +240,7 @@ impl Tunnels {
     }
 }
 
-/// Multiply-shift: an even share of 2^32 hashes for each of `n`.
+/// Multiply-shift on the lower 32 bits: an even share of all hashes for each of `n`.
 pub(crate) fn share(hash: u64, n: usize) -> usize {
     usize::try_from(((hash & 0xffff_ffff) * n as u64) >> 32).unwrap_or(0)
 }

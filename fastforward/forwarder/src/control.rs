@@ -182,7 +182,7 @@ mod tests {
 
     fn answer(r: Request) -> Reply {
         match r {
-            Request::Status => Reply::Status(Status { uptime_ms: 0, epoch: None, routes: 0, tunnels: 0, fib_bytes: 0, own_label: None }),
+            Request::Status => Reply::Status(Status { uptime_ms: 0, epoch: None, routes: 0, tunnels: 0, fib_bytes: 0, labels: 0 }),
             _ => Reply::Done,
         }
     }

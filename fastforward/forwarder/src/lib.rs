@@ -1,12 +1,12 @@
-//! FastForward, the forwarding process of a port VM: its pure part.
+//! FastForward, the forwarding process of a port VM or of a platform's label-switching router: its pure part.
 //!
-//! [`Forwarder`] is a function of (state, frame or request, now): it owns no device, no socket and no clock. The
-//! binary beside it polls the devices and the control socket and calls it.
+//! [`Forwarder`] and [`Lsr`] are functions of (state, frame or request, now): they own no device, no socket and no clock.
+//! The binary beside them polls the devices and the control socket and calls one of them.
 //!
 //! ```text
 //!              Customer                                   Core
-//!   ARP ◄──► neighbours                        label = own, S=1
-//!   IPv4 ──► checks ──► VRF lookup ──► VPN: TTL, labels, rewrite ──►
+//!   ARP, ND ◄──► neighbours                    label = own, S=1
+//!   IP ────► checks ──► VRF lookup ──► VPN: TTL, labels, rewrite ──►
 //!   ◄── adjacency ◄──────── VRF lookup ◄── pop, TTL ◄─────────────── MPLS
 //!                    own addresses │ ▲
 //!                                  ▼ │  Tap: the VM's own kernel
@@ -14,4 +14,4 @@
 
 pub mod pipeline;
 
-pub use pipeline::{Forwarder, Port, Sink};
+pub use pipeline::{Forwarder, Lsr, Port, Sink};

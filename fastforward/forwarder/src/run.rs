@@ -2,18 +2,18 @@
 //! up control requests, frames from the TAP, and timers.
 //!
 //! ```text
-//!   loop: cust ≤ 32 ─┐                        busy: every 16th round look (poll, no waiting) at TAP, control, signals
-//!         core ≤ 32 ─┼─ Forwarder ─ send      idle: after a few empty rounds wait in poll for all of them and both
-//!         tap  ≤ 32 ─┘                              ports, until the forwarder's next deadline
+//!   loop: port 0 ≤ 32 ─┐                        busy: every 16th round look (poll, no waiting) at TAP, control, signals
+//!         port 1 ≤ 32 ─┼─ router ─ send         idle: after a few empty rounds wait in poll for all of them and the
+//!         tap    ≤ 32 ─┘                              ports, until the router's next deadline
 //! ```
 //! Nothing can be lost between the last empty round and the wait: each descriptor stays readable as long as something
 //! is there to be taken, the ports' too (see `edgeplex_ff_phy::DpdkPort`).
 
 use crate::control::ControlServer;
+use crate::router::{Outgoing, Outlet, Router};
 use anyhow::Context;
 use edgeplex_ff_fib_api::{FibOp, Reply, Request};
 use edgeplex_ff_phy::{DpdkPort, Mbuf, PacketBuf, Phy, Tap};
-use edgeplex_forwarder::{Forwarder, Port, Sink};
 use edgeplex_types::MacAddr;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
@@ -29,42 +29,6 @@ const EMPTY_ROUNDS: u32 = 4;
 /// How often to look whether an interface that is down has come up.
 const DOWN_RECHECK: Duration = Duration::from_millis(100);
 
-#[derive(Debug)]
-pub(crate) struct Devices {
-    pub(crate) cust: DpdkPort,
-    pub(crate) core: DpdkPort,
-    pub(crate) tap: Tap,
-}
-
-/// Frames on their way out, by device. They leave after each burst.
-#[derive(Debug, Default)]
-struct Outgoing {
-    cust: Vec<Mbuf>,
-    core: Vec<Mbuf>,
-    tap: Vec<Mbuf>,
-}
-
-/// What the forwarder sees of the devices while it works on a frame.
-struct Outlet<'a> {
-    outgoing: &'a mut Outgoing,
-    /// All ports share one pool.
-    pool: &'a mut DpdkPort,
-}
-
-impl Sink<Mbuf> for Outlet<'_> {
-    fn send(&mut self, port: Port, frame: Mbuf) {
-        match port {
-            Port::Customer => self.outgoing.cust.push(frame),
-            Port::Core => self.outgoing.core.push(frame),
-            Port::Tap => self.outgoing.tap.push(frame),
-        }
-    }
-
-    fn alloc(&mut self) -> Option<Mbuf> {
-        self.pool.alloc()
-    }
-}
-
 /// What a look at the descriptors found.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Ready {
@@ -77,28 +41,27 @@ struct Ready {
 
 #[derive(Debug)]
 pub(crate) struct EventLoop {
-    devices: Devices,
-    forwarder: Forwarder<Mbuf>,
+    ports: Vec<DpdkPort>,
+    tap: Option<Tap>,
+    router: Router,
     control: ControlServer,
     signals: SignalFd,
     outgoing: Outgoing,
     incoming: Vec<Mbuf>,
-    /// Bytes to offer to the kernel for a frame of the TAP.
-    tap_room: usize,
+}
+
+/// Where a burst came from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum From {
+    Port(u8),
+    Tap,
 }
 
 impl EventLoop {
-    pub(crate) fn new(devices: Devices, control: ControlServer, signals: SignalFd) -> Self {
-        let tap_room = devices.cust.max_frame();
-        Self {
-            devices,
-            forwarder: Forwarder::new(Instant::now()),
-            control,
-            signals,
-            outgoing: Outgoing::default(),
-            incoming: Vec::with_capacity(BURST),
-            tap_room,
-        }
+    /// `ports` in the order of their numbers.
+    pub(crate) fn new(ports: Vec<DpdkPort>, tap: Option<Tap>, router: Router, control: ControlServer, signals: SignalFd) -> Self {
+        let outgoing = Outgoing::new(ports.len());
+        Self { ports, tap, router, control, signals, outgoing, incoming: Vec::with_capacity(BURST) }
     }
 
     /// Forwards until a signal asks to stop, or an interface is gone for good.
@@ -106,10 +69,14 @@ impl EventLoop {
         let (mut empty, mut rounds) = (0, 0);
         loop {
             let now = Instant::now();
-            let mut moved = self.burst(Port::Customer, now) + self.burst(Port::Core, now);
-            if self.forwarder.next_deadline().is_some_and(|d| d <= now) {
-                let mut outlet = Outlet { outgoing: &mut self.outgoing, pool: &mut self.devices.cust };
-                self.forwarder.tick(now, &mut outlet);
+            let mut moved = 0;
+            for i in 0..self.ports.len() {
+                moved += self.burst(i, now);
+            }
+            if self.router.next_deadline().is_some_and(|d| d <= now) {
+                if let Some(mut outlet) = Outlet::new(&mut self.outgoing, &mut self.ports) {
+                    self.router.tick(now, &mut outlet);
+                }
                 self.flush();
             }
             empty = if moved > 0 { 0 } else { empty + 1 };
@@ -131,10 +98,10 @@ impl EventLoop {
             if ready.control || self.control.has_backlog() {
                 self.serve(now);
             }
-            if self.forwarder.has_work() {
-                self.forwarder.work();
+            if self.router.has_work() {
+                self.router.work();
             }
-            if ready.port_error || !self.devices.cust.is_up() || !self.devices.core.is_up() {
+            if ready.port_error || self.is_any_down() {
                 self.inspect()?;
             }
             if moved > 0 {
@@ -143,13 +110,17 @@ impl EventLoop {
         }
     }
 
+    fn is_any_down(&self) -> bool {
+        self.ports.iter().any(|p| !p.is_up())
+    }
+
     /// How long to wait for something to happen; `None` is for ever.
     fn patience(&self, now: Instant) -> Option<Duration> {
-        if self.control.has_backlog() || self.forwarder.has_work() {
+        if self.control.has_backlog() || self.router.has_work() {
             return Some(Duration::ZERO);
         }
-        let timer = self.forwarder.next_deadline().map(|d| d.saturating_duration_since(now));
-        let down = (!self.devices.cust.is_up() || !self.devices.core.is_up()).then_some(DOWN_RECHECK);
+        let timer = self.router.next_deadline().map(|d| d.saturating_duration_since(now));
+        let down = self.is_any_down().then_some(DOWN_RECHECK);
         timer.into_iter().chain(down).min()
     }
 
@@ -157,86 +128,87 @@ impl EventLoop {
         // Rounded up: to wake a little early would be to spin until the deadline.
         let timeout = patience
             .map_or(PollTimeout::NONE, |p| PollTimeout::try_from(p.as_micros().div_ceil(1000).min(60_000)).unwrap_or(PollTimeout::ZERO));
-        let d = &self.devices;
-        let mut fds = vec![
-            PollFd::new(d.cust.as_fd(), PollFlags::POLLIN),
-            PollFd::new(d.core.as_fd(), PollFlags::POLLIN),
-            PollFd::new(d.tap.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-        ];
+        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = vec![readable(self.signals.as_fd())];
+        fds.extend(self.ports.iter().map(|p| readable(p.as_fd())));
+        fds.extend(self.tap.iter().map(|t| readable(t.as_fd())));
         fds.extend(self.control.interests().map(|(fd, events)| PollFd::new(fd, events)));
         match poll(&mut fds, timeout) {
             Ok(0) | Err(nix::errno::Errno::EINTR) => return Ok(Ready::default()),
             Ok(_) => {}
             Err(e) => return Err(e).context("waiting for frames"),
         }
-        let seen = |i: usize| fds.get(i).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
         let trouble = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
-        Ok(Ready {
-            port_error: (seen(0) | seen(1)).intersects(trouble),
-            tap: seen(2).contains(PollFlags::POLLIN),
-            tap_gone: seen(2).intersects(trouble),
-            signal: !seen(3).is_empty(),
-            control: fds.iter().skip(4).any(|f| f.any().unwrap_or(true)),
-        })
+        let seen = |f: &PollFd| f.revents().unwrap_or(PollFlags::empty());
+        // In the order in which they were put in.
+        let mut fds = fds.iter();
+        let signal = fds.next().is_some_and(|f| !seen(f).is_empty());
+        let port_error = fds.by_ref().take(self.ports.len()).fold(false, |any, f| any | seen(f).intersects(trouble));
+        let tap = if self.tap.is_some() { fds.next().map_or(PollFlags::empty(), seen) } else { PollFlags::empty() };
+        let control = fds.any(|f| f.any().unwrap_or(true));
+        Ok(Ready { signal, port_error, tap: tap.contains(PollFlags::POLLIN), tap_gone: tap.intersects(trouble), control })
     }
 
     /// Takes one burst from a wire and forwards it; returns the number of frames.
-    fn burst(&mut self, from: Port, now: Instant) -> usize {
-        let device = if from == Port::Core { &mut self.devices.core } else { &mut self.devices.cust };
+    fn burst(&mut self, i: usize, now: Instant) -> usize {
+        let (Some(device), Ok(port)) = (self.ports.get_mut(i), u8::try_from(i)) else { return 0 };
         let n = device.receive(&mut self.incoming, BURST);
         if n > 0 {
-            self.forward(from, now);
+            self.forward(From::Port(port), now);
         }
         n
     }
 
     fn tap_burst(&mut self, now: Instant) -> usize {
+        let (Some(tap), Some(pool)) = (&mut self.tap, self.ports.first_mut()) else { return 0 };
+        let room = pool.max_frame();
         while self.incoming.len() < BURST {
             // Without a buffer the frame waits in the TAP's queue.
-            let Some(mut buf) = self.devices.cust.alloc() else { break };
-            if !self.devices.tap.read(&mut buf, self.tap_room) {
+            let Some(mut buf) = pool.alloc() else { break };
+            if !tap.read(&mut buf, room) {
                 break;
             }
             self.incoming.push(buf);
         }
         let n = self.incoming.len();
-        self.forward(Port::Tap, now);
+        self.forward(From::Tap, now);
         n
     }
 
-    fn forward(&mut self, from: Port, now: Instant) {
-        let mut outlet = Outlet { outgoing: &mut self.outgoing, pool: &mut self.devices.cust };
-        for frame in self.incoming.drain(..) {
-            self.forwarder.process(now, from, frame, &mut outlet);
+    fn forward(&mut self, from: From, now: Instant) {
+        if let Some(mut outlet) = Outlet::new(&mut self.outgoing, &mut self.ports) {
+            self.router.process(now, from, &mut self.incoming, &mut outlet);
         }
         self.flush();
     }
 
     fn flush(&mut self) {
-        if !self.outgoing.cust.is_empty() {
-            self.devices.cust.transmit(&mut self.outgoing.cust);
-        }
-        if !self.outgoing.core.is_empty() {
-            self.devices.core.transmit(&mut self.outgoing.core);
+        for (device, frames) in self.ports.iter_mut().zip(&mut self.outgoing.ports) {
+            if !frames.is_empty() {
+                device.transmit(frames);
+            }
         }
         for frame in self.outgoing.tap.drain(..) {
-            self.devices.tap.write(frame.data());
+            if let Some(tap) = &mut self.tap {
+                tap.write(frame.data());
+            }
         }
     }
 
     fn serve(&mut self, now: Instant) {
-        let d = &self.devices;
-        let dropped = [("customer-output", d.cust.dropped()), ("core-output", d.core.dropped()), ("tap-output", d.tap.dropped())];
-        let (forwarder, tap) = (&mut self.forwarder, &d.tap);
+        let names = self.router.outputs();
+        let wires = names.iter().zip(&self.ports).map(|(name, p)| (name.clone(), p.dropped()));
+        let tap = self.tap.iter().map(|t| ("tap-output".to_owned(), t.dropped()));
+        let dropped: Vec<_> = wires.chain(tap).filter(|(_, n)| *n > 0).collect();
+        let (router, tap) = (&mut self.router, &self.tap);
         self.control.serve(|request| {
             let mac = interface_mac(&request);
-            let mut reply = forwarder.control(now, request);
+            let mut reply = router.control(now, request);
             if let Reply::Counters(c) = &mut reply {
-                c.drops.extend(dropped.iter().filter(|(_, n)| *n > 0).map(|(reason, n)| ((*reason).to_owned(), *n)));
+                c.drops.extend(dropped.iter().cloned());
                 c.drops.sort();
             }
-            if let (Some(mac), Reply::Done) = (mac, &reply)
+            if let (Some(mac), Some(tap), Reply::Done) = (mac, tap, &reply)
                 && let Err(e) = tap.set_mac(mac)
             {
                 tracing::error!("{e}");
@@ -246,7 +218,7 @@ impl EventLoop {
     }
 
     fn inspect(&mut self) -> anyhow::Result<()> {
-        for port in [&mut self.devices.cust, &mut self.devices.core] {
+        for port in &mut self.ports {
             let before = port.is_up();
             port.inspect()?;
             if port.is_up() != before {

@@ -149,8 +149,8 @@ fn a_scan_of_the_subnet_is_bounded_and_leaves_the_ce_alone() {
         let host = std::net::Ipv4Addr::from(0xc0a8_8000 + i).to_string();
         asked += b.put(Core, &labelled(&udp(FAR, &host))).len();
     }
-    assert_eq!(asked, 96);
-    assert_eq!(b.counters().drops, [("neighbour-table-full".into(), 5000 - 96)]);
+    assert_eq!(asked, 56);
+    assert_eq!(b.counters().drops, [("neighbour-table-full".into(), 5000 - 56)]);
     assert_eq!(b.put(Core, &labelled(&from_core(1))), [(Customer, from_core(1).ttl(63).to_ce())]);
     b.wait(3000);
     assert_eq!(b.put(Core, &labelled(&udp(FAR, "192.168.128.1"))).len(), 1, "room again when they did not answer");

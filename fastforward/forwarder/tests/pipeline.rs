@@ -67,10 +67,11 @@ fn ttl_expires_on_both_sides_and_the_source_is_told() {
         let want = icmp(11, 0, 0, i, &p.bytes(), NEAR).to_ce();
         assert_eq!(b.dropped(Customer, &p.ce_sends(), "ttl-expired"), [(Customer, want)]);
     }
-    // From the core the answer goes back into the tunnel.
     let p = udp(FAR, NEAR).ttl(64);
-    let told = icmp(11, 0, 0, 3, &p.bytes(), FAR).to_p(&[lse(16, 6, false, 64), lse(2002, 6, true, 64)]);
-    assert_eq!(b.dropped(Core, &p.p_sends(&[lse(OWN_LABEL, 0, true, 1)]), "ttl-expired"), [(Core, told)]);
+    // From the core the answer goes back into the tunnel, and says under what stack the packet came.
+    let stack = [lse(0, 3, false, 7), lse(OWN_LABEL, 0, true, 1)];
+    let told = icmp_labelled(11, 0, 0, 3, &p.bytes(), &stack, FAR).to_p(&[lse(16, 6, false, 64), lse(2002, 6, true, 64)]);
+    assert_eq!(b.dropped(Core, &p.p_sends(&stack), "ttl-expired"), [(Core, told)]);
 }
 
 #[test]
@@ -127,8 +128,9 @@ fn dont_fragment_is_told_the_mtu_that_fits_behind_the_labels() {
     // Towards the customer, from the core.
     b.program(vec![interface(1000, 1600)]);
     let p = udp(FAR, NEAR).len(1001).frag(DF);
-    let told = icmp(3, 4, 1000, 2, &p.bytes(), FAR).to_p(&[lse(16, 6, false, 64), lse(2002, 6, true, 64)]);
-    assert_eq!(b.dropped(Core, &p.p_sends(&[lse(OWN_LABEL, 0, true, 60)]), "mtu-exceeded"), [(Core, told)]);
+    let stack = [lse(OWN_LABEL, 0, true, 60)];
+    let told = icmp_labelled(3, 4, 1000, 2, &p.bytes(), &stack, FAR).to_p(&[lse(16, 6, false, 64), lse(2002, 6, true, 64)]);
+    assert_eq!(b.dropped(Core, &p.p_sends(&stack), "mtu-exceeded"), [(Core, told)]);
     // And our own TCP learns it too.
     b.program(vec![interface(1500, 1500)]);
     let p = udp(OUR_IP, FAR).len(1500).frag(DF);
@@ -226,7 +228,7 @@ fn what_no_router_forwards() {
         (eth(PE, CE, 0x0800, &p), "mac-not-ours"),
         (eth(OURS, OURS, 0x0800, &p), "source-mac"),
         (eth(OURS, ALL, 0x0800, &p), "source-mac"),
-        (eth(OURS, CE, 0x86dd, &p), "ethertype-unknown"),
+        (eth(OURS, CE, 0x86dd, &p), "ip-truncated"),
         (eth(OURS, CE, 0x8847, &p), "ethertype-unknown"),
         (eth(OURS, CE, 0x8100, &[&[0, 5, 8, 0][..], &p].concat()), "vlan-unexpected"),
         (vec![1; 13], "ethernet-malformed"),
@@ -239,7 +241,7 @@ fn what_no_router_forwards() {
 fn each_wrong_field_of_the_ip_header_has_its_name() {
     let mut b = Bench::warm();
     for (at, value, reason) in [
-        (0, 0x65, "ip-version"),
+        (0, 0x55, "ip-version"),
         (0, 0x44, "ip-header-length"),
         (3, 19, "ip-total-length"),
         (3, 37, "ip-truncated"),
@@ -297,7 +299,7 @@ fn questions_are_answered_and_a_refusal_changes_nothing() {
     let mut b = Bench::warm();
     let ask = |b: &mut Bench, r| b.f.control(b.now, r);
     let Reply::Status(s) = ask(&mut b, Request::Status) else { panic!() };
-    assert_eq!((s.epoch, s.routes, s.tunnels, s.own_label), (Some(Epoch(1)), 8, 2, Some(label(OWN_LABEL))));
+    assert_eq!((s.epoch, s.routes, s.tunnels, s.labels), (Some(Epoch(1)), 8, 2, 1));
     assert!(s.fib_bytes > 0 && s.fib_bytes < 10_000, "{}", s.fib_bytes);
     let found = Some(("10.2.0.0/16".parse().unwrap(), vpn(2002, 7)));
     assert_eq!(ask(&mut b, Request::Lookup { address: FAR.parse().unwrap() }), Reply::Lookup { found });
@@ -305,8 +307,8 @@ fn questions_are_answered_and_a_refusal_changes_nothing() {
     let Reply::Routes { rows, more } = ask(&mut b, Request::Routes { after: None, limit: 3 }) else { panic!() };
     assert_eq!((rows.len(), more), (3, true));
     assert!(matches!(ask(&mut b, Request::Routes { after: None, limit: 0 }), Reply::Refused { .. }));
-    let ops = vec![route("10.2.0.0/16", Target::Local), route("2001:db8::/32", Target::Local)];
+    let ops = vec![route("10.2.0.0/16", Target::Local), FibOp::Switch { label: label(99), target: SwitchTarget::Pop }];
     let refused = ask(&mut b, Request::Program { epoch: Epoch(1), ops });
-    assert_eq!(refused, Reply::Refused { reason: "2001:db8::/32 is not IPv4".into() });
+    assert_eq!(refused, Reply::Refused { reason: "a port VM switches no labels".into() });
     assert_eq!(b.put(Customer, &udp(NEAR, FAR).ce_sends())[0].0, Core);
 }

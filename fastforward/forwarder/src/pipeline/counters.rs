@@ -41,11 +41,20 @@ drops! {
     LabelNotBottom = "label-not-bottom",
     LabelStackDepth = "label-stack-depth",
     LabelUnknown = "label-unknown",
+    /// An IPv6 packet that may not leave its link.
+    LinkLocal = "link-local",
     MacNotOurs = "mac-not-ours",
     MartianDestination = "martian-destination",
     MartianSource = "martian-source",
     MplsMalformed = "mpls-malformed",
     MtuExceeded = "mtu-exceeded",
+    /// Neighbour discovery that claims an address or the MAC of ours.
+    NdConflict = "nd-conflict",
+    /// About a neighbour that is not on the attachment's subnets.
+    NdForeign = "nd-foreign",
+    NdMalformed = "nd-malformed",
+    /// Neighbour discovery between others, router discovery.
+    NdNotForUs = "nd-not-for-us",
     NeighbourQueueFull = "neighbour-queue-full",
     NeighbourTableFull = "neighbour-table-full",
     NeighbourUnreachable = "neighbour-unreachable",
@@ -55,6 +64,10 @@ drops! {
     /// No interface was programmed yet.
     NotReady = "not-ready",
     NotUnicast = "not-unicast",
+    /// Below a stack that was popped is no IP.
+    PayloadUnknown = "payload-unknown",
+    /// A leg leads to a port that is not there.
+    PortUnknown = "port-unknown",
     PuntPoliced = "punt-policed",
     RouteUnreachable = "route-unreachable",
     SourceMac = "source-mac",
@@ -67,13 +80,13 @@ drops! {
 }
 
 impl Drop {
-    /// The reason for an IPv4 header that does not parse.
-    pub(crate) fn ipv4(fault: Fault) -> Self {
+    /// The reason for an IP header that does not parse.
+    pub(crate) fn ip(fault: Fault) -> Self {
         match fault {
             Fault::Truncated => Self::IpTruncated,
             Fault::Version => Self::IpVersion,
             Fault::HeaderLength => Self::IpHeaderLength,
-            Fault::TotalLength => Self::IpTotalLength,
+            Fault::TotalLength | Fault::Value => Self::IpTotalLength,
             Fault::Checksum => Self::IpChecksum,
         }
     }

@@ -1,19 +1,18 @@
 //! Where a packet goes: VRF lookup, TTL, MTU, labels and rewrite; or to the VM's kernel; or back as an ICMP error.
 //!
-//! From here on a buffer begins with its IPv4 header and ends with its packet; what it needs in front is pushed on
+//! From here on a buffer begins with its IP header and ends with its packet; what it needs in front is pushed on
 //! the way out.
 
-use super::ingress::{is_own, is_routing, is_subnet_broadcast};
+use super::icmp::Error;
+use super::ip::{Ip, Packet, ether_type, is_own, set_ttl};
 use super::neighbour::Sent;
 use super::{Drop, Forwarder, Port, Sink, counters};
 use edgeplex_ff_fib::api::VRF_MAC;
-use edgeplex_ff_fib::{Forward, Rewrite};
-use edgeplex_ff_packet::arp::{self, Arp};
-use edgeplex_ff_packet::icmpv4::{self, Error};
+use edgeplex_ff_fib::{Forward, Way};
 use edgeplex_ff_packet::{ethernet, ipv4, mpls};
 use edgeplex_ff_phy::PacketBuf;
 use edgeplex_types::{Label, MacAddr};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Instant;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,55 +31,24 @@ impl Origin {
     }
 }
 
-/// What forwarding needs to know of a packet, read once.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Packet {
-    destination: Ipv4Addr,
-    tos: u8,
-    /// The TTL it arrived with, label stack considered.
-    ttl: u8,
-    header_ttl: u8,
-    dont_fragment: bool,
-    len: usize,
-    flow: u32,
-}
-
-impl Packet {
-    pub(super) fn of(ip: ipv4::Packet, ttl: u8) -> Self {
-        Self {
-            destination: ip.destination(),
-            tos: ip.tos(),
-            ttl,
-            header_ttl: ip.ttl(),
-            dont_fragment: ip.dont_fragment(),
-            len: ip.total_len(),
-            flow: flow(ip),
-        }
-    }
-}
-
-/// A hash of the flow: equal for all packets of one, spread over 32 bits.
-fn flow(ip: ipv4::Packet) -> u32 {
-    let (s, d) = ip.ports().unwrap_or((0, 0));
-    let addresses = u64::from(u32::from(ip.source())) << 32 | u64::from(u32::from(ip.destination()));
-    let rest = u64::from(s) << 32 | u64::from(d) << 8 | u64::from(ip.protocol());
-    let h = (addresses ^ rest.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    let [a, b, c, e, ..] = (h ^ h >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
-    u32::from_be_bytes([a, b, c, e])
-}
-
-/// The way out, copied from the FIB.
+/// The way out.
 #[derive(Debug, Clone, Copy)]
 enum Exit {
-    Core(Label, Rewrite),
-    Neighbour(Ipv4Addr),
+    Core(Label, Way),
+    Neighbour(IpAddr),
 }
+
+/// Why there is none, and what the source is told.
+type NoExit = (Drop, Option<Error>);
 
 impl<B: PacketBuf> Forwarder<B> {
     /// Routes a packet by the VRF.
-    pub(super) fn forward(&mut self, now: Instant, buf: B, p: Packet, origin: Origin, sink: &mut impl Sink<B>) -> Result<(), Drop> {
+    pub(super) fn route(&mut self, now: Instant, buf: B, p: Packet, origin: Origin, sink: &mut impl Sink<B>) -> Result<(), Drop> {
         let interface = self.fib.interface().ok_or(Drop::NotReady)?;
-        let route = self.fib.route(p.destination);
+        let route = match p.destination {
+            IpAddr::V4(a) => self.fib.route(a),
+            IpAddr::V6(a) => self.fib.route6(a),
+        };
         if matches!(route, Some(Forward::Local)) || is_own(interface, p.destination) {
             return self.deliver(now, buf, p, origin, sink);
         }
@@ -92,16 +60,35 @@ impl<B: PacketBuf> Forwarder<B> {
             Some(Forward::Connected) => Ok(Exit::Neighbour(p.destination)),
             Some(Forward::Customer(next_hop)) => Ok(Exit::Neighbour(*next_hop)),
             // A tunnel comes back or the route goes; meanwhile nobody is told that the net is unreachable.
-            Some(vpn) => self.fib.path(vpn, p.flow).map(|(path, r)| Exit::Core(path.label, *r)).ok_or((Drop::TunnelDown, None)),
+            Some(vpn) => self.fib.path(vpn, p.flow).map(|(label, way)| Exit::Core(label, way)).ok_or((Drop::TunnelDown, None)),
             // `Local` was taken above.
         };
+        self.depart(now, buf, p, origin, exit, sink)
+    }
+
+    /// Sends a packet that came with a CE's own label to that CE, without a lookup.
+    pub(super) fn to_ce(&mut self, now: Instant, buf: B, p: Packet, ce: IpAddr, sink: &mut impl Sink<B>) -> Result<(), Drop> {
+        let expired = p.ttl <= 1;
+        let exit = if expired { Err((Drop::TtlExpired, Some(Error::TimeExceeded))) } else { Ok(Exit::Neighbour(ce)) };
+        self.depart(now, buf, p, Origin::Core, exit, sink)
+    }
+
+    fn depart(
+        &mut self,
+        now: Instant,
+        buf: B,
+        p: Packet,
+        origin: Origin,
+        exit: Result<Exit, NoExit>,
+        sink: &mut impl Sink<B>,
+    ) -> Result<(), Drop> {
         match exit {
             Ok(exit) => self.leave(now, buf, p, origin, exit, sink),
             Err((reason, error)) => {
                 if let Some(error) = error
                     && origin != Origin::Own
                 {
-                    self.tell(now, error, &buf, sink);
+                    self.tell(now, error, &buf, p.stack, sink);
                 }
                 Err(reason)
             }
@@ -112,7 +99,10 @@ impl<B: PacketBuf> Forwarder<B> {
         let Some(i) = self.fib.interface() else { return 0 };
         match exit {
             Exit::Neighbour(_) => usize::from(i.customer_mtu),
-            Exit::Core(_, r) => usize::from(i.core_mtu).saturating_sub(mpls::LEN * (1 + r.transport().len())),
+            Exit::Core(_, way) => {
+                let transport = self.fib.leg(*way).map_or(0, |l| l.transport().len());
+                usize::from(i.core_mtu).saturating_sub(mpls::LEN * (1 + transport))
+            }
         }
     }
 
@@ -120,21 +110,21 @@ impl<B: PacketBuf> Forwarder<B> {
     fn leave(&mut self, now: Instant, mut buf: B, p: Packet, origin: Origin, exit: Exit, sink: &mut impl Sink<B>) -> Result<(), Drop> {
         let ttl = if origin.decrements() { p.ttl.saturating_sub(1) } else { p.ttl };
         let mtu = self.mtu(&exit);
-        if p.len > mtu && p.dont_fragment {
+        if p.len > mtu && !p.may_fragment {
             if origin != Origin::Own {
-                // RFC 1191 §4: the MTU of the next hop, labels already taken off.
+                // RFC 1191 §4, RFC 4443 §3.2: the MTU of the next hop, labels already taken off.
                 let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-                self.tell(now, Error::FragmentationNeeded { mtu }, &buf, sink);
+                self.tell(now, Error::TooBig { mtu }, &buf, p.stack, sink);
             }
             return Err(Drop::MtuExceeded);
         }
         if ttl != p.header_ttl {
-            ipv4::set_ttl(buf.data_mut(), ttl);
+            set_ttl(buf.data_mut(), ttl);
         }
         if p.len <= mtu {
             return self.out(now, buf, p.tos, ttl, exit, sink);
         }
-        let whole = ipv4::Packet::new(buf.data()).map_err(|e| Drop::ipv4(e.fault))?;
+        let whole = ipv4::Packet::new(buf.data()).map_err(|e| Drop::ip(e.fault))?;
         for fragment in ipv4::fragments(whole, mtu) {
             let mut piece = sink.alloc().ok_or(Drop::NoBuffer)?;
             let header = fragment.header().len();
@@ -151,7 +141,7 @@ impl<B: PacketBuf> Forwarder<B> {
 
     fn out(&mut self, now: Instant, buf: B, tos: u8, ttl: u8, exit: Exit, sink: &mut impl Sink<B>) -> Result<(), Drop> {
         match exit {
-            Exit::Core(label, rewrite) => self.send_labelled(buf, tos, ttl, label, &rewrite, sink),
+            Exit::Core(label, way) => self.send_labelled(buf, tos, ttl, label, way, sink),
             Exit::Neighbour(address) => match self.neighbours.send(now, address, buf) {
                 Sent::Ready(mac, buf) => {
                     self.send_framed(mac, buf, sink);
@@ -172,12 +162,13 @@ impl<B: PacketBuf> Forwarder<B> {
     }
 
     /// Pushes the VPN label, the transport labels and the Ethernet header.
-    fn send_labelled(&mut self, mut buf: B, tos: u8, ttl: u8, label: Label, r: &Rewrite, sink: &mut impl Sink<B>) -> Result<(), Drop> {
-        let transport = r.transport();
+    fn send_labelled(&mut self, mut buf: B, tos: u8, ttl: u8, label: Label, way: Way, sink: &mut impl Sink<B>) -> Result<(), Drop> {
+        let leg = self.fib.leg_mut(way).ok_or(Drop::TunnelDown)?;
+        let transport = leg.transport();
         let front = ethernet::HEADER_LEN + mpls::LEN * (transport.len() + 1);
         let bytes = buf.push_front(front).ok_or(Drop::NoHeadroom)?;
         let (header, stack) = bytes.split_at_mut(ethernet::HEADER_LEN);
-        header.copy_from_slice(&ethernet::header(r.destination, r.source, ethernet::MPLS));
+        header.copy_from_slice(&ethernet::header(leg.destination, leg.source, ethernet::MPLS));
         // RFC 3443 §3.1, uniform model: every pushed label carries the TTL of the packet.
         // RFC 5462: TC is the IP precedence bits, the top three of the DSCP.
         let tc = tos >> 5;
@@ -185,16 +176,18 @@ impl<B: PacketBuf> Forwarder<B> {
         for (place, (label, bottom)) in stack.chunks_exact_mut(mpls::LEN).zip(labels) {
             place.copy_from_slice(&mpls::Entry { label, tc, bottom, ttl }.to_bytes());
         }
+        counters::add(&mut leg.count, buf.len());
         self.send(Port::Core, buf, sink);
         Ok(())
     }
 
     pub(super) fn send_framed(&mut self, mac: MacAddr, mut buf: B, sink: &mut impl Sink<B>) {
         let Some(own) = self.fib.interface().map(|i| i.mac) else { return self.counts.drop(Drop::NotReady) };
+        let kind = ether_type(buf.data());
         let Some(header) = buf.push_front(ethernet::HEADER_LEN).and_then(|b| b.first_chunk_mut()) else {
             return self.counts.drop(Drop::NoHeadroom);
         };
-        *header = ethernet::header(mac, own, ethernet::IPV4);
+        *header = ethernet::header(mac, own, kind);
         self.send(Port::Customer, buf, sink);
     }
 
@@ -205,11 +198,12 @@ impl<B: PacketBuf> Forwarder<B> {
         }
         let mac = self.fib.interface().ok_or(Drop::NotReady)?.mac;
         if p.ttl != p.header_ttl {
-            ipv4::set_ttl(buf.data_mut(), p.ttl);
+            set_ttl(buf.data_mut(), p.ttl);
         }
-        let routing = ipv4::Packet::new(buf.data()).is_ok_and(is_routing);
+        let routing = Ip::parse(buf.data()).is_ok_and(|ip| ip.is_routing());
+        let kind = ether_type(buf.data());
         let header = buf.push_front(ethernet::HEADER_LEN).and_then(|b| b.first_chunk_mut()).ok_or(Drop::NoHeadroom)?;
-        *header = ethernet::header(mac, VRF_MAC, ethernet::IPV4);
+        *header = ethernet::header(mac, VRF_MAC, kind);
         self.punt(now, buf, routing, sink)
     }
 
@@ -221,47 +215,6 @@ impl<B: PacketBuf> Forwarder<B> {
         }
         self.send(Port::Tap, frame, sink);
         Ok(())
-    }
-
-    /// Sends an ARP request, to one MAC address or to all.
-    pub(super) fn ask(&mut self, address: Ipv4Addr, unicast: Option<MacAddr>, sink: &mut impl Sink<B>) {
-        let Some(i) = self.fib.interface() else { return };
-        // The address of ours that shares the neighbour's subnet, else the first.
-        let ours = i.addresses.iter().find(|n| n.contains(&address)).or(i.addresses.first());
-        let Some(ours) = ours else { return };
-        let request = Arp { operation: arp::REQUEST, sender_mac: i.mac, sender: ours.addr(), target_mac: MacAddr([0; 6]), target: address };
-        let header = ethernet::header(unicast.unwrap_or(MacAddr::BROADCAST), i.mac, ethernet::ARP);
-        let Some(mut buf) = sink.alloc() else { return self.counts.drop(Drop::NoBuffer) };
-        if !buf.set_len(header.len() + arp::LEN) {
-            return self.counts.drop(Drop::NoBuffer);
-        }
-        let (to_header, to_body) = buf.data_mut().split_at_mut(header.len());
-        to_header.copy_from_slice(&header);
-        to_body.copy_from_slice(&request.to_bytes());
-        self.send(Port::Customer, buf, sink);
-    }
-
-    /// Tells the sender of a packet by ICMP, routed by the VRF, unless RFC 1812 forbids it or the limit is reached.
-    pub(super) fn tell(&mut self, now: Instant, error: Error, about: &B, sink: &mut impl Sink<B>) {
-        let (Ok(ip), Some(i)) = (ipv4::Packet::new(about.data()), self.fib.interface()) else { return };
-        let Some(source) = i.addresses.first().map(|n| n.addr()) else { return };
-        if !icmpv4::may_be_told(ip) || is_subnet_broadcast(i, ip.source()) {
-            return;
-        }
-        if !self.icmp.take(now) {
-            return self.counts.drop(Drop::IcmpRateLimited);
-        }
-        self.identification = self.identification.wrapping_add(1);
-        let buf = sink.alloc().and_then(|mut b| {
-            let ok = b.set_len(icmpv4::datagram_len(ip)) && icmpv4::write(b.data_mut(), error, source, self.identification, ip);
-            ok.then_some(b)
-        });
-        let Some(buf) = buf else { return self.counts.drop(Drop::NoBuffer) };
-        let Ok(made) = ipv4::Packet::new(buf.data()) else { return };
-        let packet = Packet::of(made, made.ttl());
-        if let Err(reason) = self.forward(now, buf, packet, Origin::Own, sink) {
-            self.counts.drop(reason);
-        }
     }
 
     pub(super) fn send(&mut self, port: Port, buf: B, sink: &mut impl Sink<B>) {

@@ -1,18 +1,27 @@
 //! The pipeline: one frame in, frames out, all state in [`Forwarder`]. Time and buffers are arguments.
 //!
 //! - [`ingress`]: what a frame must be on each port
-//! - [`egress`]: where a packet goes: MTU, TTL, labels, rewrite, punt, ICMP
+//! - [`egress`]: where a packet goes: MTU, TTL, labels, rewrite, punt
+//! - [`icmp`], [`resolve`]: what we say ourselves: ICMP errors, ARP and neighbour discovery
+//! - [`ip`], [`flow`]: what they see of a packet, whatever its version; the hash of its flow
 //! - [`neighbour`], [`police`], [`counters`]: the state they use
 //! - [`control`]: programming and questions
+//! - [`lsr`]: the label-switching router, of the same parts
 
 mod control;
 mod counters;
 mod egress;
+mod flow;
+mod icmp;
 mod ingress;
+mod ip;
+mod lsr;
 mod neighbour;
 mod police;
+mod resolve;
 
 pub use counters::Drop;
+pub use lsr::Lsr;
 
 use counters::Counts;
 use edgeplex_ff_fib::Fib;
@@ -31,16 +40,16 @@ pub enum Port {
     Tap,
 }
 
-/// Where frames go and new buffers come from.
-pub trait Sink<B> {
-    fn send(&mut self, port: Port, buf: B);
+/// Where frames go and new buffers come from. `P` names a port.
+pub trait Sink<B, P = Port> {
+    fn send(&mut self, port: P, buf: B);
     /// An empty buffer, or `None` when there are none left.
     fn alloc(&mut self) -> Option<B>;
 }
 
 /// ICMP errors a second, and at once.
 const ICMP_RATE: (u32, u32) = (1000, 256);
-/// Punted routing protocol packets (BGP, ARP) and all others, a second and at once: a flood of pings must not
+/// Punted packets of routing protocols (BGP, BFD, ARP, neighbour discovery) and all others, a second and at once: a flood of pings must not
 /// drown the session, nor a flood of either the daemon behind the TAP.
 const PUNT_ROUTING: (u32, u32) = (20_000, 1024);
 const PUNT_OTHER: (u32, u32) = (10_000, 512);
@@ -49,6 +58,8 @@ const PUNT_OTHER: (u32, u32) = (10_000, 512);
 #[derive(Debug)]
 pub struct Forwarder<B> {
     started: Instant,
+    /// Of the flow hash.
+    seed: u64,
     fib: Fib,
     neighbours: Neighbours<B>,
     counts: Counts,
@@ -60,10 +71,12 @@ pub struct Forwarder<B> {
 }
 
 impl<B: PacketBuf> Forwarder<B> {
-    pub fn new(now: Instant) -> Self {
+    /// `seed` makes this router choose among equal ways unlike its neighbours.
+    pub fn new(now: Instant, seed: u64) -> Self {
         let bucket = |(rate, burst)| Bucket::new(now, rate, burst);
         Self {
             started: now,
+            seed,
             fib: Fib::default(),
             neighbours: Neighbours::default(),
             counts: Counts::default(),
@@ -93,7 +106,7 @@ impl<B: PacketBuf> Forwarder<B> {
         }
     }
 
-    /// Does what has become due: ARP retries, ageing.
+    /// Does what has become due: neighbours asked again, ageing.
     pub fn tick(&mut self, now: Instant, sink: &mut impl Sink<B>) {
         while let Some(due) = self.neighbours.expire(now) {
             match due {
@@ -101,7 +114,7 @@ impl<B: PacketBuf> Forwarder<B> {
                 neighbour::Due::Unreachable(queue) => {
                     for packet in queue.into_iter().flatten() {
                         self.counts.drop(Drop::NeighbourUnreachable);
-                        self.tell(now, edgeplex_ff_packet::icmpv4::Error::HostUnreachable, &packet, sink);
+                        self.tell(now, icmp::Error::HostUnreachable, &packet, 0, sink);
                     }
                 }
             }

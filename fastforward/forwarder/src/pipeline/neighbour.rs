@@ -1,4 +1,4 @@
-//! The hosts on the attachment's subnet: resolved by ARP, confirmed again before they grow old.
+//! The hosts on the attachment's subnets: resolved by ARP or neighbour discovery, confirmed again before they grow old.
 //!
 //! ```text
 //!   (none) ──packet──► asked for, up to 3 packets wait ──answer──► known ──30 s──► asked again, still used
@@ -11,16 +11,16 @@
 use edgeplex_ff_fib::{api, cuckoo::Cuckoo};
 use edgeplex_types::MacAddr;
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Packets that wait for one neighbour.
 pub(crate) const QUEUE: usize = 3;
 /// Neighbours, at most.
 const MAX: usize = 4096;
-/// Neighbours not yet resolved, at most. Their queues hold buffers of the devices' pool (511 by default), of which
-/// a scan of the subnet must leave enough to forward with.
-const MAX_UNRESOLVED: usize = 96;
+/// Neighbours not yet resolved, at most, of either version of IP. Their queues hold buffers of the devices' pool (511 by
+/// default), of which a scan of the subnet must leave enough to forward with.
+const MAX_UNRESOLVED: usize = 56;
 /// Between two requests.
 const RETRY: Duration = Duration::from_secs(1);
 const REQUESTS: u8 = 3;
@@ -33,7 +33,7 @@ pub(crate) type Queue<B> = [Option<B>; QUEUE];
 
 #[derive(Debug)]
 struct Entry<B> {
-    address: Ipv4Addr,
+    address: IpAddr,
     mac: Option<MacAddr>,
     /// Created, or last confirmed.
     since: Instant,
@@ -58,35 +58,55 @@ pub(crate) enum Sent<B> {
 #[derive(Debug)]
 pub(crate) enum Due<B> {
     /// Send a request, to this MAC address or to all.
-    Ask(Ipv4Addr, Option<MacAddr>),
+    Ask(IpAddr, Option<MacAddr>),
     /// It did not answer; these packets waited for it.
     Unreachable(Queue<B>),
 }
 
 #[derive(Debug)]
 pub(crate) struct Neighbours<B> {
-    index: Cuckoo,
+    index4: Cuckoo<u32>,
+    index6: Cuckoo<u128>,
     slots: Vec<Option<Entry<B>>>,
     free: Vec<u32>,
-    timers: BTreeSet<(Instant, Ipv4Addr)>,
-    unresolved: usize,
+    timers: BTreeSet<(Instant, IpAddr)>,
+    /// By version.
+    unresolved: [usize; 2],
 }
 
 impl<B> Default for Neighbours<B> {
     fn default() -> Self {
-        Self { index: Cuckoo::default(), slots: Vec::new(), free: Vec::new(), timers: BTreeSet::new(), unresolved: 0 }
+        let (index4, index6) = (Cuckoo::default(), Cuckoo::default());
+        Self { index4, index6, slots: Vec::new(), free: Vec::new(), timers: BTreeSet::new(), unresolved: [0; 2] }
     }
 }
 
 impl<B> Neighbours<B> {
-    fn get_mut(&mut self, address: Ipv4Addr) -> Option<&mut Entry<B>> {
-        let n = self.index.get(address.into())?;
+    fn index(&self, address: IpAddr) -> Option<u32> {
+        match address {
+            IpAddr::V4(a) => self.index4.get(a.into()),
+            IpAddr::V6(a) => self.index6.get(a.into()),
+        }
+    }
+
+    fn get_mut(&mut self, address: IpAddr) -> Option<&mut Entry<B>> {
+        let n = self.index(address)?;
         self.slots.get_mut(n as usize)?.as_mut()
     }
 
-    pub(crate) fn send(&mut self, now: Instant, address: Ipv4Addr, packet: B) -> Sent<B> {
+    fn unresolved(&mut self, address: IpAddr) -> &mut usize {
+        let [v4, v6] = &mut self.unresolved;
+        if address.is_ipv4() { v4 } else { v6 }
+    }
+
+    /// The MAC address of a neighbour that is resolved.
+    pub(crate) fn mac(&self, address: IpAddr) -> Option<MacAddr> {
+        self.slots.get(self.index(address)? as usize)?.as_ref()?.mac
+    }
+
+    pub(crate) fn send(&mut self, now: Instant, address: IpAddr, packet: B) -> Sent<B> {
         let Some(e) = self.get_mut(address) else {
-            if self.unresolved >= MAX_UNRESOLVED || !self.add(now, address, None, now + RETRY) {
+            if *self.unresolved(address) >= MAX_UNRESOLVED || !self.add(now, address, None, now + RETRY) {
                 return Sent::Refused;
             }
             if let Some(e) = self.get_mut(address) {
@@ -108,9 +128,9 @@ impl<B> Neighbours<B> {
         Sent::Waits { ask: false, displaced }
     }
 
-    /// What ARP told. RFC 826: an entry that exists is updated; a new one is made only if `create`.
+    /// What ARP or neighbour discovery told. RFC 826, RFC 4861 §7.2.5: an entry that exists is updated; a new one is made only if `create`.
     /// Returns the packets that waited for this.
-    pub(crate) fn learn(&mut self, now: Instant, address: Ipv4Addr, mac: MacAddr, create: bool) -> Option<Queue<B>> {
+    pub(crate) fn learn(&mut self, now: Instant, address: IpAddr, mac: MacAddr, create: bool) -> Option<Queue<B>> {
         let due = now + REACHABLE;
         let Some(e) = self.get_mut(address) else {
             if create {
@@ -124,12 +144,12 @@ impl<B> Neighbours<B> {
         let queue = std::mem::replace(&mut e.queue, [const { None }; QUEUE]);
         self.timers.remove(&(old, address));
         self.timers.insert((due, address));
-        self.unresolved -= usize::from(was_unresolved);
+        *self.unresolved(address) -= usize::from(was_unresolved);
         was_unresolved.then_some(queue)
     }
 
-    fn add(&mut self, now: Instant, address: Ipv4Addr, mac: Option<MacAddr>, due: Instant) -> bool {
-        if self.index.len() >= MAX {
+    fn add(&mut self, now: Instant, address: IpAddr, mac: Option<MacAddr>, due: Instant) -> bool {
+        if self.index4.len() + self.index6.len() >= MAX {
             return false;
         }
         let requests = u8::from(mac.is_none());
@@ -139,24 +159,30 @@ impl<B> Neighbours<B> {
             // MAX bounds it.
             u32::try_from(self.slots.len() - 1).unwrap_or(0)
         });
-        self.unresolved += usize::from(mac.is_none());
+        *self.unresolved(address) += usize::from(mac.is_none());
         self.slots[n as usize] = Some(entry);
-        self.index.insert(address.into(), n);
+        match address {
+            IpAddr::V4(a) => self.index4.insert(a.into(), n),
+            IpAddr::V6(a) => self.index6.insert(a.into(), n),
+        };
         self.timers.insert((due, address));
         true
     }
 
-    fn remove(&mut self, address: Ipv4Addr) -> Option<Queue<B>> {
-        let n = self.index.remove(address.into())?;
+    fn remove(&mut self, address: IpAddr) -> Option<Queue<B>> {
+        let n = match address {
+            IpAddr::V4(a) => self.index4.remove(a.into())?,
+            IpAddr::V6(a) => self.index6.remove(a.into())?,
+        };
         let e = self.slots.get_mut(n as usize)?.take()?;
         self.free.push(n);
         self.timers.remove(&(e.due, address));
-        self.unresolved -= usize::from(e.mac.is_none());
+        *self.unresolved(address) -= usize::from(e.mac.is_none());
         Some(e.queue)
     }
 
     /// Keeps the neighbours that `keep` says; returns how many waiting packets went with the others.
-    pub(crate) fn retain(&mut self, keep: impl Fn(Ipv4Addr) -> bool) -> usize {
+    pub(crate) fn retain(&mut self, keep: impl Fn(IpAddr) -> bool) -> usize {
         let out: Vec<_> = self.slots.iter().flatten().map(|e| e.address).filter(|a| !keep(*a)).collect();
         out.into_iter().filter_map(|a| self.remove(a)).map(|q| q.iter().flatten().count()).sum()
     }

@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+pub(crate) mod switch;
+pub(crate) mod v6;
+
 use edgeplex_ff_fib_api::*;
 use edgeplex_ff_phy::{PacketBuf, VecBuf};
 use edgeplex_forwarder::{Forwarder, Port, Sink};
@@ -53,21 +56,32 @@ pub(crate) fn label(n: u32) -> Label {
 }
 
 pub(crate) fn tunnel(id: u32, transport: &[u32]) -> FibOp {
-    FibOp::Tunnel(Tunnel {
-        id: TunnelId(id),
-        endpoint: Ipv4Addr::new(10, 255, 0, 2).into(),
-        transport: transport.iter().map(|l| label(*l)).collect(),
-        source_mac: MacAddr(PE),
-        destination_mac: MacAddr(P),
-    })
+    legs(id, vec![leg(0, transport, PE, P)])
+}
+
+pub(crate) fn legs(id: u32, legs: Vec<Leg>) -> FibOp {
+    FibOp::Tunnel(Tunnel { id: TunnelId(id), endpoint: Ipv4Addr::new(10, 255, 0, 2).into(), legs })
+}
+
+pub(crate) fn leg(port: u8, transport: &[u32], from: [u8; 6], to: [u8; 6]) -> Leg {
+    let transport = transport.iter().map(|l| label(*l)).collect();
+    Leg { port, transport, source_mac: MacAddr(from), destination_mac: MacAddr(to) }
+}
+
+pub(crate) fn own_label(n: u32) -> FibOp {
+    FibOp::OwnLabel { label: label(n), next_hop: None }
 }
 
 pub(crate) fn route(prefix: &str, target: Target) -> FibOp {
     FibOp::Route { prefix: prefix.parse().unwrap(), target }
 }
 
+pub(crate) fn path(l: u32, tunnel: u32) -> VpnPath {
+    VpnPath { label: label(l), tunnel: TunnelId(tunnel) }
+}
+
 pub(crate) fn vpn(l: u32, tunnel: u32) -> Target {
-    Target::Vpn { paths: vec![VpnPath { label: label(l), tunnel: TunnelId(tunnel) }] }
+    Target::Vpn { paths: vec![path(l, tunnel)], backup: vec![] }
 }
 
 pub(crate) fn interface(customer_mtu: u16, core_mtu: u16) -> FibOp {
@@ -79,7 +93,7 @@ impl Bench {
     /// Nothing programmed.
     pub(crate) fn empty() -> Self {
         let now = Instant::now();
-        Self { f: Forwarder::new(now), now, out: Out { sent: vec![], buffers: usize::MAX } }
+        Self { f: Forwarder::new(now, 1), now, out: Out { sent: vec![], buffers: usize::MAX } }
     }
 
     /// Programmed, CE not yet resolved.
@@ -88,7 +102,7 @@ impl Bench {
         assert_eq!(b.f.control(b.now, Request::Begin { epoch: Epoch(1) }), Reply::Done);
         b.program(vec![
             interface(1500, 1600),
-            FibOp::OwnLabel { label: label(OWN_LABEL) },
+            own_label(OWN_LABEL),
             tunnel(7, &[16]),
             tunnel(8, &[]),
             route("10.1.0.0/16", Target::Customer { next_hop: CE_IP.parse().unwrap() }),
@@ -260,7 +274,27 @@ pub(crate) fn lse(label: u32, tc: u8, bottom: bool, ttl: u8) -> [u8; 4] {
 /// The ICMP error of type, code and second word about a packet, from our first address.
 pub(crate) fn icmp(kind: u8, code: u8, word: u32, id: u16, about: &[u8], to: &str) -> Ip {
     let quote = &about[..about.len().min(548)];
-    let mut payload = [&[kind, code, 0, 0][..], &word.to_be_bytes(), quote].concat();
+    icmp_of([&[kind, code, 0, 0][..], &word.to_be_bytes(), quote].concat(), id, to)
+}
+
+/// The same about a packet that came under labels: RFC 4884 and RFC 4950, by hand.
+pub(crate) fn icmp_labelled(kind: u8, code: u8, word: u32, id: u16, about: &[u8], stack: &[[u8; 4]], to: &str) -> Ip {
+    let word = word | (128 / 4) << 16;
+    icmp_of([&[kind, code, 0, 0][..], &word.to_be_bytes(), &quote_and_stack(about, stack)].concat(), id, to)
+}
+
+/// 128 bytes of a packet and the extension with its label stack.
+pub(crate) fn quote_and_stack(about: &[u8], stack: &[[u8; 4]]) -> Vec<u8> {
+    let mut quote = about.to_vec();
+    quote.resize(128, 0);
+    let object = u16::try_from(4 + 4 * stack.len()).unwrap();
+    let mut extension = [&[0x20, 0, 0, 0][..], &object.to_be_bytes(), &[1, 1], &stack.concat()].concat();
+    let sum = checksum(&extension);
+    extension[2..4].copy_from_slice(&sum);
+    [quote, extension].concat()
+}
+
+fn icmp_of(mut payload: Vec<u8>, id: u16, to: &str) -> Ip {
     let sum = checksum(&payload);
     payload[2..4].copy_from_slice(&sum);
     Ip { tos: 0xc0, id, frag: 0, ttl: 64, proto: 1, src: OUR_IP.into(), dst: to.into(), options: vec![], payload }

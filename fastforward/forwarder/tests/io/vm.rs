@@ -1,7 +1,7 @@
 //! A port VM as FastForward finds it, made of a user, network and mount namespace: uid 0 is not the host's, there are
 //! no hugepages, /sys is empty and /run read-only. Everything ends with the value.
 
-use edgeplex_ff_fib_api::{FibOp, Interface, Reply, Request, Target, Tunnel, VERSION, VpnPath, encode_request};
+use edgeplex_ff_fib_api::{FibOp, Interface, Leg, Reply, Request, Target, Tunnel, VERSION, VpnPath, encode_request};
 use edgeplex_ff_phy::{PacketBuf, Phy, RawSocket, VecBuf};
 use edgeplex_types::wire::Deframer;
 use edgeplex_types::{Epoch, Label, MacAddr, TunnelId};
@@ -191,15 +191,13 @@ impl Client {
         self.done(&Request::Begin { epoch });
         let ops = vec![
             FibOp::Interface(Interface { mac: PE, addresses: vec!["192.168.1.1/30".parse().unwrap()], customer_mtu: 1500, core_mtu: 1600 }),
-            FibOp::OwnLabel { label: label(OWN_LABEL) },
+            FibOp::OwnLabel { label: label(OWN_LABEL), next_hop: None },
             FibOp::Tunnel(Tunnel {
                 id,
                 endpoint: "10.255.0.2".parse().unwrap(),
-                transport: vec![],
-                source_mac: PE_CORE,
-                destination_mac: FAR_PE,
+                legs: vec![Leg { port: 0, transport: vec![], source_mac: PE_CORE, destination_mac: FAR_PE }],
             }),
-            route("10.2.0.0/16", Target::Vpn { paths: vec![VpnPath { label: label(FAR_LABEL), tunnel: id }] }),
+            route("10.2.0.0/16", Target::Vpn { paths: vec![VpnPath { label: label(FAR_LABEL), tunnel: id }], backup: vec![] }),
             route("10.1.0.0/16", Target::Customer { next_hop: "192.168.1.2".parse().unwrap() }),
             route("192.168.1.0/30", Target::Connected),
             route("192.168.1.1/32", Target::Local),
