@@ -13,7 +13,7 @@ pub fn tunnel_id(endpoint: Ipv4Addr) -> TunnelId {
 
 #[derive(Debug, Clone, Default)]
 struct Endpoint {
-    /// Paths that name it.
+    /// Paths that name it. With none it is wanted until the core is told so: what the core has said of it stays true.
     uses: u64,
     state: Option<TunnelState>,
 }
@@ -21,27 +21,32 @@ struct Endpoint {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Endpoints {
     map: BTreeMap<Ipv4Addr, Endpoint>,
-    /// The set of them is another one than was told last.
-    pub(crate) changed: bool,
+    /// The set of them is perhaps another one than the core was told.
+    changed: bool,
 }
 
 impl Endpoints {
     /// One more path needs it.
     pub(crate) fn take(&mut self, endpoint: Ipv4Addr) {
-        let entry = self.map.entry(endpoint).or_default();
-        entry.uses += 1;
-        self.changed |= entry.uses == 1;
+        self.changed |= !self.map.contains_key(&endpoint);
+        self.map.entry(endpoint).or_default().uses += 1;
     }
 
     /// One path less needs it.
     pub(crate) fn release(&mut self, endpoint: Ipv4Addr) {
         if let Some(entry) = self.map.get_mut(&endpoint) {
             entry.uses -= 1;
-            if entry.uses == 0 {
-                self.map.remove(&endpoint);
-                self.changed = true;
-            }
+            self.changed |= entry.uses == 0;
         }
+    }
+
+    /// Forgets those that nobody needs; true if the core has to be told which are wanted.
+    pub(crate) fn settle(&mut self) -> bool {
+        let changed = std::mem::take(&mut self.changed);
+        if changed {
+            self.map.retain(|_, e| e.uses > 0);
+        }
+        changed
     }
 
     /// Stores what the core says; gives back what it said before, or nothing if nobody wants this endpoint.

@@ -191,7 +191,7 @@ impl<P: Clone + Eq> Vpn<P> {
     }
 
     pub fn next_action(&mut self) -> Option<Action> {
-        if std::mem::take(&mut self.rib.endpoints.changed) {
+        if self.rib.endpoints.settle() {
             return Some(Action::Endpoints);
         }
         self.actions.pop_front()

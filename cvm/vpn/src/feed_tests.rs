@@ -1,172 +1,125 @@
 use super::*;
 use crate::{
-    config::{CoreInterface, CoreRoute},
-    core_net::Neighbor,
-    rib::Learned,
+    config::{AttachmentConfig, TunnelState},
+    reflector::Reflector,
+    rib::Received,
 };
-use edgeplex_types::MacAddr;
-use proptest::prelude::*;
+use edgeplex_bgp_wire::Attributes;
+use edgeplex_relay::Leg;
+use edgeplex_types::{MacAddr, RouteTarget};
 
-fn prefix(n: u8) -> Ipv4Net {
-    Ipv4Net::new(Ipv4Addr::new(10, n, 0, 0), 16).unwrap()
+const RR: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 9);
+const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 2);
+
+fn prefix(n: u32) -> IpNet {
+    IpNet::new(Ipv4Addr::from_bits(0x0a00_0000 + (n << 8)).into(), 24).unwrap()
 }
 
-fn endpoint(n: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 255, 0, n)
+fn state(mac: u8) -> TunnelState {
+    let leg = Leg { transport: vec![], source_mac: MacAddr([2; 6]), destination_mac: MacAddr([2, 0, 0, 0, 0, mac]) };
+    TunnelState { tunnel: Tunnel { id: tunnel_id(REMOTE), endpoint: REMOTE.into(), legs: vec![leg] }, cost: 1 }
 }
 
-fn core() -> CoreNet {
-    let mut core = CoreNet::default();
-    let own = CoreInterface { name: "core0".into(), mac: MacAddr([2; 6]), address: "10.0.0.1/24".parse().unwrap() };
-    let routes: Vec<_> = (2..6).map(|n| CoreRoute { prefix: endpoint(n).into(), via: Ipv4Addr::new(10, 0, 0, n) }).collect();
-    core.configure(endpoint(1), &[own], &routes);
-    (2..6).for_each(|n| core.want(endpoint(n)));
-    core
-}
-
-fn neighbor(n: u8) -> Neighbor {
-    Neighbor { interface: "core0".into(), address: Ipv4Addr::new(10, 0, 0, n) }
-}
-
-fn path(rd: u8, to: u8) -> Arc<Path> {
-    Arc::new(Path {
-        rd: Rd([0, 0, 0, 1, 0, 0, 0, rd]),
-        from: Learned::Reflector(endpoint(9)),
-        endpoint: endpoint(to),
-        label: Label::try_from(1000 + u32::from(rd)).unwrap(),
-        attributes: Arc::default(),
-    })
-}
-
-/// What a PVM makes of a feed, checking the promised order on the way.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Pvm {
-    tunnels: BTreeMap<TunnelId, Tunnel>,
-    routes: BTreeMap<Ipv4Net, (Label, TunnelId)>,
-    ended: bool,
-}
-
-impl Pvm {
-    fn take(&mut self, sync: Sync<VpnOp>) {
-        match sync {
-            Sync::Begin { .. } => *self = Self::default(),
-            Sync::End { .. } => self.ended = true,
-            Sync::Ops { ops, .. } => {
-                assert!(ops.len() <= MAX_OPS);
-                ops.into_iter().for_each(|op| self.op(op));
-            }
-        }
+/// A RIB with one attachment (slot 0) that has `count` routes over one tunnel in its VRF.
+fn rib(count: u32, attributes: Attributes) -> Rib {
+    let target: RouteTarget = "65000:1".parse().unwrap();
+    let config = AttachmentConfig {
+        id: "acme/d1".parse().unwrap(),
+        rd: Rd([1; 8]),
+        import: [target].into(),
+        export: BTreeSet::new(),
+        leaks: vec![],
+        label: None,
+        label_per_ce: false,
+        max_paths: 1,
+        max_routes: None,
+    };
+    let mut rib = Rib::new(65000, Ipv4Addr::new(10, 255, 0, 1));
+    rib.reflectors.insert(RR, Reflector::new(1));
+    let mut attachment = Attachment::new(config, vec![]);
+    attachment.label = Label::try_from(1000).ok();
+    let attributes = Arc::new(Attributes { ext_communities: vec![target.0], ..attributes });
+    for n in 0..count {
+        let key = (Rd([7; 8]), prefix(n));
+        let label = Label::try_from(2000).unwrap();
+        rib.insert(key, Received { attributes: attributes.clone(), reflector: RR, path_id: 0, next_hop: REMOTE, label, session: 1 });
+        attachment.vrf.insert((key.1, key.0));
     }
-    fn op(&mut self, op: VpnOp) {
-        let net = |p| if let ipnet::IpNet::V4(p) = p { p } else { panic!("{p}") };
-        match op {
-            VpnOp::OwnLabel { .. } => {}
-            VpnOp::Tunnel(t) => {
-                self.tunnels.insert(t.id, t);
-            }
-            VpnOp::TunnelGone { id } => {
-                assert!(self.tunnels.remove(&id).is_some(), "a tunnel never told goes");
-                assert!(self.routes.values().all(|(_, t)| *t != id), "a tunnel goes before its last path");
-            }
-            VpnOp::Route { prefix, paths } => {
-                assert!(self.tunnels.contains_key(&paths[0].tunnel), "a path before its tunnel");
-                self.routes.insert(net(prefix), (paths[0].label, paths[0].tunnel));
-            }
-            VpnOp::Withdraw { prefix } => {
-                assert!(self.routes.remove(&net(prefix)).is_some(), "a prefix never told is withdrawn");
-            }
-        }
-    }
+    rib.attachments.insert(0, attachment);
+    rib.endpoints.set(REMOTE, Some(state(2)));
+    rib
 }
 
-#[derive(Debug, Clone)]
-enum Step {
-    Path {
-        prefix: u8,
-        rd: u8,
-        to: Option<u8>,
-    },
-    Neighbor {
-        n: u8,
-        mac: Option<u8>,
-    },
-    /// The PVM grants and takes this many messages.
-    Take(u32),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        4 => (0u8..6, 0u8..3, prop::option::of(2u8..6)).prop_map(|(prefix, rd, to)| Step::Path { prefix, rd, to }),
-        2 => (2u8..6, prop::option::of(0u8..3)).prop_map(|(n, mac)| Step::Neighbor { n, mac }),
-        1 => (0u32..3).prop_map(Step::Take),
-    ]
-}
-
-proptest! {
-    /// However slowly it reads, a PVM ends up with exactly the usable best paths, and never sees them out of order.
-    #[test]
-    fn a_slow_pvm_converges_on_the_truth(steps in prop::collection::vec(step(), 0..60)) {
-        let (mut core, mut vrf) = (core(), Vrf::new());
-        let mut feed = Feed::new(Epoch(1), &vrf);
-        let mut pvm = Pvm::default();
-        for step in steps {
-            match step {
-                Step::Path { prefix: p, rd, to } => {
-                    let paths = vrf.entry(prefix(p)).or_default();
-                    let rd = path(rd, 2).rd;
-                    match to {
-                        Some(to) => drop(paths.insert(rd, path(rd.0[7], to))),
-                        None => drop(paths.remove(&rd)),
-                    }
-                    feed.prefix_changed(prefix(p));
-                }
-                Step::Neighbor { n, mac } => {
-                    for changed in core.neighbor(neighbor(n), mac.map(|m| MacAddr([2, 0, 0, 0, 1, m]))) {
-                        feed.tunnel_changed(changed);
-                        // The engine decides anew what uses the tunnel.
-                        vrf.iter().filter(|(_, ps)| ps.values().any(|p| p.endpoint == changed)).for_each(|(p, _)| feed.prefix_changed(*p));
-                    }
-                }
-                Step::Take(n) => {
-                    feed.grant(n);
-                    for _ in 0..n {
-                        if let Some(sync) = feed.next(&core, &vrf, None, false) {
-                            pvm.take(sync);
-                        }
-                    }
-                }
-            }
-        }
-        feed.grant(u32::MAX);
-        while let Some(sync) = feed.next(&core, &vrf, None, true) {
-            pvm.take(sync);
-            feed.grant(1);
-        }
-        prop_assert!(pvm.ended);
-        let truth: BTreeMap<_, _> = vrf.iter().filter_map(|(p, paths)| select(&core, paths).map(|(path, t)| (*p, (path.label, t.id)))).collect();
-        prop_assert_eq!(&pvm.routes, &truth);
-        let used: BTreeMap<_, _> = (2..6).filter_map(|n| core.tunnel(endpoint(n))).filter(|t| truth.values().any(|(_, id)| *id == t.id)).map(|t| (t.id, t.clone())).collect();
-        prop_assert_eq!(&pvm.tunnels, &used);
+fn next(feed: &mut Feed, rib: &Rib, complete: bool) -> Option<Vec<VpnOp>> {
+    match feed.next(rib, 0, complete, &mut 1000)? {
+        Sync::Ops { ops, .. } => Some(ops),
+        Sync::Begin { .. } | Sync::End { .. } => Some(vec![]),
     }
 }
 
 #[test]
-fn nothing_but_the_beginning_is_said_without_credit_and_a_changed_mac_is_one_operation() {
-    let mut core = core();
-    core.neighbor(neighbor(2), Some(MacAddr([2, 0, 0, 0, 0, 2])));
-    let vrf: Vrf = (0..200).map(|n| (prefix(n), [(path(1, 2).rd, path(1, 2))].into())).collect();
-    let mut feed = Feed::new(Epoch(7), &vrf);
-    let own = Label::try_from(1000).ok();
-    assert_eq!(feed.next(&core, &vrf, own, true), Some(Sync::Begin { epoch: Epoch(7) }));
-    assert_eq!(feed.next(&core, &vrf, own, true), None);
+fn nothing_but_the_beginning_is_said_without_credit_and_a_changed_leg_is_one_operation() {
+    let mut rib = rib(200, Attributes::default());
+    let mut feed = Feed::new(Epoch(7));
+    assert_eq!(feed.next(&rib, 0, true, &mut 1000), Some(Sync::Begin { epoch: Epoch(7) }));
+    assert_eq!(next(&mut feed, &rib, true), None);
     feed.grant(2);
-    let Some(Sync::Ops { ops, .. }) = feed.next(&core, &vrf, own, true) else { panic!() };
+    let ops = next(&mut feed, &rib, true).unwrap();
     assert_eq!(ops.len(), 202);
     assert!(matches!(ops[..2], [VpnOp::OwnLabel { .. }, VpnOp::Tunnel(_)]));
-    assert_eq!(feed.next(&core, &vrf, own, false), None);
-    assert_eq!(feed.next(&core, &vrf, own, true), Some(Sync::End { epoch: Epoch(7) }));
-    core.neighbor(neighbor(2), Some(MacAddr([2, 0, 0, 0, 0, 3])));
-    feed.tunnel_changed(endpoint(2));
-    let Some(Sync::Ops { ops, .. }) = feed.next(&core, &vrf, own, true) else { panic!() };
-    assert!(matches!(&ops[..], [VpnOp::Tunnel(t)] if t.destination_mac == MacAddr([2, 0, 0, 0, 0, 3])));
+    assert_eq!(next(&mut feed, &rib, false), None);
+    assert_eq!(feed.next(&rib, 0, true, &mut 1000), Some(Sync::End { epoch: Epoch(7) }));
+    rib.endpoints.set(REMOTE, Some(state(3)));
+    feed.tunnel_changed(REMOTE);
+    assert_eq!(next(&mut feed, &rib, true), Some(vec![VpnOp::Tunnel(state(3).tunnel)]));
+}
+
+#[test]
+fn a_look_that_finds_nothing_to_say_is_one_of_a_few() {
+    let rib = rib(200, Attributes::default());
+    let mut feed = Feed::new(Epoch(7));
+    next(&mut feed, &rib, false);
+    feed.grant(16);
+    next(&mut feed, &rib, false);
+    feed.all_changed();
+    let mut looks = 150;
+    assert_eq!(feed.next(&rib, 0, true, &mut looks), None);
+    assert_eq!((looks, feed.is_busy()), (0, true));
+    // Not at its end before everything has been looked at.
+    assert_eq!(feed.next(&rib, 0, true, &mut 150), Some(Sync::End { epoch: Epoch(7) }));
+    assert!(!feed.is_busy());
+}
+
+#[test]
+fn messages_keep_their_limits_however_long_attributes_are() {
+    let rib = rib(900, Attributes { communities: (0..900).collect(), ..Attributes::default() });
+    let mut feed = Feed::new(Epoch(7));
+    next(&mut feed, &rib, false);
+    let mut told = 0;
+    while told < 900 {
+        feed.grant(1);
+        let sync = feed.next(&rib, 0, false, &mut 1000).unwrap();
+        let message = edgeplex_relay::ToPvm::Sync { incarnation: 1, sync };
+        assert!(edgeplex_relay::encode(&message).unwrap().len() < 1 << 19);
+        told = feed.told_routes();
+    }
+}
+
+#[test]
+fn a_prefix_that_goes_before_its_turn_is_not_spoken_of_and_one_that_was_told_is_withdrawn() {
+    let mut rib = rib(3, Attributes::default());
+    let mut feed = Feed::new(Epoch(7));
+    next(&mut feed, &rib, false);
+    let forget = |rib: &mut Rib, n: u32| {
+        let attachment = rib.attachments.get_mut(&0).unwrap();
+        attachment.vrf.remove(&(prefix(n), Rd([7; 8])));
+    };
+    forget(&mut rib, 2);
+    feed.prefix_changed(prefix(2));
+    feed.grant(16);
+    assert_eq!(next(&mut feed, &rib, false).map(|ops| ops.len()), Some(4));
+    feed.all_changed();
+    forget(&mut rib, 1);
+    feed.prefix_changed(prefix(1));
+    assert_eq!(next(&mut feed, &rib, false), Some(vec![VpnOp::Withdraw { prefix: prefix(1) }]));
 }

@@ -86,7 +86,8 @@ pub(crate) fn choose(candidates: &[Path], most: u8) -> Choice {
 
 /// Paths to use, and their backup: over other tunnels, so that the loss of a tunnel never takes both.
 pub(crate) fn split<'a>(candidates: &[Path<'a>], most: u8) -> (Vec<Path<'a>>, Vec<Path<'a>>) {
-    let usable: Vec<Path> = candidates.iter().filter(|p| p.cost.is_some()).copied().collect();
+    // Where nothing tells two paths apart the later one is taken: let that be the one with the lower route distinguisher.
+    let usable: Vec<Path> = candidates.iter().rev().filter(|p| p.cost.is_some()).copied().collect();
     let paths = pick(&usable, most);
     let others: Vec<Path> = usable.iter().filter(|p| paths.iter().all(|u| u.endpoint != p.endpoint)).copied().collect();
     let backup = pick(&others, most);
