@@ -203,10 +203,9 @@ impl<P: Clone + Eq> Vpn<P> {
         self.tick_pvms(now);
         self.tick_labels(now);
         let waiting = !self.synced() || self.rib.reflectors.values().any(|r| !r.is_complete());
-        if !self.converged && (!waiting || now >= self.converged_by) {
-            self.converged = true;
-            self.ready.extend(self.sessions.keys());
-        }
+        self.converged |= !waiting || now >= self.converged_by;
+        // Snapshots that waited for something, if only for this, may end.
+        self.ready.extend(self.sessions.iter().filter(|(_, s)| !s.feed.is_live()).map(|(slot, _)| slot));
     }
 }
 

@@ -90,6 +90,11 @@ impl Feed {
         self.told.len() as u64
     }
 
+    /// The snapshot has ended.
+    pub(crate) fn is_live(&self) -> bool {
+        self.stage == Stage::Live
+    }
+
     /// Whether there is something to look at and a credit to say it.
     pub(crate) fn is_busy(&self) -> bool {
         self.credits > 0 && !(self.round.is_none() && self.dirty.is_empty())

@@ -321,11 +321,11 @@ fn quiet(b: &mut Bench) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
     /// Whatever the order of events, however they are sliced and however slow PVMs are: in the end each PVM holds exactly the
     /// paths, backups, tunnels and labels that follow from what is true, and the reflectors what the customers said.
     #[test]
-    fn everyone_ends_up_with_what_is_true(steps in prop::collection::vec(step(), 0..80)) {
+    fn everyone_ends_up_with_what_is_true(steps in prop::collection::vec(step(), 0..200)) {
         let mut model = Model::new();
         let mut b = Bench::with(config(model.present()), false);
         (0..4).for_each(|peer| model.start(&mut b, peer));
