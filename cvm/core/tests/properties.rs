@@ -1,6 +1,6 @@
 //! Whatever happens, in whatever order: what is told is what is true, and never leads to the dead.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
@@ -26,6 +26,9 @@ const HOPS: [&str; 4] = ["10.0.0.2", "10.0.0.3", "10.0.1.2", "10.0.1.3"];
 const PREFIXES: [&str; 5] = ["10.255.0.2/32", "10.255.0.3/32", "10.255.0.0/24", "0.0.0.0/0", "10.0.1.0/24"];
 const ENDPOINTS: [&str; 5] = ["10.255.0.1", "10.255.0.2", "10.255.0.3", "10.0.0.3", "10.255.0.77"];
 
+/// Of each neighbour.
+type Labels = BTreeMap<usize, Option<u32>>;
+
 #[derive(Debug, Clone)]
 enum Event {
     Configure { ldp: bool, interfaces: usize, static_route: Option<(usize, usize)> },
@@ -34,7 +37,7 @@ enum Event {
     Router(usize, Option<usize>),
     Liveness(usize, bool),
     Ospf(BTreeMap<usize, (BTreeSet<usize>, BTreeSet<usize>)>),
-    Ldp(BTreeMap<usize, (Option<u32>, bool, BTreeMap<usize, Option<u32>>)>),
+    Ldp(BTreeMap<usize, (Option<u32>, bool, Labels)>),
     Connected,
 }
 

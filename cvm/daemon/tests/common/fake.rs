@@ -2,9 +2,8 @@
 
 use super::LIMIT;
 use edgeplex_cvmd::{CoreCommand, CoreEvent, CoreIo, NetworkEvent};
-use edgeplex_ldp::Fec;
 use edgeplex_mgmt::{Answer, config::CvmConfig, show::CvmQuery};
-use edgeplex_ospf::{Route, RouteKind};
+use edgeplex_ospf::RouteKind;
 use edgeplex_transport::{ldp, ospf};
 use edgeplex_types::{Label, MacAddr, NextHop};
 use serde_json::{Value, json};
@@ -47,6 +46,11 @@ pub(crate) fn world() -> (Fake, World) {
     (Fake { events: fake_events, asked: fake_asked }, World { events, asked })
 }
 
+/// To, via, alternate.
+pub(crate) type Route = (Ipv4Addr, [u8; 4], Option<[u8; 4]>);
+/// To, our label, and those of neighbours.
+pub(crate) type Fec<'a> = (Ipv4Addr, u32, &'a [([u8; 4], u32)]);
+
 /// On the interface of the address's third byte.
 pub(crate) fn hop(address: [u8; 4]) -> NextHop {
     NextHop { interface: format!("core{}", address[2]).into(), address: address.into() }
@@ -67,21 +71,21 @@ impl World {
     }
 
     /// Each prefix with its next hop and its alternate.
-    pub(crate) async fn routes(&self, routes: &[(Ipv4Addr, [u8; 4], Option<[u8; 4]>)]) {
-        let route = |(to, via, backup): &(Ipv4Addr, [u8; 4], Option<[u8; 4]>)| {
+    pub(crate) async fn routes(&self, routes: &[Route]) {
+        let route = |(to, via, backup): &Route| {
             let backup = backup.iter().map(|b| hop(*b)).collect();
-            let route = Route { kind: RouteKind::IntraArea, cost: 20, next_hops: [hop(*via)].into(), backup, connected: false };
+            let route = ospf::Route { kind: RouteKind::IntraArea, cost: 20, next_hops: [hop(*via)].into(), backup, connected: false };
             ((*to).into(), route)
         };
         self.say(CoreEvent::Ospf(ospf::Event::Routes(Arc::new(routes.iter().map(route).collect())))).await;
     }
 
     /// Each prefix with our label and those of its neighbours.
-    pub(crate) async fn labels(&self, fecs: &[(Ipv4Addr, u32, &[([u8; 4], u32)])]) {
+    pub(crate) async fn labels(&self, fecs: &[Fec<'_>]) {
         let label = |n| Label::try_from(n).unwrap();
-        let fec = |(to, local, hops): &(Ipv4Addr, u32, &[([u8; 4], u32)])| {
+        let fec = |(to, local, hops): &Fec<'_>| {
             let hops = hops.iter().map(|(h, l)| (hop(*h), Some(label(*l)))).collect();
-            ((*to).into(), Fec { local: Some(label(*local)), egress: false, hops })
+            ((*to).into(), edgeplex_ldp::Fec { local: Some(label(*local)), egress: false, hops })
         };
         self.say(CoreEvent::Ldp(ldp::Event::Forwarding(Arc::new(fecs.iter().map(fec).collect())))).await;
     }
