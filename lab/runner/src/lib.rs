@@ -16,4 +16,5 @@ pub mod suite;
 pub mod supervise;
 pub mod tools;
 pub mod topology;
+pub mod traffic;
 pub mod wait;

@@ -43,7 +43,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     // drivers
     (
         "edgeplex-transport",
-        &["edgeplex-types", "edgeplex-bfd", "edgeplex-ospf", "edgeplex-ldp", "edgeplex-bgp-wire", "edgeplex-bgp", "edgeplex-relay", "edgeplex-mgmt"],
+        &[
+            "edgeplex-types",
+            "edgeplex-bfd",
+            "edgeplex-ospf",
+            "edgeplex-ldp",
+            "edgeplex-bgp-wire",
+            "edgeplex-bgp",
+            "edgeplex-relay",
+            "edgeplex-mgmt",
+        ],
     ),
     ("edgeplex-ff-dpdk-sys", &[]),
     ("edgeplex-ff-phy", &["edgeplex-types", "edgeplex-ff-dpdk-sys"]),

@@ -2,8 +2,9 @@
 
 use super::{
     Evidence,
-    site::{CITIES, CONVERGE, Ctx, ce_address, number, other, pe_address, result, stop_all},
+    site::{CITIES, CONVERGE, Ctx, ce_address, number, other, pe_address},
 };
+use crate::traffic::{result, stop_all};
 use crate::{launch, process::Process, tools::badbgp, wait};
 use anyhow::{Context, Result, ensure};
 use std::{process::Child, time::Duration};

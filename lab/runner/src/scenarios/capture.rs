@@ -2,8 +2,9 @@
 
 use super::{
     Evidence,
-    site::{CITIES, CUSTOMERS, Ctx, P_ROUTER, host_address, other, stop},
+    site::{CITIES, CUSTOMERS, Ctx, P_ROUTER, host_address, other},
 };
+use crate::traffic::stop;
 use crate::{node::Node, wait};
 use anyhow::{Context, Result, ensure};
 use std::{

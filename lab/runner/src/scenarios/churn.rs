@@ -2,8 +2,9 @@
 
 use super::{
     Evidence,
-    site::{CITIES, CONVERGE, CUSTOMERS, Ctx, extra_prefix, number, other, pe_address, stop_all},
+    site::{CITIES, CONVERGE, CUSTOMERS, Ctx, extra_prefix, number, other, pe_address},
 };
+use crate::traffic::stop_all;
 use crate::wait;
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};

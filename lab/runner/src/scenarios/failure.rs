@@ -2,13 +2,14 @@
 
 use super::{
     Evidence,
-    site::{CITIES, CONVERGE, CUSTOMERS, Ctx, extra_prefix, other, stop_all},
+    site::{CITIES, CONVERGE, CUSTOMERS, Ctx, extra_prefix, other},
 };
+use crate::traffic::stop_all;
 use crate::{launch, process::Process, wait};
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 
-fn all_streams(ctx: &Ctx<'_>) -> Result<Vec<super::site::Stream>> {
+fn all_streams(ctx: &Ctx<'_>) -> Result<Vec<crate::traffic::Stream>> {
     Ok(CUSTOMERS.iter().map(|c| ctx.streams(c)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 

@@ -2,9 +2,10 @@
 
 use super::{
     Evidence,
-    site::{CITIES, CUSTOMERS, Ctx, ce_address, host_address, other, pe_address, result},
+    site::{CITIES, CUSTOMERS, Ctx, ce_address, host_address, other, pe_address},
 };
 use crate::tools::{PORT, tcp};
+use crate::traffic::result;
 use anyhow::{Context, Result, ensure};
 
 /// Runs ping and gives (sent, received).

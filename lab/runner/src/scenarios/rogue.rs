@@ -2,9 +2,10 @@
 
 use super::{
     Evidence,
-    site::{CITIES, Ctx, find_object, other, result},
+    site::{CITIES, Ctx, find_object, other},
 };
 use crate::tools::rogue::Report;
+use crate::traffic::result;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::{collections::BTreeSet, fs};

@@ -3,19 +3,14 @@
 use crate::{
     lab::Lab,
     node::Node,
-    tools::{PORT, udp},
+    tools::udp,
+    traffic::{self, Servers, Stream, Way},
     wait,
 };
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use edgeplex_mgmt::config::PvmConfig;
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    io::{BufRead, BufReader, Read},
-    path::PathBuf,
-    process::{Child, Output},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, process::Output, time::Duration};
 
 pub const CUSTOMERS: [&str; 2] = ["acme", "beta"];
 pub const CITIES: [&str; 2] = ["denver", "boston"];
@@ -62,26 +57,16 @@ pub struct Ctx<'a> {
     pub lab: &'a Lab,
     /// Where captures are kept.
     pub out: PathBuf,
-    servers: Vec<Child>,
+    _servers: Servers,
 }
 
 impl<'a> Ctx<'a> {
     /// Starts a server on every LAN host.
     pub fn new(lab: &'a Lab, out: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&out)?;
-        let mut ctx = Self { lab, out, servers: vec![] };
-        for customer in CUSTOMERS {
-            for city in CITIES {
-                let mut server = ctx.host(customer, city)?.tool(&["serve", &format!("{customer}-{city}")])?;
-                let mut line = String::new();
-                if let Some(out) = server.stdout.take() {
-                    BufReader::new(out).read_line(&mut line)?;
-                }
-                ctx.servers.push(server);
-                ensure!(line.trim() == "serving", "the server of {customer} in {city} did not start");
-            }
-        }
-        Ok(ctx)
+        let hosts = CUSTOMERS.iter().flat_map(|customer| CITIES.iter().map(move |city| format!("{customer}-{city}")));
+        let servers = Servers::start(lab, hosts.map(|name| (format!("{name}-host"), name)))?;
+        Ok(Self { lab, out, _servers: servers })
     }
 
     pub fn host(&self, customer: &str, city: &str) -> Result<&Node> {
@@ -144,18 +129,14 @@ impl<'a> Ctx<'a> {
     }
 
     pub fn udp_from_port(&self, customer: &str, from: &str, pps: u32, count: u64, size: usize, source_port: u16) -> Result<udp::Report> {
-        let arguments = udp_arguments(from, pps, size, source_port);
-        let count = count.to_string();
-        let mut words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        words.extend(["--count", &count]);
-        result(self.host(customer, from)?.tool(&words)?)
+        let way = Way { to: &host_address(other(from)), pps, size, source_port };
+        traffic::send(self.host(customer, from)?, &way, count)
     }
 
-    /// A stream of datagrams at 100 per second, until it is [`Stream::stop`]ped.
+    /// A stream of datagrams at 100 per second, until it is stopped.
     pub fn stream(&self, customer: &str, from: &str) -> Result<Stream> {
-        let arguments = udp_arguments(from, 100, 64, 0);
-        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        Ok(Stream { what: format!("{customer} from {from}"), child: Some(self.host(customer, from)?.tool(&words)?) })
+        let way = Way { to: &host_address(other(from)), pps: 100, size: 64, source_port: 0 };
+        Stream::start(self.host(customer, from)?, format!("{customer} from {from}"), &way)
     }
 
     /// Streams of a customer in both directions.
@@ -269,93 +250,6 @@ impl<'a> Ctx<'a> {
         let text = |k: &str| row.get(k).and_then(Value::as_str).unwrap_or_default().to_owned();
         Ok((text("state"), row.get("resets").and_then(Value::as_u64).unwrap_or_default()))
     }
-}
-
-impl Drop for Ctx<'_> {
-    fn drop(&mut self) {
-        for server in &mut self.servers {
-            // nsenter waits for the server in the node: end that one first.
-            stop(server);
-        }
-    }
-}
-
-/// Ends a process started through nsenter, and its children.
-pub(super) fn stop(child: &mut Child) {
-    let Ok(pid) = i32::try_from(child.id()) else { return };
-    for p in crate::process::tree(pid).into_iter().rev().filter_map(crate::process::Process::find) {
-        p.kill();
-    }
-    let _ = child.wait();
-}
-
-fn udp_arguments(from: &str, pps: u32, size: usize, source_port: u16) -> Vec<String> {
-    let to = format!("{}:{PORT}", host_address(other(from)));
-    ["udp-ping", "--to", &to, "--pps", &pps.to_string(), "--size", &size.to_string(), "--source-port", &source_port.to_string()]
-        .map(str::to_owned)
-        .to_vec()
-}
-
-/// Waits for one of our tools and reads its result.
-pub(super) fn result<T: serde::de::DeserializeOwned>(mut child: Child) -> Result<T> {
-    let (mut said, mut complaint) = (String::new(), String::new());
-    if let Some(mut out) = child.stdout.take() {
-        out.read_to_string(&mut said)?;
-    }
-    if let Some(mut err) = child.stderr.take() {
-        err.read_to_string(&mut complaint)?;
-    }
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("{}", complaint.trim());
-    }
-    serde_json::from_str(&said).with_context(|| format!("not understood: {said}"))
-}
-
-/// A running stream; ends with its owner.
-#[derive(Debug)]
-pub struct Stream {
-    what: String,
-    child: Option<Child>,
-}
-
-impl Stream {
-    pub fn stop(mut self) -> Result<udp::Report> {
-        let mut child = self.child.take().context("already stopped")?;
-        drop(child.stdin.take());
-        result(child).with_context(|| format!("stream of {}", self.what))
-    }
-
-    /// Stops it and insists that every datagram was answered, by the customer's own host.
-    pub fn stop_without_loss(self) -> Result<udp::Report> {
-        let what = self.what.clone();
-        let report = self.stop()?;
-        ensure!(
-            report.lost == 0,
-            "{what}: {} of {} datagrams lost (first: {:?}, longest gap {:.0} ms)",
-            report.lost,
-            report.sent,
-            report.lost_numbers,
-            report.longest_gap_ms
-        );
-        Ok(report)
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            stop(child);
-        }
-    }
-}
-
-/// Stops all without loss; gives the datagrams sent and the longest gap, milliseconds.
-pub(super) fn stop_all(streams: Vec<Stream>) -> Result<(u64, f64)> {
-    let reports = streams.into_iter().map(Stream::stop_without_loss).collect::<Vec<_>>();
-    let reports = reports.into_iter().collect::<Result<Vec<_>>>()?;
-    let gap = reports.iter().map(|r| r.longest_gap_ms).fold(0.0, f64::max);
-    Ok((reports.iter().map(|r| r.sent).sum(), gap))
 }
 
 /// The first object anywhere in the value that satisfies the condition.
