@@ -8,7 +8,7 @@ use crate::{
 use edgeplex_bgp_wire::Attributes;
 use edgeplex_types::{Label, TunnelId};
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 /// One route as the RIB holds it, for `edgeplex show routes`.
 #[derive(Debug, Clone)]
@@ -71,8 +71,9 @@ impl Vrf {
         for (prefix, route) in self.vpn.routes.iter() {
             let used = if let Some(Best::Vpn(used)) = self.best.get(prefix) { Some(used) } else { None };
             let is = |path: &VpnPath, of: &[VpnPath]| of.iter().any(|p| (p.label, p.tunnel) == (path.label, path.tunnel));
-            for path in route.iter() {
-                let best = used.and_then(|u| u.paths.first()) == Some(path);
+            let mut seen = BTreeSet::new();
+            for path in route.iter().filter(|p| seen.insert((p.label, p.tunnel))) {
+                let best = used.and_then(|u| u.paths.first()).is_some_and(|p| is(path, std::slice::from_ref(p)));
                 let multipath = !best && used.is_some_and(|u| is(path, &u.paths));
                 rows.push(RouteView {
                     best,
