@@ -42,6 +42,11 @@ impl Client {
         Self { socket: socket.into(), patience: Duration::from_secs(30) }
     }
 
+    /// The same, for a question that takes its time.
+    pub fn patient(&self, patience: Duration) -> Self {
+        Self { socket: self.socket.clone(), patience: patience.max(self.patience) }
+    }
+
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.request(Method::GET, path, Bytes::new()).await
     }

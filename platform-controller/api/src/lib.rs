@@ -7,10 +7,16 @@
 //! | `GET /v1/documents` | | list of documents as an operator writes them, passwords hidden |
 //! | `GET /v1/drift` | | [`Drift`] |
 //! | `GET /v1/status` | | [`Status`] |
-//! | `GET /v1/show/{bgp,routes,labels,fib,counters}?customer=NAME` | | [`Shown`] of the rows below |
+//! | `GET /v1/show/{bgp,routes,labels,fib,counters,bfd}?customer=NAME` | | [`Shown`] of the rows below |
+//! | `GET /v1/show/bfd?attachment=CUSTOMER/ATTACHMENT` | | [`Shown`] of [`BfdSession`] |
+//! | `GET /v1/show/{ospf-neighbors,ospf-interfaces,ospf-database,ospf-routes}` | | [`Shown`] of the rows of `edgeplex_mgmt::show` |
+//! | `GET /v1/show/{ldp-neighbors,ldp-bindings,forwarding,tunnels}` | | likewise |
+//! | `POST /v1/ping`, `POST /v1/traceroute` | [`VpnProbe`] | `PingReport` of the same |
+//! | `POST /v1/lsp/ping`, `POST /v1/lsp/traceroute` | [`LspProbe`] | `PingReport` of the same |
 //! | `GET /v1/audit` | | list of [`AuditEntry`] |
 //!
-//! An error is a [`Failure`], with status 422 when the input was invalid and nothing was changed.
+//! An error is a [`Failure`], with status 422 when the input was invalid and nothing was changed, and 409 when what was asked for
+//! is not configured.
 
 mod client;
 
@@ -18,10 +24,11 @@ pub use client::{Client, ClientError};
 
 use edgeplex_ff_fib_api::{Counters, Target};
 use edgeplex_intent::{Change, IntentError};
-use edgeplex_mgmt::show::{BgpNeighbor, CvmStatus, Route};
+use edgeplex_mgmt::show::{BfdRow, BgpNeighbor, CvmStatus, PingOptions, Route};
 use edgeplex_types::{AttachmentId, Label, Name, Rd, VlanId};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
+use std::{net::IpAddr, time::Duration};
 
 /// Largest body of a request or an answer, bytes.
 pub const MAX_BODY: usize = 64 << 20;
@@ -65,6 +72,18 @@ pub struct Status {
     pub attachments: Vec<AttachmentStatus>,
     /// What the CVM says of itself; absent while it does not answer.
     pub cvm: Option<CvmStatus>,
+    /// The label-switching router; absent where the platform has none, or while it does not answer.
+    #[serde(default)]
+    pub lsr: Option<LsrStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LsrStatus {
+    pub uptime_s: u64,
+    /// The CVM has told it everything once.
+    pub programmed: bool,
+    pub labels: u64,
+    pub tunnels: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +153,36 @@ pub struct RouteRow {
     #[serde(flatten)]
     pub route: Route,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BfdSession {
+    /// An attachment, or `cvm` for sessions of the core.
+    pub owner: String,
+    #[serde(flatten)]
+    pub session: BfdRow,
+}
+
+/// Asks the VRF of an attachment for a ping or traceroute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VpnProbe {
+    pub attachment: AttachmentId,
+    pub to: IpAddr,
+    #[serde(default)]
+    pub options: PingOptions,
+}
+
+/// Asks the CVM for a ping or traceroute through the LSP of a FEC (RFC 8029).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LspProbe {
+    pub prefix: Ipv4Net,
+    #[serde(default)]
+    pub options: PingOptions,
+}
+
+/// How long the controller waits for a report, beyond the time that the probes themselves may take.
+pub const PROBE_MARGIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FibRow {

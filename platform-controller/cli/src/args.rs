@@ -2,11 +2,13 @@
 
 use crate::output::Format;
 use clap::{Parser, Subcommand, ValueEnum};
-use edgeplex_types::Name;
-use std::path::PathBuf;
+use edgeplex_mgmt::show::PingOptions;
+use edgeplex_types::{AttachmentId, Name};
+use ipnet::Ipv4Net;
+use std::{net::IpAddr, path::PathBuf};
 
 #[derive(Debug, Parser)]
-#[command(name = "edgeplex", version, about = "Operate one EdgePlex provider edge")]
+#[command(name = "edgeplex", version, about = "Operate one EdgePlex router")]
 pub(crate) struct Args {
     /// Socket of edgeplexd.
     #[arg(long, global = true, env = "EDGEPLEX_SOCKET", default_value = "/var/lib/edgeplex/api.sock", value_name = "PATH")]
@@ -66,10 +68,32 @@ pub(crate) enum Command {
     },
     /// Live state of the data and control plane.
     Show {
-        what: ShowWhat,
         /// Of this customer only.
-        #[arg(short, long, value_name = "NAME")]
+        #[arg(short, long, global = true, value_name = "NAME")]
         customer: Option<Name>,
+        #[command(subcommand)]
+        what: ShowWhat,
+    },
+    /// Ping from an attachment's VRF. Exit code 1 if nothing comes back.
+    Ping {
+        #[arg(value_name = "CUSTOMER/ATTACHMENT")]
+        attachment: AttachmentId,
+        address: IpAddr,
+        #[command(flatten)]
+        options: PingArgs,
+    },
+    /// Traceroute from an attachment's VRF. Exit code 1 if the end is not reached.
+    Traceroute {
+        #[arg(value_name = "CUSTOMER/ATTACHMENT")]
+        attachment: AttachmentId,
+        address: IpAddr,
+        #[command(flatten)]
+        options: TraceArgs,
+    },
+    /// Test a label-switched path of the core (RFC 8029).
+    Lsp {
+        #[command(subcommand)]
+        command: LspCommand,
     },
     /// Health of the platform: reconciler, VMs, attachments.
     Status,
@@ -110,8 +134,8 @@ pub(crate) enum CustomerCommand {
         /// Route targets to export.
         #[arg(long, value_name = "RT", num_args = 1..)]
         export: Vec<String>,
-        /// Comma-separated KEY=VALUE; keys: name, port, vlan, address, mtu, rd, label, neighbor, remote-as, max-prefix,
-        /// hold-time, static (PREFIX@NEXTHOP, may be repeated). Passwords belong in files.
+        /// Comma-separated KEY=VALUE; keys: name, port, vlan, address, address6, mtu, rd, label, neighbor, remote-as,
+        /// max-prefix, hold-time, static (PREFIX@NEXTHOP, may be repeated). Passwords belong in files.
         #[arg(long = "attachment", value_name = "KEY=VALUE,…")]
         attachments: Vec<String>,
         #[arg(long)]
@@ -134,13 +158,98 @@ pub(crate) enum CustomerCommand {
     Show { name: Name },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Subcommand)]
 pub(crate) enum ShowWhat {
+    /// Sessions with route reflectors and customers.
     Bgp,
+    /// Routes in the VRFs, and what is made of them.
     Routes,
+    /// VPN labels, and whose they are.
     Labels,
+    /// What FastForward forwards by.
     Fib,
+    /// Packets.
     Counters,
+    /// BFD sessions of the core and of customers.
+    Bfd {
+        /// Of this attachment only.
+        #[arg(value_name = "CUSTOMER/ATTACHMENT")]
+        attachment: Option<AttachmentId>,
+    },
+    Ospf {
+        what: OspfTable,
+    },
+    Ldp {
+        what: LdpTable,
+    },
+    /// Incoming labels of the platform's label-switching router.
+    Forwarding,
+    /// Ways to other routers of the core.
+    Tunnels,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OspfTable {
+    Neighbors,
+    Interfaces,
+    Database,
+    Routes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LdpTable {
+    Neighbors,
+    Bindings,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LspCommand {
+    /// Ping through the LSP of a prefix. Exit code 1 if nothing comes back.
+    Ping {
+        prefix: Ipv4Net,
+        #[command(flatten)]
+        options: PingArgs,
+    },
+    /// Traceroute through the LSP of a prefix. Exit code 1 if the end is not reached.
+    Traceroute {
+        prefix: Ipv4Net,
+        #[command(flatten)]
+        options: TraceArgs,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PingArgs {
+    /// Requests.
+    #[arg(long, default_value_t = PingOptions::default().count)]
+    count: u16,
+    /// Between two requests.
+    #[arg(long, value_name = "MS", default_value_t = PingOptions::default().interval_ms)]
+    interval: u32,
+    /// For an answer.
+    #[arg(long, value_name = "MS", default_value_t = PingOptions::default().timeout_ms)]
+    timeout: u32,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TraceArgs {
+    /// For an answer.
+    #[arg(long, value_name = "MS", default_value_t = PingOptions::default().timeout_ms)]
+    timeout: u32,
+    #[arg(long, value_name = "N", default_value_t = PingOptions::default().max_hops)]
+    max_hops: u8,
+}
+
+impl From<PingArgs> for PingOptions {
+    fn from(a: PingArgs) -> Self {
+        Self { count: a.count, interval_ms: a.interval, timeout_ms: a.timeout, ..Self::default() }
+    }
+}
+
+impl From<TraceArgs> for PingOptions {
+    fn from(a: TraceArgs) -> Self {
+        Self { timeout_ms: a.timeout, max_hops: a.max_hops, ..Self::default() }
+    }
 }
 
 #[cfg(test)]

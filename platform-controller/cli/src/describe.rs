@@ -4,7 +4,7 @@ use crate::{
     error::Stop,
     get::{documents, is_customer, text},
     output::{Printer, clean},
-    show::{rows, rows_text},
+    show::{Whose, rows, rows_text},
     status::attachments_text,
 };
 use edgeplex_api::{AttachmentStatus, BgpRow, Client, CounterRow, Status};
@@ -29,7 +29,8 @@ pub(crate) async fn customer(client: &Client, out: Printer, name: &Name) -> Resu
     };
     let status: Status = client.get("/v1/status").await?;
     let attachments = status.attachments.into_iter().filter(|a| a.attachment.customer == *name).collect();
-    let (bgp, counters) = (rows(client, Some(name)).await?, rows(client, Some(name)).await?);
+    let of = Whose { customer: Some(name), attachment: None };
+    let (bgp, counters) = (rows(client, of).await?, rows(client, of).await?);
     out.print(&Description { document, attachments, bgp, counters }, description_text)
 }
 

@@ -56,9 +56,10 @@ fn platform_text(documents: &[Value]) -> String {
         let s = &d["spec"];
         let labels = format!("{}-{}", s["labels"]["first"], s["labels"]["last"]);
         let (core, reflectors) = (each(&s["core"], "port"), each(&s["routeReflectors"], "address"));
-        vec![text(&d["metadata"]["name"]), text(&s["asn"]), text(&s["loopback"]), core, text(&s["access"]), reflectors, labels]
+        let role = if s["role"].is_null() { "pe".into() } else { text(&s["role"]) };
+        vec![text(&d["metadata"]["name"]), role, text(&s["asn"]), text(&s["loopback"]), core, text(&s["access"]), reflectors, labels]
     };
-    table(&["NAME", "ASN", "LOOPBACK", "CORE", "ACCESS", "REFLECTORS", "LABELS"], documents.iter().map(row))
+    table(&["NAME", "ROLE", "ASN", "LOOPBACK", "CORE", "ACCESS", "REFLECTORS", "LABELS"], documents.iter().map(row))
 }
 
 fn customers_text(documents: &[Value]) -> String {
@@ -85,10 +86,11 @@ fn attachments(customers: &[Value]) -> Vec<Value> {
 
 fn attachments_text(rows: &[Value]) -> String {
     let row = |a: &Value| {
-        let bgp = &a["bgp"];
-        let fields = [&a["customer"], &a["name"], &a["port"], &a["vlan"], &a["address"], &bgp["neighbor"], &bgp["remoteAs"]];
-        let rest = [&a["rd"], &a["label"]];
-        let mut cells: Vec<String> = fields.into_iter().chain(rest).map(text).collect();
+        // One neighbour stands without a list.
+        let bgp = if a["bgp"].is_object() { Value::Array(vec![a["bgp"].clone()]) } else { a["bgp"].clone() };
+        let addresses: Vec<String> = [&a["address"], &a["address6"]].into_iter().filter(|v| !v.is_null()).map(text).collect();
+        let mut cells: Vec<String> = [&a["customer"], &a["name"], &a["port"], &a["vlan"]].into_iter().map(text).collect();
+        cells.extend([addresses.join(","), each(&bgp, "neighbor"), each(&bgp, "remoteAs"), text(&a["rd"]), text(&a["label"])]);
         cells.push(count(&a["static"]));
         cells
     };
@@ -105,14 +107,17 @@ mod tests {
     fn attachments_carry_their_customer() {
         let c = json!({"kind": "Customer", "metadata": {"name": "acme"}, "spec": {
             "vpn": {"import": ["65000:1"], "export": ["65000:1", "65000:2"]},
-            "attachments": [{"name": "d1", "port": "eth2", "vlan": 7, "address": "10.0.0.1/30"}]}});
+            "attachments": [{"name": "d1", "port": "eth2", "vlan": 7, "address": "10.0.0.1/30"},
+                {"name": "d2", "port": "eth2", "vlan": 8, "address6": "2001:db8::1/64", "bgp": {"neighbor": "2001:db8::2", "remoteAs": 1}},
+                {"name": "d3", "port": "eth2", "vlan": 9, "address": "10.0.1.1/30", "address6": "2001:db8:1::1/64",
+                 "bgp": [{"neighbor": "10.0.1.2", "remoteAs": 1}, {"neighbor": "2001:db8:1::2", "remoteAs": 2}]}]}});
         let rows = attachments(std::slice::from_ref(&c));
         assert_eq!(rows[0]["customer"], "acme");
         let shown = attachments_text(&rows);
-        assert_eq!(
-            shown.lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>(),
-            ["acme", "d1", "eth2", "7", "10.0.0.1/30", "-", "-", "-", "-", "0"]
-        );
-        assert!(customers_text(&[c]).ends_with("acme   65000:1   65000:1,65000:2   1             d1\n"));
+        let row = |n: usize| shown.lines().nth(n).unwrap().split_whitespace().collect::<Vec<_>>();
+        assert_eq!(row(1), ["acme", "d1", "eth2", "7", "10.0.0.1/30", "-", "-", "-", "-", "0"]);
+        assert_eq!(row(2)[4..7], ["2001:db8::1/64", "2001:db8::2", "1"]);
+        assert_eq!(row(3)[4..7], ["10.0.1.1/30,2001:db8:1::1/64", "10.0.1.2,2001:db8:1::2", "1,2"]);
+        assert!(customers_text(&[c]).ends_with("acme   65000:1   65000:1,65000:2   3             d1,d2,d3\n"));
     }
 }

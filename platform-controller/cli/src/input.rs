@@ -88,8 +88,8 @@ pub(crate) fn new_customer(name: &Name, import: &[String], export: &[String], at
     Ok(Input { text, documents })
 }
 
-const KEYS: [&str; 12] =
-    ["name", "port", "vlan", "address", "mtu", "rd", "label", "neighbor", "remote-as", "max-prefix", "hold-time", "static"];
+const KEYS: [&str; 13] =
+    ["name", "port", "vlan", "address", "address6", "mtu", "rd", "label", "neighbor", "remote-as", "max-prefix", "hold-time", "static"];
 
 fn attachment(words: &str) -> Result<Value, Stop> {
     let wrong = |word: &str, right: String| Stop::Invalid(format!("--attachment: `{word}`: {right}"));
@@ -97,7 +97,7 @@ fn attachment(words: &str) -> Result<Value, Stop> {
     for word in words.split(',').filter(|w| !w.is_empty()) {
         let (key, value) = word.split_once('=').ok_or_else(|| wrong(word, "must be KEY=VALUE".into()))?;
         let before = match key {
-            "name" | "port" | "address" | "rd" => fields.insert(key.into(), value.into()),
+            "name" | "port" | "address" | "address6" | "rd" => fields.insert(key.into(), value.into()),
             "vlan" | "mtu" | "label" => fields.insert(key.into(), number(value)),
             "neighbor" => bgp.insert(key.into(), value.into()),
             "remote-as" => bgp.insert("remoteAs".into(), number(value)),
@@ -143,7 +143,7 @@ mod tests {
         let Document::Customer(c) = &input.documents[0] else { panic!("{input:?}") };
         let a = &c.attachments[0];
         assert_eq!((a.vlan.unwrap().get(), a.static_routes.len()), (100, 1));
-        assert_eq!((a.bgp.as_ref().unwrap().remote_as, a.bgp.as_ref().unwrap().max_prefix), (65101, Some(9)));
+        assert_eq!((a.bgp[0].remote_as, a.bgp[0].max_prefix.unwrap().limit), (65101, 9));
         assert_eq!(input.attachments(), ["acme/d1".parse().unwrap()]);
         assert_eq!(input.customers_to_delete().unwrap(), ["acme".parse().unwrap()]);
     }

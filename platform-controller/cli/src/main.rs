@@ -1,6 +1,7 @@
 //! `edgeplex`, the operator's command line: reads arguments and files, asks the controller, prints what it says.
 //!
-//! Exit codes: 0 all is well; 1 it could not be done, or `diff` found a difference; 2 the input is invalid.
+//! Exit codes: 0 all is well; 1 it could not be done, `diff` found a difference, or a ping or traceroute did not get through; 2 the
+//! input is invalid.
 
 mod args;
 mod change;
@@ -9,11 +10,13 @@ mod error;
 mod get;
 mod input;
 mod output;
+mod probe;
+mod rows;
 mod show;
 mod status;
 mod wait;
 
-use args::{Args, Command, CustomerCommand, DeleteWhat, DescribeWhat, GetWhat};
+use args::{Args, Command, CustomerCommand, DeleteWhat, DescribeWhat, GetWhat, LspCommand};
 use clap::Parser;
 use edgeplex_api::Client;
 use error::Stop;
@@ -45,7 +48,17 @@ async fn run(client: &Client, out: Printer, command: Command) -> Result<ExitCode
             change::delete(client, out, names, wait).await?;
         }
         Command::Customer { command } => customer(client, out, command).await?,
-        Command::Show { what, customer } => show::show(client, out, what, customer.as_ref()).await?,
+        Command::Show { what, customer } => show::show(client, out, &what, customer.as_ref()).await?,
+        Command::Ping { attachment, address, options } => return probe::ping(client, out, attachment, address, options.into()).await,
+        Command::Traceroute { attachment, address, options } => {
+            return probe::traceroute(client, out, attachment, address, options.into()).await;
+        }
+        Command::Lsp { command: LspCommand::Ping { prefix, options } } => {
+            return probe::lsp_ping(client, out, prefix, options.into()).await;
+        }
+        Command::Lsp { command: LspCommand::Traceroute { prefix, options } } => {
+            return probe::lsp_traceroute(client, out, prefix, options.into()).await;
+        }
         Command::Status => status::status(client, out).await?,
         Command::Audit => status::audit(client, out).await?,
     }

@@ -22,9 +22,13 @@ fn status_text(s: &Status) -> String {
         || "does not answer".into(),
         |c| format!("up {}, {} VPN routes, {} relay connections refused", duration(c.uptime_s), c.vpn_routes, c.refused),
     );
+    let lsr = s.lsr.as_ref().map_or_else(String::new, |l| {
+        let told = if l.programmed { "" } else { ", not programmed yet" };
+        format!("LSR:          up {}, {} labels, {} tunnels{told}\n", duration(l.uptime_s), l.labels, l.tunnels)
+    });
     let ready = s.attachments.iter().filter(|a| a.ready).count();
     let mut out = format!(
-        "Platform:     {}\nController:   version {}, up {}\nReconciler:   {settled}, {} passes, {} changes\nCVM:          {cvm}\nAttachments:  {ready} of {} ready\n",
+        "Platform:     {}\nController:   version {}, up {}\nReconciler:   {settled}, {} passes, {} changes\nCVM:          {cvm}\n{lsr}Attachments:  {ready} of {} ready\n",
         s.platform.as_ref().map_or("(none yet: apply one)", |n| n.as_str()),
         s.version,
         duration(s.uptime_s),
@@ -98,9 +102,17 @@ mod tests {
             vms: vec![vm],
             attachments: vec![],
             cvm: None,
+            lsr: Some(edgeplex_api::LsrStatus { uptime_s: 9, programmed: false, labels: 3, tunnels: 2 }),
         };
         let text = status_text(&s);
-        for part in ["Platform:     denver\n", "up 1m1s", "working, 3 passes, 2 changes", "CVM:          does not answer", "0 of 0 ready"] {
+        for part in [
+            "Platform:     denver\n",
+            "up 1m1s",
+            "working, 3 passes, 2 changes",
+            "CVM:          does not answer",
+            "LSR:          up 9s, 3 labels, 2 tunnels, not programmed yet\n",
+            "0 of 0 ready",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(text.contains("Problem:      port eth2 is missing\u{fffd}\n"));

@@ -105,6 +105,7 @@ pub(crate) mod tests {
                 ready,
             }],
             cvm: None,
+            lsr: None,
         }
     }
 

@@ -55,6 +55,9 @@ impl Fake {
             .route("/v1/drift", get(|| async { Json(json!({"steps": ["start VM cvm"]})) }))
             .route("/v1/status", get(status))
             .route("/v1/show/{what}", get(show))
+            .route("/v1/ping", post(probe))
+            .route("/v1/traceroute", post(probe))
+            .route("/v1/lsp/{what}", post(probe))
             .route("/v1/audit", get(|| async { Json(json!([{"at_ms": 0, "uid": 7, "changes": [update()]}])) }))
             .with_state(seen.clone());
         runtime.spawn(async move { axum::serve(listener, app).await });
@@ -144,12 +147,32 @@ async fn status(State(seen): State<Shared>) -> Json<Value> {
         "attachments": attachments, "cvm": null}))
 }
 
-async fn show(uri: Uri, Query(query): Query<HashMap<String, String>>) -> Json<Value> {
+async fn show(uri: Uri, Query(query): Query<HashMap<String, String>>) -> Response {
+    if uri.path() == "/v1/show/ldp-neighbors" {
+        let message = "LDP is not configured on Platform denver; give it spec.ldp, and its core ports `ldp: true`";
+        return (StatusCode::CONFLICT, Json(json!({ "message": message }))).into_response();
+    }
     let rows = match (uri.path(), query.get("customer").map(String::as_str)) {
         ("/v1/show/labels", None | Some("acme")) => json!([{"label": 1000, "attachment": "acme/d1", "rd": "65000:7", "state": "active"}]),
+        ("/v1/show/bfd", _) => {
+            json!([{"owner": query.get("attachment"), "address": "192.168.1.2", "interface": null, "state": "up", "up_s": 1,
+            "clients": ["bgp"], "transmit_us": 1, "detection_us": 3, "local_discriminator": 1, "remote_discriminator": 2,
+            "diagnostic": "none", "remote_diagnostic": "none", "downs": 0, "packets_received": 1, "packets_sent": 1}])
+        }
         _ => json!([]),
     };
-    Json(json!({"rows": rows, "unreachable": ["beta/d1: timed out"]}))
+    Json(json!({"rows": rows, "unreachable": ["beta/d1: timed out"]})).into_response()
+}
+
+/// Reaches everything but 192.0.2.1.
+async fn probe(State(seen): State<Shared>, uri: Uri, Json(body): Json<Value>) -> Json<Value> {
+    seen.lock().unwrap().bodies.push((uri.path().into(), body.clone()));
+    if body["to"] == "192.0.2.1" {
+        let probe = json!({"number": 1, "from": null, "rtt_us": null, "outcome": "timeout", "last": false});
+        return Json(json!({"sent": 1, "received": 0, "probes": [probe]}));
+    }
+    let probe = json!({"number": 1, "from": "10.0.0.2", "rtt_us": 1500, "outcome": "echo-reply", "labels": [17], "last": true});
+    Json(json!({"sent": 1, "received": 1, "probes": [probe]}))
 }
 
 #[test]
@@ -264,7 +287,10 @@ fn what_get_prints_apply_takes() {
 fn live_state_is_shown_and_the_unreachable_are_named() {
     let fake = Fake::start();
     let (code, out, err) = fake.run(&["show", "labels", "-c", "acme"]);
-    assert_eq!((code, out.as_str()), (0, "LABEL   ATTACHMENT   RD        STATE\n1000    acme/d1      65000:7   active\n"));
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "LABEL   ATTACHMENT   RD        NEXT-HOP   STATE\n1000    acme/d1      65000:7   -          active\n")
+    );
     assert_eq!(err, "warning: rows are missing: beta/d1: timed out\n");
     assert_eq!(fake.json(&["show", "labels"])[0]["label"], 1000);
     for what in ["bgp", "routes", "fib", "counters"] {
@@ -272,6 +298,44 @@ fn live_state_is_shown_and_the_unreachable_are_named() {
     }
     assert_eq!(fake.json(&["status"])["platform"], "denver");
     assert!(fake.ok(&["audit"]).contains("1970-01-01 00:00:00.000Z   7     update   Customer   acme   spec.x: 1 -> 2"));
+}
+
+#[test]
+fn the_core_is_shown_and_what_is_not_configured_is_said() {
+    let fake = Fake::start();
+    for what in [&["ospf", "neighbors"], &["ospf", "interfaces"], &["ospf", "database"], &["ospf", "routes"], &["ldp", "bindings"]] {
+        assert_eq!(fake.json(&[&["show"], &what[..]].concat()), json!([]));
+    }
+    assert_eq!(fake.json(&["show", "forwarding"]), json!([]));
+    assert_eq!(fake.json(&["show", "tunnels"]), json!([]));
+    assert_eq!(fake.json(&["show", "bfd", "acme/d1"])[0]["owner"], "acme/d1");
+    assert!(fake.ok(&["show", "bfd", "acme/d1"]).contains("acme/d1   192.168.1.2   -           up"));
+    let (code, out, err) = fake.run(&["show", "ldp", "neighbors"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.starts_with("error: LDP is not configured on Platform denver; give it spec.ldp"), "{err}");
+    assert_eq!(fake.run(&["show", "ospf", "routes", "-c", "acme"]).0, 2);
+    assert_eq!(fake.run(&["show", "-c", "acme", "labels"]).0, 0, "before the table or after it");
+    assert_eq!(fake.run(&["show", "ospf", "friends"]).0, 2);
+}
+
+#[test]
+fn pings_say_by_their_exit_code_whether_they_got_through() {
+    let fake = Fake::start();
+    let text = fake.ok(&["ping", "acme/d1", "10.0.0.2", "--count", "1", "--interval", "50"]);
+    assert!(text.ends_with("1 sent, 1 received, 0 % lost; time 1.500 ms at least, 1.500 ms on average, 1.500 ms at most\n"), "{text}");
+    let options = json!({"count": 1, "interval_ms": 50, "timeout_ms": 2000, "max_hops": 30});
+    let asked = json!({"attachment": "acme/d1", "to": "10.0.0.2", "options": options});
+    assert_eq!(fake.last_body(), ("/v1/ping".into(), asked));
+    assert_eq!(fake.run(&["ping", "acme/d1", "192.0.2.1"]).0, 1);
+    assert_eq!(fake.run(&["traceroute", "acme/d1", "192.0.2.1"]).0, 1);
+    assert_eq!(fake.json(&["traceroute", "acme/d1", "2001:db8::1", "--max-hops", "3"])["probes"][0]["labels"], json!([17]));
+    assert_eq!(fake.last_body().1["options"]["max_hops"], 3);
+    assert!(fake.ok(&["lsp", "ping", "10.255.0.2/32", "-o", "yaml"]).contains("received: 1"));
+    assert_eq!((fake.last_body().0.as_str(), &fake.last_body().1["prefix"]), ("/v1/lsp/ping", &json!("10.255.0.2/32")));
+    assert!(fake.ok(&["lsp", "traceroute", "10.255.0.2/32"]).starts_with("HOP   FROM"));
+    for wrong in [&["ping", "acme", "10.0.0.2"][..], &["ping", "acme/d1", "ten"], &["lsp", "ping", "10.255.0.2"], &["lsp"]] {
+        assert_eq!(fake.run(wrong).0, 2, "{wrong:?}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::{
     desired::{ChangeError, Keeper},
     reconcile::{Look, State as Reconciled},
-    show::Viewer,
+    show::{Kind, NotConfigured, ProbeError, Viewer},
 };
 use axum::{
     Json, Router,
@@ -13,9 +13,10 @@ use axum::{
     routing::{get, post},
     serve::IncomingStream,
 };
-use edgeplex_api::{Apply, AuditEntry, Changed, Delete, Drift, Failure, Status};
+use edgeplex_api::{Apply, AuditEntry, Changed, Delete, Drift, Failure, LspProbe, Status, VpnProbe};
 use edgeplex_intent::{Document, IntentError, MAX_TEXT};
-use edgeplex_types::Name;
+use edgeplex_mgmt::show::{CvmQuery, PingReport};
+use edgeplex_types::{AttachmentId, Name};
 use serde::{Deserialize, Serialize};
 use std::{
     sync::Arc,
@@ -84,6 +85,22 @@ impl From<anyhow::Error> for Refused {
     }
 }
 
+impl From<NotConfigured> for Refused {
+    fn from(e: NotConfigured) -> Self {
+        Self(StatusCode::CONFLICT, Failure { message: e.to_string(), problem: None })
+    }
+}
+
+impl From<ProbeError> for Refused {
+    fn from(e: ProbeError) -> Self {
+        match e {
+            ProbeError::Invalid(e) => Self::invalid(e),
+            ProbeError::NotConfigured(e) => e.into(),
+            ProbeError::Failed(e) => Self::failed(&e),
+        }
+    }
+}
+
 impl From<JsonRejection> for Refused {
     fn from(e: JsonRejection) -> Self {
         Self(e.status(), Failure { message: e.body_text(), problem: None })
@@ -102,6 +119,10 @@ pub fn router(api: Api) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/show/{what}", get(show))
         .route("/v1/audit", get(audit))
+        .route("/v1/ping", post(async |api, body| vpn_probe(api, Kind::Ping, body).await))
+        .route("/v1/traceroute", post(async |api, body| vpn_probe(api, Kind::Traceroute, body).await))
+        .route("/v1/lsp/ping", post(async |api, body| lsp_probe(api, Kind::Ping, body).await))
+        .route("/v1/lsp/traceroute", post(async |api, body| lsp_probe(api, Kind::Traceroute, body).await))
         .fallback(async || Refused(StatusCode::NOT_FOUND, Failure { message: "no such resource".into(), problem: None }))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(api)
@@ -140,25 +161,44 @@ async fn audit(State(api): State<Api>) -> Answer<Vec<AuditEntry>> {
     Ok(Json(api.keeper.audit()?))
 }
 
+async fn vpn_probe(State(api): State<Api>, kind: Kind, body: Body<VpnProbe>) -> Answer<PingReport> {
+    let Json(probe) = body?;
+    Ok(Json(api.viewer.vpn_probe(&api.keeper.current(), kind, probe).await?))
+}
+
+async fn lsp_probe(State(api): State<Api>, kind: Kind, body: Body<LspProbe>) -> Answer<PingReport> {
+    let Json(probe) = body?;
+    Ok(Json(api.viewer.lsp_probe(&api.keeper.current(), kind, probe).await?))
+}
+
 #[derive(Debug, Deserialize)]
 struct Selection {
     customer: Option<String>,
+    attachment: Option<String>,
+}
+
+/// What the operator named, if it is there.
+fn select<T: std::str::FromStr + ToString>(what: &str, given: Option<&String>, there: &[T]) -> Result<Option<T>, Refused>
+where
+    T: PartialEq,
+{
+    let Some(text) = given else { return Ok(None) };
+    let found = text.parse::<T>().ok().filter(|name| there.contains(name));
+    let names: Vec<String> = there.iter().map(ToString::to_string).collect();
+    let right = || format!("no such {what}; there are: {}", if names.is_empty() { "none".into() } else { names.join(", ") });
+    found.map(Some).ok_or_else(|| Refused::invalid(IntentError::new("query", what, text, right())))
 }
 
 async fn show(State(api): State<Api>, Path(what): Path<String>, Query(selection): Query<Selection>) -> Result<Response, Refused> {
+    use edgeplex_mgmt::show as rows;
     fn json<T: Serialize>(value: T) -> Response {
         Json(value).into_response()
     }
     let desired = api.keeper.current();
-    let customer: Option<Name> = match selection.customer {
-        None => None,
-        Some(text) => {
-            let known = text.parse::<Name>().ok().filter(|n| desired.intent.customers.contains_key(n));
-            let names: Vec<&str> = desired.intent.customers.keys().map(Name::as_str).collect();
-            let unknown = || IntentError::new("query", "customer", &text, format!("no such customer; there are: {}", names.join(", ")));
-            Some(known.ok_or_else(|| Refused::invalid(unknown()))?)
-        }
-    };
+    let customers: Vec<Name> = desired.intent.customers.keys().cloned().collect();
+    let attachments: Vec<AttachmentId> = desired.intent.attachments().map(|(id, _, _)| id).collect();
+    let customer = select("customer", selection.customer.as_ref(), &customers)?;
+    let attachment = select("attachment", selection.attachment.as_ref(), &attachments)?;
     let (viewer, customer) = (&api.viewer, customer.as_ref());
     Ok(match what.as_str() {
         "bgp" => json(viewer.bgp(&desired, customer).await),
@@ -166,8 +206,18 @@ async fn show(State(api): State<Api>, Path(what): Path<String>, Query(selection)
         "labels" => json(viewer.labels(&desired, customer).await),
         "fib" => json(viewer.fib(&desired, customer).await),
         "counters" => json(viewer.counters(&desired, customer).await),
+        "bfd" => json(viewer.bfd(&desired, customer, attachment.as_ref()).await),
+        "ospf-neighbors" => json(viewer.core::<rows::OspfNeighborRow>(&desired, &CvmQuery::OspfNeighbors).await?),
+        "ospf-interfaces" => json(viewer.core::<rows::OspfInterfaceRow>(&desired, &CvmQuery::OspfInterfaces).await?),
+        "ospf-database" => json(viewer.core::<rows::LsaRow>(&desired, &CvmQuery::OspfDatabase).await?),
+        "ospf-routes" => json(viewer.core::<rows::OspfRouteRow>(&desired, &CvmQuery::OspfRoutes).await?),
+        "ldp-neighbors" => json(viewer.core::<rows::LdpNeighborRow>(&desired, &CvmQuery::LdpNeighbors).await?),
+        "ldp-bindings" => json(viewer.core::<rows::LdpBindingRow>(&desired, &CvmQuery::LdpBindings).await?),
+        "forwarding" => json(viewer.core::<rows::ForwardingRow>(&desired, &CvmQuery::Forwarding).await?),
+        "tunnels" => json(viewer.core::<rows::TunnelRow>(&desired, &CvmQuery::Tunnels).await?),
         _ => {
-            let right = "must be bgp, routes, labels, fib or counters";
+            let right = "must be bgp, routes, labels, fib, counters, bfd, ospf-{neighbors,interfaces,database,routes}, \
+                         ldp-{neighbors,bindings}, forwarding or tunnels";
             return Err(Refused(StatusCode::NOT_FOUND, Failure { message: format!("show {what}: {right}"), problem: None }));
         }
     })

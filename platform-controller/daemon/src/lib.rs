@@ -12,7 +12,10 @@
 pub mod desired;
 pub mod fabric;
 pub mod http;
+mod pauses;
 pub mod reconcile;
+pub mod retire;
 pub mod show;
 pub mod specs;
+pub mod switching;
 pub mod vmlink;

@@ -8,9 +8,10 @@ use edgeplexd::{
     desired::Keeper,
     fabric,
     http::{Api, Peer, router},
-    reconcile::{OpenVSwitch, Reconciler, State, teardown},
+    reconcile::{Reconciler, State},
+    retire::teardown,
     show::Viewer,
-    specs::CVM,
+    switching::OpenVSwitch,
 };
 use nix::fcntl::{Flock, FlockArg};
 use std::{
@@ -96,12 +97,12 @@ async fn serve(dir: PathBuf, runtime: Arc<dyn Runtime>, switch: Box<OpenVSwitch>
     let (fabric_out, fabric_in) = watch::channel(None);
     let (looks, looked) = mpsc::channel(8);
     let (state_out, state) = watch::channel(State::default());
-    tokio::spawn(fabric::follow(runtime.vm_run_dir(&CVM.parse()?), fabric_out));
+    tokio::spawn(fabric::follow(runtime.clone(), fabric_out));
     let reconciler = Reconciler::new(dir.clone(), runtime.clone(), switch, keeper.watch(), fabric_in, looked, state_out);
     let reconciler = tokio::spawn(reconciler.run());
     let listener = listen(&dir.join("api.sock"))?;
     tracing::info!("edgeplexd {} serves {}", env!("CARGO_PKG_VERSION"), dir.display());
-    let api = Api { keeper, viewer: Viewer { runtime }, state, looks, started };
+    let api = Api { keeper, viewer: Viewer { runtime, dir: dir.clone() }, state, looks, started };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = axum::serve(listener, router(api).into_make_service_with_connect_info::<Peer>());

@@ -5,7 +5,9 @@
 use crate::{
     desired::Desired,
     fabric::{Known, model},
-    specs::{CVM, Wanted, digest, wanted},
+    pauses::Pauses,
+    specs::{CORE, CVM, LSR, Wanted, digest, vm_of, wanted},
+    switching::Fabricator,
     vmlink,
 };
 use anyhow::Context;
@@ -13,13 +15,12 @@ use edgeplex_api::Reconciler as Report;
 use edgeplex_intent::{Observed, ObservedVm, Step, VmState as Life, plan};
 use edgeplex_mgmt::{
     CONFIG_FILE,
-    config::PvmConfig,
     show::{CvmQuery, Fabric, PvmQuery, Reloaded},
 };
 use edgeplex_runtime::{Runtime, VmId, VmInfo, VmSpec, VmState, host_nic_name};
-use edgeplex_switch::{Changes, PortNo, Rule, Switch, diff, rules};
+use edgeplex_switch::{Changes, PortNo, diff, rules};
 use edgeplex_types::AttachmentId;
-use futures::future::{BoxFuture, join_all};
+use futures::future::join_all;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -31,58 +32,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-/// More core ports than any platform has; a VM's ports are found again by the names that its vNICs can have.
-const MAX_CORE: usize = 256;
 const PERIOD: Duration = Duration::from_secs(1);
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-
-/// The switch as the reconciler needs it; [`edgeplex_switch::Switch`] behind a reconnecting wrapper, or a fake.
-pub trait Fabricator: Send + Sync + std::fmt::Debug {
-    fn ports(&mut self) -> BoxFuture<'_, anyhow::Result<BTreeMap<String, PortNo>>>;
-    fn rules(&mut self) -> BoxFuture<'_, anyhow::Result<Vec<Rule>>>;
-    fn ensure_port<'a>(&'a mut self, name: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
-    fn remove_port<'a>(&'a mut self, name: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
-    fn apply<'a>(&'a mut self, changes: &'a Changes) -> BoxFuture<'a, anyhow::Result<()>>;
-}
-
-/// Open vSwitch, connected to anew when a connection has failed.
-#[derive(Debug)]
-pub struct OpenVSwitch {
-    pub run_dir: PathBuf,
-    pub bridge: String,
-    pub connection: Option<Switch>,
-}
-
-impl OpenVSwitch {
-    async fn with<T>(&mut self, act: impl AsyncFnOnce(&mut Switch) -> Result<T, edgeplex_switch::SwitchError>) -> anyhow::Result<T> {
-        let mut switch = match self.connection.take() {
-            Some(s) => s,
-            None => Switch::connect(&self.run_dir, &self.bridge).await?,
-        };
-        let result = act(&mut switch).await?;
-        self.connection = Some(switch);
-        Ok(result)
-    }
-}
-
-impl Fabricator for OpenVSwitch {
-    fn ports(&mut self) -> BoxFuture<'_, anyhow::Result<BTreeMap<String, PortNo>>> {
-        Box::pin(self.with(async |s| s.ports().await))
-    }
-    fn rules(&mut self) -> BoxFuture<'_, anyhow::Result<Vec<Rule>>> {
-        Box::pin(self.with(async |s| s.rules().await))
-    }
-    fn ensure_port<'a>(&'a mut self, name: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        Box::pin(self.with(async move |s| s.ensure_port(name).await.map(drop)))
-    }
-    fn remove_port<'a>(&'a mut self, name: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        Box::pin(self.with(async move |s| s.remove_port(name).await))
-    }
-    fn apply<'a>(&'a mut self, changes: &'a Changes) -> BoxFuture<'a, anyhow::Result<()>> {
-        Box::pin(self.with(async move |s| s.apply(changes).await))
-    }
-}
 
 /// What the API may know of the reconciler.
 #[derive(Debug, Clone, Default)]
@@ -125,27 +75,7 @@ struct Memory {
     heard: bool,
     /// Digest of the configuration that each VM's daemon has taken.
     taken: BTreeMap<String, String>,
-    /// VMs for which something failed: what, how long they rest now, and until when.
-    pauses: BTreeMap<String, Pause>,
-}
-
-impl Memory {
-    fn rests(&self, vm: &str, now: Instant) -> bool {
-        self.pauses.get(vm).is_some_and(|p| p.until > now)
-    }
-
-    /// After a failure a VM rests, each time twice as long.
-    fn rest(&mut self, vm: &str, problem: String) {
-        let length = self.pauses.get(vm).map_or(FIRST_PAUSE, |p| (p.length * 2).min(LONGEST_PAUSE));
-        self.pauses.insert(vm.to_owned(), Pause { problem, length, until: Instant::now() + length });
-    }
-}
-
-#[derive(Debug)]
-struct Pause {
-    problem: String,
-    length: Duration,
-    until: Instant,
+    pauses: Pauses,
 }
 
 /// What a pass has seen and would do.
@@ -238,8 +168,8 @@ impl Reconciler {
             tracing::warn!("{p}");
         }
         // What rests is a problem still, but no news for the log.
-        self.memory.pauses.retain(|vm, _| unsettled.contains(vm));
-        let resting: Vec<String> = self.memory.pauses.values().map(|p| p.problem.clone()).filter(|p| !problems.contains(p)).collect();
+        self.memory.pauses.retain(|vm| unsettled.contains(vm));
+        let resting: Vec<String> = self.memory.pauses.problems().filter(|p| !problems.contains(p)).cloned().collect();
         problems.extend(resting);
         if self.state.borrow().report.passes == 0 || changes > 0 {
             tracing::info!("reconciled: {changes} changes{}", if settled { "" } else { ", not settled" });
@@ -276,9 +206,8 @@ impl Reconciler {
         let connected = match &desired.intent.platform {
             Some(p) if changes.is_empty() && waiting.is_none() => {
                 let model = model(&desired, p, &self.memory.known, &ports, &self.dir);
-                let labelled: BTreeSet<PortNo> = model.attachments.iter().filter(|a| a.label.is_some()).map(|a| a.core).collect();
-                let core_port =
-                    |id: &AttachmentId| ports.get(&host_nic_name(&self.dir, &crate::specs::vm_of(id).parse().ok()?, crate::specs::CORE));
+                let labelled: BTreeSet<PortNo> = model.attachments.iter().filter(|a| !a.labels.is_empty()).map(|a| a.core).collect();
+                let core_port = |id: &AttachmentId| ports.get(&host_nic_name(&self.dir, &vm_of(id).parse().ok()?, CORE));
                 desired.keys.keys().filter(|id| core_port(id).is_some_and(|p| labelled.contains(p))).cloned().collect()
             }
             _ => BTreeSet::new(),
@@ -300,7 +229,7 @@ impl Reconciler {
         let unsure = vms.iter().filter_map(|vm| {
             let id = vm.id.as_str();
             let want = wanted.vms.vms.get(id)?;
-            let asked = vm.state == VmState::Running && !self.memory.taken.contains_key(id) && !self.memory.rests(id, now);
+            let asked = vm.state == VmState::Running && !self.memory.taken.contains_key(id) && !self.memory.pauses.rests(id, now);
             (asked && self.file_digest(&vm.id).as_deref() == Some(&want.config)).then(|| (id.to_owned(), want.config.clone()))
         });
         let this = &*self;
@@ -308,7 +237,7 @@ impl Reconciler {
         for (answer, id, config) in answers {
             match answer {
                 Ok(()) => drop(self.memory.taken.insert(id, config)),
-                Err(e) => self.memory.rest(&id, format!("VM {id}: {e:#}")),
+                Err(e) => self.memory.pauses.failed(&id, format!("VM {id}: {e:#}"), Instant::now()),
             }
         }
     }
@@ -329,8 +258,12 @@ impl Reconciler {
         Some(digest(&std::fs::read(path).ok()?))
     }
 
-    async fn reload(&self, id: &str) -> anyhow::Result<()> {
-        let run = self.runtime.vm_run_dir(&id.parse()?);
+    pub(crate) async fn reload(&self, id: &str) -> anyhow::Result<()> {
+        if id == LSR {
+            // All that it knows the CVM tells it; there is no daemon that reads its configuration.
+            return Ok(());
+        }
+        let run = vmlink::run_dir(&*self.runtime, id).await?;
         let asked = if id == CVM {
             vmlink::ask::<_, Reloaded>(&run, &CvmQuery::Reload, vmlink::PATIENCE).await
         } else {
@@ -343,7 +276,7 @@ impl Reconciler {
     async fn act(&mut self, view: View) -> (u64, Vec<String>) {
         let now = Instant::now();
         let (mut done, mut problems) = (0, vec![]);
-        let steps: Vec<Step> = view.steps.into_iter().filter(|s| s.vm().is_none_or(|vm| !self.memory.rests(vm, now))).collect();
+        let steps: Vec<Step> = view.steps.into_iter().filter(|s| s.vm().is_none_or(|vm| !self.memory.pauses.rests(vm, now))).collect();
         let mut broken = BTreeSet::new();
         let mut index = 0;
         while index < steps.len() {
@@ -365,12 +298,12 @@ impl Reconciler {
                 match (result, vm) {
                     (Ok(()), vm) => {
                         done += 1;
-                        vm.map(|vm| self.memory.pauses.remove(&vm));
+                        vm.iter().for_each(|vm| self.memory.pauses.succeeded(vm));
                     }
                     (Err(e), Some(vm)) => {
                         let problem = format!("VM {vm}: {step}: {e:#}");
                         problems.push(problem.clone());
-                        self.memory.rest(&vm, problem);
+                        self.memory.pauses.failed(&vm, problem, Instant::now());
                         broken.insert(vm);
                     }
                     (Err(e), None) => problems.push(format!("{step}: {e:#}")),
@@ -408,6 +341,10 @@ impl Reconciler {
         Ok(())
     }
 
+    pub(crate) fn forget_taken(&mut self, vm: &str) {
+        self.memory.taken.remove(vm);
+    }
+
     async fn configure(&self, spec: &VmSpec) -> anyhow::Result<()> {
         self.runtime.rewrite_config(&spec.id, &spec.config).await?;
         self.reload(spec.id.as_str()).await
@@ -438,78 +375,4 @@ impl Reconciler {
             Step::Start { vm } | Step::Configure { vm } => anyhow::bail!("VM {vm} is served elsewhere"),
         }
     }
-
-    /// An attachment that is gone for good ends its customer's session with a NOTIFICATION (Cease/Peer De-configured,
-    /// RFC 4486): a VM that just stops looks like a restart, and the customer's router would keep our routes for minutes.
-    /// Best effort: a PVM that does not listen is stopped all the same.
-    async fn say_goodbye(&self, vm: &str) {
-        let without_session = async {
-            let id: VmId = vm.parse()?;
-            let path = self.dir.join("vms").join(vm).join("etc").join(CONFIG_FILE);
-            let mut config: PvmConfig = serde_json::from_slice(&tokio::fs::read(path).await?)?;
-            config.bgp.clear();
-            self.runtime.rewrite_config(&id, &serde_json::to_vec(&config)?).await?;
-            self.reload(vm).await
-        };
-        if let Err(e) = without_session.await {
-            tracing::debug!("VM {vm}: no goodbye: {e:#}");
-        }
-    }
-
-    /// Rules first, so that no packet meets a half-dead VM; ports while they still work, so that none is left behind.
-    async fn remove(&mut self, vm: &str) -> anyhow::Result<()> {
-        let id: VmId = vm.parse()?;
-        let ports = self.switch.ports().await?;
-        let own: BTreeMap<String, PortNo> = [crate::specs::CUST, crate::specs::CORE]
-            .into_iter()
-            .map(ToOwned::to_owned)
-            .chain((0..MAX_CORE).map(edgeplex_intent::core_interface))
-            .map(|nic| host_nic_name(&self.dir, &id, &nic))
-            .filter_map(|name| ports.get(&name).map(|p| (name.clone(), *p)))
-            .collect();
-        let numbers: BTreeSet<PortNo> = own.values().copied().collect();
-        let remove = self.switch.rules().await?.into_iter().filter(|r| touches(r, &numbers)).collect();
-        self.switch.apply(&Changes { add: vec![], remove }).await?;
-        for port in own.keys() {
-            self.switch.remove_port(port).await?;
-        }
-        self.runtime.stop(&id).await?;
-        self.memory.taken.remove(vm);
-        Ok(())
-    }
-}
-
-/// Whether a rule takes from or sends to one of these ports.
-fn touches(rule: &Rule, ports: &BTreeSet<PortNo>) -> bool {
-    let to = |a: &edgeplex_switch::Action| matches!(a, edgeplex_switch::Action::Output(p) if ports.contains(p));
-    rule.matches.in_port.is_some_and(|p| ports.contains(&p)) || rule.actions.iter().any(to)
-}
-
-/// Stops all VMs and takes their ports and all rules away: the platform is being removed. Desired state stays on disk.
-pub async fn teardown(dir: PathBuf, runtime: Arc<dyn Runtime>, switch: Box<dyn Fabricator>) -> anyhow::Result<()> {
-    let (_keep, desired) = watch::channel(Arc::new(Desired {
-        intent: Default::default(),
-        rds: Default::default(),
-        keys: Default::default(),
-        cvm_key: edgeplex_intent::Keys { public: String::new(), secret: String::new() },
-    }));
-    let (_fabric, fabric) = watch::channel(None);
-    let (_looks, looks) = mpsc::channel(1);
-    let (state, _) = watch::channel(State::default());
-    let mut reconciler = Reconciler::new(dir, runtime, switch, desired, fabric, looks, state);
-    let mut failures = vec![];
-    for vm in reconciler.runtime.list().await? {
-        if let Err(e) = reconciler.remove(vm.id.as_str()).await {
-            // The switch may be gone already; the VM must go all the same.
-            failures.push(format!("{}: {e:#}", vm.id));
-            reconciler.runtime.stop(&vm.id).await?;
-        }
-    }
-    if let Ok(rules) = reconciler.switch.rules().await {
-        reconciler.switch.apply(&Changes { add: vec![], remove: rules }).await?;
-    }
-    for f in failures {
-        tracing::warn!("{f}");
-    }
-    Ok(())
 }

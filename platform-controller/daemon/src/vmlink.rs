@@ -4,6 +4,7 @@
 use anyhow::{Context, bail, ensure};
 use edgeplex_ff_fib_api::{Reply, Request, VERSION, encode_request};
 use edgeplex_mgmt::{FIB_SOCKET, SOCKET};
+use edgeplex_runtime::{Runtime, VmId, VmState};
 use edgeplex_types::wire::Deframer;
 use nix::{
     fcntl::{OFlag, open},
@@ -22,6 +23,15 @@ use tokio::{
 
 /// What an answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where the sockets of a VM are that runs. The way there leads through the process number of its init, which may be another
+/// process's, in another VM, once that one has died: so it is looked at each time.
+pub async fn run_dir(runtime: &dyn Runtime, vm: &str) -> anyhow::Result<PathBuf> {
+    let id: VmId = vm.parse()?;
+    let alive = runtime.inspect(&id).await?.is_some_and(|i| i.state == VmState::Running);
+    ensure!(alive, "VM {id} does not run");
+    Ok(runtime.vm_run_dir(&id))
+}
 
 /// A handle on the socket itself, and a path that leads to it and nowhere else. Also beats the 108 bytes of sun_path.
 fn socket(run_dir: &Path, name: &str) -> anyhow::Result<(OwnedFd, PathBuf)> {

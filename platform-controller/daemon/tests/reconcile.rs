@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../intent/tests/common/mod.rs"]
+mod common;
+
+use common::{PLATFORM, another, both};
 use edgeplex_intent::{Intent, Keys, allocate, parse};
 use edgeplex_mgmt::show::{Fabric, FabricLabel, FabricNeighbor};
 use edgeplex_runtime::{FakeRuntime, Runtime};
@@ -9,7 +13,9 @@ use edgeplex_switch::{Changes, PortNo, Rule};
 use edgeplex_types::MacAddr;
 use edgeplexd::{
     desired::Desired,
-    reconcile::{Fabricator, Reconciler, State, teardown},
+    reconcile::{Reconciler, State},
+    retire::teardown,
+    switching::Fabricator,
 };
 use futures::future::BoxFuture;
 use std::{
@@ -18,30 +24,15 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 
-const TEXT: &str = "
-apiVersion: edgeplex/v1
-kind: Platform
-metadata: {name: denver}
-spec:
-  asn: 65000
-  loopback: 10.255.0.1
-  core: [{port: eth1, address: 10.0.0.1/24, mtu: 1600}]
-  access: [eth2]
----
-apiVersion: edgeplex/v1
-kind: Customer
-metadata: {name: acme}
-spec:
-  vpn: {import: ['65000:100'], export: ['65000:100']}
-  attachments: [{name: a, port: eth2, vlan: 100, address: 192.168.1.1/30}]
----
-apiVersion: edgeplex/v1
-kind: Customer
-metadata: {name: beta}
-spec:
-  vpn: {import: ['65000:200'], export: ['65000:200']}
-  attachments: [{name: b, port: eth2, vlan: 200, address: 192.168.1.1/30}]
-";
+/// Two customers.
+fn text() -> String {
+    [both(), another("beta", 1)].join("---\n")
+}
+
+/// The same with a label-switching router.
+fn with_ldp() -> String {
+    text().replacen("mtu: 1600}", "mtu: 1600, ldp: true}", 1).replacen("  asn:", "  ldp: {}\n  asn:", 1)
+}
 
 /// A switch as a table: ports, rules, how often it was changed, and a port it will not take.
 #[derive(Debug, Default)]
@@ -134,7 +125,7 @@ impl Bench {
         let label = |a: &str, l: u32| FabricLabel { attachment: a.parse().unwrap(), label: l.try_into().unwrap() };
         self.fabric.send_replace(Some(Fabric {
             generation: 1,
-            labels: vec![label("acme/a", 1000), label("beta/b", 1001)],
+            labels: vec![label("acme/denver-1", 1000), label("beta/denver-1", 1001)],
             neighbors: vec![FabricNeighbor { mac: MacAddr([2, 0, 0, 0, 0, 9]), interface: "core0".into() }],
         }));
     }
@@ -154,9 +145,9 @@ impl Bench {
 
 #[tokio::test]
 async fn from_nothing_to_all_and_then_nothing_more_to_do() {
-    let mut b = Bench::new(TEXT);
+    let mut b = Bench::new(&text());
     b.reconciler.pass().await;
-    assert_eq!(b.vms().await, ["cvm", "pvm-acme-a", "pvm-beta-b"]);
+    assert_eq!(b.vms().await, ["cvm", "pvm-acme-denver-1", "pvm-beta-denver-1"]);
     assert!(!b.settled(), "labels are not known yet");
     assert!(b.switch.with(|t| t.rules.is_empty()), "no rule is made up before the CVM has spoken");
     b.say_fabric();
@@ -172,11 +163,11 @@ async fn from_nothing_to_all_and_then_nothing_more_to_do() {
 
 #[tokio::test]
 async fn settled_is_said_of_the_state_that_was_seen() {
-    let mut b = Bench::new(TEXT);
+    let mut b = Bench::new(&text());
     b.say_fabric();
     b.reconciler.pass().await;
     assert!(b.settled());
-    b.desired.send_replace(desired(&TEXT.replace("vlan: 200", "vlan: 201")));
+    b.desired.send_replace(desired(&text().replace("vlan: 101", "vlan: 201")));
     assert!(!b.settled(), "nobody has looked at the new state yet");
     b.reconciler.pass().await;
     assert!(b.settled());
@@ -184,20 +175,18 @@ async fn settled_is_said_of_the_state_that_was_seen() {
 
 #[tokio::test]
 async fn a_customer_that_goes_takes_its_rules_ports_and_vm_and_nothing_else() {
-    let mut b = Bench::new(TEXT);
+    let mut b = Bench::new(&text());
     b.say_fabric();
     b.reconciler.pass().await;
-    let pid = |vms: Vec<edgeplex_runtime::VmInfo>| vms.iter().find(|v| v.id.as_str() == "pvm-beta-b").unwrap().pid;
+    let pid = |vms: Vec<edgeplex_runtime::VmInfo>| vms.iter().find(|v| v.id.as_str() == "pvm-beta-denver-1").unwrap().pid;
     let before = pid(b.runtime.list().await.unwrap());
-    let (keep, _) = TEXT.split_once("---\n").unwrap();
-    let beta = TEXT.rsplit("---\n").next().unwrap();
-    b.desired.send_replace(desired(&format!("{keep}---\n{beta}")));
+    b.desired.send_replace(desired(&[PLATFORM, &another("beta", 1)].join("---\n")));
     // The CVM's daemon is not there to reload (this runtime has none): that problem holds up nothing else.
     b.reconciler.pass().await;
-    assert_eq!(b.vms().await, ["cvm", "pvm-beta-b"]);
+    assert_eq!(b.vms().await, ["cvm", "pvm-beta-denver-1"]);
     assert_eq!(pid(b.runtime.list().await.unwrap()), before);
     assert_eq!(b.switch.with(|t| t.ports.len()), 2 + 1 + 2);
-    assert_eq!(b.runtime.forgotten().iter().map(ToString::to_string).collect::<Vec<_>>(), ["pvm-acme-a"], "it will not come back");
+    assert_eq!(b.runtime.forgotten().iter().map(ToString::to_string).collect::<Vec<_>>(), ["pvm-acme-denver-1"], "it will not come back");
     let cookies: Vec<u64> = b.switch.with(|t| t.rules.iter().map(|r| r.cookie).collect());
     assert!(!cookies.contains(&edgeplex_switch::cookie_of("acme")));
     assert!(cookies.contains(&edgeplex_switch::cookie_of("beta")));
@@ -205,25 +194,25 @@ async fn a_customer_that_goes_takes_its_rules_ports_and_vm_and_nothing_else() {
 
 #[tokio::test]
 async fn a_vm_that_died_is_made_anew_and_its_neighbours_are_left_alone() {
-    let mut b = Bench::new(TEXT);
+    let mut b = Bench::new(&text());
     b.say_fabric();
     b.reconciler.pass().await;
     let before = b.runtime.list().await.unwrap();
-    b.runtime.crash(&"pvm-acme-a".parse().unwrap());
+    b.runtime.crash(&"pvm-acme-denver-1".parse().unwrap());
     b.reconciler.pass().await;
     assert!(b.settled());
     let after = b.runtime.list().await.unwrap();
     assert!(b.runtime.forgotten().is_empty(), "what is made anew keeps its state");
     for (old, new) in before.iter().zip(&after) {
-        assert_eq!(old.pid == new.pid, old.id.as_str() != "pvm-acme-a", "{}", old.id);
+        assert_eq!(old.pid == new.pid, old.id.as_str() != "pvm-acme-denver-1", "{}", old.id);
     }
 }
 
 #[tokio::test]
 async fn what_fails_for_one_holds_up_no_other() {
-    let mut b = Bench::new(TEXT);
+    let mut b = Bench::new(&text());
     b.say_fabric();
-    let bad = edgeplex_runtime::host_nic_name(b._dir.path(), &"pvm-acme-a".parse().unwrap(), "cust");
+    let bad = edgeplex_runtime::host_nic_name(b._dir.path(), &"pvm-acme-denver-1".parse().unwrap(), "cust");
     b.switch.with(|t| t.refuses = Some(bad));
     b.reconciler.pass().await;
     assert!(!b.settled());
@@ -232,16 +221,58 @@ async fn what_fails_for_one_holds_up_no_other() {
     assert!(cookies.contains(&edgeplex_switch::cookie_of("beta")), "beta is connected");
     assert!(!cookies.contains(&edgeplex_switch::cookie_of("acme")));
     let state = b.state.borrow().report(&b.desired.borrow());
-    assert!(state.problems.iter().any(|p| p.contains("pvm-acme-a") && p.contains("no such device")), "{:?}", state.problems);
+    assert!(state.problems.iter().any(|p| p.contains("pvm-acme-denver-1") && p.contains("no such device")), "{:?}", state.problems);
 }
 
 #[tokio::test]
 async fn teardown_leaves_neither_vms_nor_ports_of_theirs_nor_rules() {
-    let mut b = Bench::new(TEXT);
+    let mut b = Bench::new(&text());
     b.say_fabric();
     b.reconciler.pass().await;
     teardown(b._dir.path().into(), b.runtime.clone(), Box::new(b.switch.clone())).await.unwrap();
     assert!(b.vms().await.is_empty());
     let (ports, rules): (Vec<String>, usize) = b.switch.with(|t| (t.ports.keys().cloned().collect(), t.rules.len()));
     assert_eq!((ports, rules), (vec!["eth1".to_owned(), "eth2".to_owned()], 0));
+}
+
+#[tokio::test]
+async fn a_platform_with_ldp_has_a_router_that_nobody_has_to_configure() {
+    let mut b = Bench::new(&with_ldp());
+    b.say_fabric();
+    b.reconciler.pass().await;
+    assert_eq!(b.vms().await, ["cvm", "lsr", "pvm-acme-denver-1", "pvm-beta-denver-1"]);
+    assert!(b.settled(), "{:?}", b.state.borrow().report(&b.desired.borrow()));
+    assert_eq!(b.switch.with(|t| t.ports.len()), 2 + 1 + 1 + 4);
+    let spec = b.runtime.spec(&"lsr".parse().unwrap()).unwrap();
+    assert_eq!(spec.processes[0].argv, ["fastforward", "--lsr", "core0", "--socket", "/run/lsr/fib.sock", "--mtu", "1600"]);
+    let paths = |id: &str| b.runtime.spec(&id.parse().unwrap()).unwrap().shared.into_iter().map(|s| s.path).collect::<Vec<_>>();
+    assert_eq!(paths("lsr"), ["/run/lsr"]);
+    assert_eq!(paths("cvm"), ["/run/relay", "/run/lsr"]);
+    assert_eq!(paths("pvm-acme-denver-1"), ["/run/relay"], "a customer's VM does not see it");
+    // The core's labels reach it.
+    let router = b.switch.with(|t| t.ports[&spec.nics[0].host_name]);
+    let to_it = |r: &Rule| r.actions == [edgeplex_switch::Action::Output(router)];
+    assert_eq!(b.switch.with(|t| t.rules.iter().filter(|r| to_it(r)).map(|r| r.table).collect::<Vec<_>>()), [1]);
+
+    // LDP goes, and with it the router; the CVM stays as it is.
+    let cvm = b.runtime.spec(&"cvm".parse().unwrap()).unwrap().hash();
+    b.desired.send_replace(desired(&text()));
+    b.reconciler.pass().await;
+    assert_eq!(b.vms().await, ["cvm", "pvm-acme-denver-1", "pvm-beta-denver-1"]);
+    assert_eq!(b.runtime.spec(&"cvm".parse().unwrap()).unwrap().hash(), cvm);
+    assert!(b.switch.with(|t| !t.rules.iter().any(to_it) && !t.ports.contains_key(&spec.nics[0].host_name)));
+}
+
+#[tokio::test]
+async fn a_p_router_is_a_cvm_and_a_label_switching_router() {
+    let text = "{apiVersion: edgeplex/v1, kind: Platform, metadata: {name: p1}, spec: {role: p, loopback: 10.255.0.5, ospf: {}, ldp: {},
+        core: [{port: eth1, address: 10.0.1.2/30, ospf: {}, ldp: true}, {port: eth2, address: 10.0.2.1/30, ospf: {}, ldp: true}]}}";
+    let mut b = Bench::new(text);
+    b.fabric.send_replace(Some(Fabric { generation: 1, labels: vec![], neighbors: vec![] }));
+    b.reconciler.pass().await;
+    assert!(b.settled());
+    assert_eq!(b.vms().await, ["cvm", "lsr"]);
+    assert_eq!(b.switch.with(|t| (t.ports.len(), t.rules.len())), (2 * 3, 2 * 8));
+    let config: serde_json::Value = serde_json::from_slice(&b.runtime.spec(&"cvm".parse().unwrap()).unwrap().config).unwrap();
+    assert_eq!((&config["role"], &config["lsr_socket"]), (&"p".into(), &"/run/lsr/fib.sock".into()));
 }

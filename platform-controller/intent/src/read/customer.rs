@@ -53,6 +53,7 @@ fn label_mode(a: &At<'_>) -> Result<LabelMode, IntentError> {
 fn attachment(a: &At<'_>) -> Result<Attachment, IntentError> {
     let f =
         a.fields(&["name", "port", "vlan", "address", "address6", "mtu", "rd", "label", "vpn", "labelMode", "maxPaths", "bgp", "static"])?;
+    let (name, port) = (f.need("name")?.parse()?, f.need("port")?.port()?);
     let (address, address6) = (f.may("address", At::interface_address)?, f.may("address6", At::interface_address6)?);
     if address.is_none() && address6.is_none() {
         return Err(IntentError::new(a.document, format!("{}.address", a.path), "(missing)", "give address, address6 or both"));
@@ -62,8 +63,8 @@ fn attachment(a: &At<'_>) -> Result<Attachment, IntentError> {
         Ok(VpnOverride { import: f.may("import", At::values)?, export: f.may("export", At::values)? })
     })?;
     Ok(Attachment {
-        name: f.need("name")?.parse()?,
-        port: f.need("port")?.port()?,
+        name,
+        port,
         vlan: f.may("vlan", |a| {
             let n: u16 = a.number(1..=4094, "must be 1 to 4094")?;
             VlanId::try_from(n).map_err(|e| a.invalid(&e))
