@@ -37,10 +37,10 @@ impl PartialEq for CustomerRoute {
 
 /// A CE that some route leads to.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ce {
+struct Ce {
     routes: usize,
     /// Its label in use; `None` as long as it is not given or not stored.
-    pub(crate) label: Option<Label>,
+    label: Option<Label>,
 }
 
 /// A customer route as it is advertised, with route targets.
@@ -60,8 +60,8 @@ pub(crate) struct Attachment {
     /// Which routes of the table are imported.
     pub(crate) vrf: BTreeSet<(IpNet, Rd)>,
     pub(crate) routes: EpochMap<IpNet, CustomerRoute>,
-    /// CEs that routes lead to; until the first snapshot is whole also those that had a label in a past process.
-    pub(crate) ces: BTreeMap<IpAddr, Ce>,
+    /// CEs that routes lead to, or did when that was last looked at.
+    ces: BTreeMap<IpAddr, Ce>,
     /// CEs came or went since that was looked at.
     pub(crate) ces_changed: bool,
     /// What is advertised. Empty without a label.
@@ -200,20 +200,33 @@ impl Attachment {
     fn leave(&mut self, address: IpAddr) {
         if let Some(ce) = self.ces.get_mut(&address) {
             ce.routes -= 1;
-            if ce.routes == 0 && self.synced {
-                self.ces.remove(&address);
-                self.ces_changed = true;
-            }
+            self.ces_changed |= ce.routes == 0;
         }
     }
 
     /// A snapshot is complete: what it has not renewed goes; true if there was something.
     pub(crate) fn end(&mut self) -> bool {
         self.synced = true;
-        let ces = self.ces.len();
-        self.ces.retain(|_, ce| ce.routes > 0);
-        self.ces_changed |= self.ces.len() != ces;
+        self.ces_changed = true;
         self.sweep()
+    }
+
+    /// CEs that are to have labels, if there is one for each: until the first snapshot is whole also those of a past process.
+    pub(crate) fn wanted_ces(&self) -> impl Iterator<Item = IpAddr> {
+        let wanted = self.ces.iter().filter(|(_, ce)| self.config.label_per_ce && (ce.routes > 0 || !self.synced));
+        wanted.map(|(address, _)| *address)
+    }
+
+    /// Takes the labels that may be used, for the VRF (`None`) and for CEs; true if they are others than before.
+    pub(crate) fn set_labels(&mut self, mut usable: impl FnMut(Option<IpAddr>) -> Option<Label>) -> bool {
+        let before: Vec<_> = self.labels().collect();
+        self.label = usable(None);
+        let wanted: BTreeSet<IpAddr> = self.wanted_ces().collect();
+        self.ces.retain(|address, ce| {
+            ce.label = usable(Some(*address)).filter(|_| wanted.contains(address));
+            ce.routes > 0 || wanted.contains(address)
+        });
+        !self.labels().eq(before)
     }
 
     pub(crate) fn remove(&mut self, prefix: &IpNet) -> bool {

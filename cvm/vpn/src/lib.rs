@@ -40,5 +40,5 @@ pub use customer::{ExportError, MAX_ATTRIBUTE_BYTES, MAX_ROUTES};
 pub use endpoints::tunnel_id;
 pub use engine::{Action, Start, Vpn};
 pub use labels::{LabelError, LabelSpace, LabelState, Owner};
-pub use rib::Key;
+pub use rib::{Key, MAX_OWN_AS};
 pub use show::{AttachmentView, LabelView, Learned, RouteView, TunnelView};

@@ -22,13 +22,14 @@ use std::{
 /// A VPN prefix.
 pub type Key = (Rd, IpNet);
 
-/// How often our own AS number may stand in a path. Where a route enters this AS, at a PVM or another PE, the limit is the
-/// neighbour's `allowas-in` (none by default); hub-and-spoke needs what that lets through to reach every PE. Nobody's is higher.
-const MAX_OWN_AS: usize = 10;
+/// How often our own AS number may stand in a path; for the reflectors' sessions as well. Where a route enters this AS, at a
+/// PVM or another PE, the limit is the neighbour's `allowas-in` (none by default); hub-and-spoke needs what that lets through
+/// to reach every PE.
+pub const MAX_OWN_AS: u8 = 10;
 
 /// RFC 4271 §9.1.2
 pub(crate) fn loops(attributes: &Attributes, asn: u32) -> bool {
-    attributes.as_path.iter().filter(|a| *a == asn).count() > MAX_OWN_AS
+    attributes.as_path.count(asn) > MAX_OWN_AS.into()
 }
 
 /// One path of an adj-RIB-in.

@@ -76,7 +76,9 @@ impl<P: Clone + Eq> Vpn<P> {
         let (mut errors, mut changed) = (vec![], vec![]);
         for (slot, attachment) in &mut self.rib.attachments {
             let mut withheld = vec![];
-            let mut usable = |owner: Owner| {
+            let id = attachment.config.id.clone();
+            let usable = |next_hop| {
+                let owner = Owner { attachment: id.clone(), next_hop };
                 let given = self.labels.get(&owner)?;
                 if self.stored.get(&owner) == Some(&given) {
                     return Some(given);
@@ -84,15 +86,7 @@ impl<P: Clone + Eq> Vpn<P> {
                 withheld.push(LabelError::NotStored { label: given, wanted: owner });
                 None
             };
-            let label = usable(owner(attachment, None));
-            let mut differs = attachment.label != label;
-            let of_ces: Vec<Option<Label>> = attachment.ces.keys().map(|ce| usable(owner(attachment, Some(*ce)))).collect();
-            for (ce, label) in attachment.ces.values_mut().zip(of_ces) {
-                differs |= ce.label != label;
-                ce.label = label;
-            }
-            attachment.label = label;
-            if differs {
+            if attachment.set_labels(usable) {
                 changed.push(*slot);
             }
             if !std::mem::replace(&mut attachment.withheld, !withheld.is_empty()) {
@@ -127,11 +121,6 @@ impl<P: Clone + Eq> Vpn<P> {
 
 /// The VRF's label, and those of the CEs.
 fn claims(a: &Attachment) -> Vec<Claim> {
-    let claim = |next_hop, fixed| Claim { owner: owner(a, next_hop), rd: a.config.rd, fixed };
-    let ces = a.ces.keys().filter(|_| a.config.label_per_ce);
-    std::iter::once(claim(None, a.config.label)).chain(ces.map(|ce| claim(Some(*ce), None))).collect()
-}
-
-fn owner(attachment: &Attachment, next_hop: Option<IpAddr>) -> Owner {
-    Owner { attachment: attachment.config.id.clone(), next_hop }
+    let claim = |next_hop, fixed| Claim { owner: Owner { attachment: a.config.id.clone(), next_hop }, rd: a.config.rd, fixed };
+    std::iter::once(claim(None, a.config.label)).chain(a.wanted_ces().map(|ce| claim(Some(ce), None))).collect()
 }

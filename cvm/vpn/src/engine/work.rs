@@ -161,10 +161,7 @@ impl<P: Clone + Eq> Vpn<P> {
             match leaving.routes.pop_first() {
                 Some((prefix, _)) => {
                     *left -= 1;
-                    // Whoever has the route distinguisher now may have said something else of it by now.
-                    if self.rib.own(&(rd, prefix)).is_none() {
-                        self.actions.push_back(Action::Withdraw(NlriKey::Vpn { rd, prefix }));
-                    }
+                    self.actions.push_back(Action::Withdraw(NlriKey::Vpn { rd, prefix }));
                     self.undecided.insert((rd, prefix));
                 }
                 None => drop(self.leaving.pop_front()),
@@ -202,13 +199,17 @@ impl<P: Clone + Eq> Vpn<P> {
             Some(exported) => attachment.exported.insert(prefix, exported.clone()),
             None => attachment.exported.remove(&prefix),
         };
-        if old == new {
+        // Whoever had the route distinguisher before may have said the same of the prefix.
+        let left = self.leaving.iter_mut().filter(|l| l.rd == rd).find_map(|l| l.routes.remove(&prefix));
+        if old == new && left.is_none() {
             return;
         }
-        self.actions.push_back(match new {
-            Some(exported) => Action::Advertise(Nlri::Vpn { rd, prefix, label: exported.label }, exported.attributes),
-            None => Action::Withdraw(NlriKey::Vpn { rd, prefix }),
-        });
+        if old.or(left) != new {
+            self.actions.push_back(match new {
+                Some(exported) => Action::Advertise(Nlri::Vpn { rd, prefix, label: exported.label }, exported.attributes),
+                None => Action::Withdraw(NlriKey::Vpn { rd, prefix }),
+            });
+        }
         self.undecided.insert((rd, prefix));
     }
 }

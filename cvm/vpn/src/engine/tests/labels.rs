@@ -60,8 +60,7 @@ fn each_ce_has_a_label_and_its_routes_lead_there() {
     assert_eq!(b.advertised().len(), 4);
     b.pass(0.1);
     assert_ne!(b.vpn.generation(), generation);
-    let expected =
-        ["65000:1 10.1.0.0/16 1003", "65000:1 10.2.0.0/16 1004", "65000:1 192.168.1.0/30 1000", "65000:2 10.9.0.0/16 1001"];
+    let expected = ["65000:1 10.1.0.0/16 1003", "65000:1 10.2.0.0/16 1004", "65000:1 192.168.1.0/30 1000", "65000:2 10.9.0.0/16 1001"];
     assert_eq!(b.advertised(), expected);
     let ce = |text: &str| Some(text.parse::<IpAddr>().unwrap());
     let labels = [(label(1000), None), (label(1003), ce("192.168.1.1")), (label(1004), ce("192.168.1.2"))];
@@ -75,6 +74,14 @@ fn each_ce_has_a_label_and_its_routes_lead_there() {
     assert_eq!(b.advertised()[1], "65000:1 10.2.0.0/16 1003");
     assert_eq!(b.pvms[&0].labels.len(), 2);
     assert!(b.take_ops(0).contains(&VpnOp::OwnLabelGone { label: label(1004) }));
+    // A CE that goes with its last route takes its label along though nothing else happens.
+    let generation = b.vpn.generation();
+    b.ops(0, vec![CustomerOp::Withdraw { prefix: net("10.1.0.0/16") }, CustomerOp::Withdraw { prefix: net("10.2.0.0/16") }]);
+    b.pass(0.1);
+    assert_eq!(b.take_ops(0), [VpnOp::OwnLabelGone { label: label(1003) }]);
+    assert_ne!(b.vpn.generation(), generation);
+    b.ops(0, vec![route_via("10.1.0.0/16", "192.168.1.1"), route_via("10.2.0.0/16", "192.168.1.1")]);
+    b.pass(0.1);
     // Its label rests, and is its own again when it is back.
     b.ops(0, vec![route_via("10.3.0.0/16", "192.168.1.7"), route_via("10.2.0.0/16", "192.168.1.2")]);
     b.pass(0.1);
@@ -112,10 +119,11 @@ fn a_pvm_that_names_many_ces_uses_up_no_labels_of_others() {
     let mut b = Bench::with(config(per_ce()), false);
     let range = LabelRange::new(label(1000), label(5000)).unwrap();
     b.vpn.configure(b.now, Config { labels: range, ..config(per_ce()) });
-    let route = |n: u32, ce: u32| route_via(&format!("10.{}.{}.0/24", n >> 8, n & 0xff), &Ipv4Addr::from_bits(0xc000_0000 + ce).to_string());
+    let route =
+        |n: u32, ce: u32| route_via(&format!("10.{}.{}.0/24", n >> 8, n & 0xff), &Ipv4Addr::from_bits(0xc000_0000 + ce).to_string());
     b.snapshot_ops(0, (0..300).map(|n| route(n, n)).collect());
     b.pass(0.1);
-    assert_eq!(b.vpn.rib.attachments[&0].ces.len(), crate::MAX_CES);
+    assert_eq!(b.vpn.rib.attachments[&0].wanted_ces().count(), crate::MAX_CES);
     // Others again and again.
     for round in 1..20 {
         b.ops(0, (0..300).map(|n| route(n, n + 1000 * round)).collect());

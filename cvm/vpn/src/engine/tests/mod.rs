@@ -83,7 +83,8 @@ fn acme_and_beta() -> Vec<AttachmentConfig> {
 
 /// A way to PE `n` that costs this much, over its only neighbour.
 fn way(n: u8, cost: u32) -> TunnelState {
-    let leg = Leg { transport: vec![label(500_000 + u32::from(n))], source_mac: MacAddr([2; 6]), destination_mac: MacAddr([2, 0, 0, 0, 0, n]) };
+    let leg =
+        Leg { transport: vec![label(500_000 + u32::from(n))], source_mac: MacAddr([2; 6]), destination_mac: MacAddr([2, 0, 0, 0, 0, n]) };
     TunnelState { tunnel: Tunnel { id: tunnel_id(pe(n)), endpoint: pe(n).into(), legs: vec![leg] }, cost }
 }
 
@@ -158,8 +159,7 @@ impl Bench {
         let vpn = Vpn::new(now, Start { epoch: Epoch(1000), restarting }, config, labels);
         let (pvms, advertised, ways, wanted) = Default::default();
         let (replies, refused, missing) = Default::default();
-        let mut bench =
-            Self { vpn, now, names, pvms, advertised, ways, wanted, replies, refused, slow: false, disk_full: false, missing };
+        let mut bench = Self { vpn, now, names, pvms, advertised, ways, wanted, replies, refused, slow: false, disk_full: false, missing };
         bench.way(1, Some(way(1, 0)));
         bench.way(2, Some(way(2, 10)));
         bench.up(RR);
@@ -344,11 +344,14 @@ impl Bench {
     /// Time passes, and every PVM lives.
     fn live(&mut self, seconds: u32) {
         for _ in 0..seconds {
-            let peers: Vec<_> = self.vpn.sessions.values().map(|s| (s.peer, s.incarnation)).collect();
-            for (peer, incarnation) in peers {
-                self.vpn_message(peer, ToCvm::Keepalive { incarnation });
-            }
+            self.keepalives();
             self.pass(1.0);
+        }
+    }
+    fn keepalives(&mut self) {
+        let peers: Vec<_> = self.vpn.sessions.values().map(|s| (s.peer, s.incarnation)).collect();
+        for (peer, incarnation) in peers {
+            self.vpn_message(peer, ToCvm::Keepalive { incarnation });
         }
     }
 

@@ -137,9 +137,18 @@ fn the_views_say_what_is_used_and_what_stands_by() {
     b.update(RR, 52, P, &[100], pe(3), |_| {});
     b.update(RR2, 53, P, &[100], pe(4), |a| a.local_pref = Some(1));
     b.update(RR2, 54, P, &[100], pe(7), |_| {});
-    let flags: Vec<_> =
-        b.vpn.show_routes(Some(&id("acme/d1"))).iter().map(|r| (r.label.get(), r.best, r.multipath, r.backup, r.tunnel.is_some())).collect();
-    let expected = [(2051, true, false, false, true), (2052, false, true, false, true), (2053, false, false, true, true), (2054, false, false, false, false)];
+    let flags: Vec<_> = b
+        .vpn
+        .show_routes(Some(&id("acme/d1")))
+        .iter()
+        .map(|r| (r.label.get(), r.best, r.multipath, r.backup, r.tunnel.is_some()))
+        .collect();
+    let expected = [
+        (2051, true, false, false, true),
+        (2052, false, true, false, true),
+        (2053, false, false, true, true),
+        (2054, false, false, false, false),
+    ];
     assert_eq!(flags, expected);
     assert!(b.vpn.show_routes(None).iter().all(|r| r.best == r.tunnel.is_some()));
 }

@@ -34,7 +34,11 @@ fn spokes_reach_each_other_through_the_hub_only() {
 #[test]
 fn an_extranet_shares_what_carries_its_target() {
     let mut b = Bench::with(
-        config(vec![attachment("acme/d1", 1, &[100, 900], &[100]), attachment("beta/d1", 2, &[200, 900], &[200]), attachment("shop/d1", 3, &[100, 200], &[300, 900])]),
+        config(vec![
+            attachment("acme/d1", 1, &[100, 900], &[100]),
+            attachment("beta/d1", 2, &[200, 900], &[200]),
+            attachment("shop/d1", 3, &[100, 200], &[300, 900]),
+        ]),
         false,
     );
     b.snapshot(0, &["10.1.0.0/16"]);
