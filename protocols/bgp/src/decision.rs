@@ -33,6 +33,9 @@ pub struct Candidate<'a> {
     pub path_id: u32,
 }
 
+/// eBGP, cost, identifier, CLUSTER_LIST, address and path identifier.
+type AfterMed = (bool, Reverse<u32>, Reverse<Ipv4Addr>, Reverse<usize>, Reverse<(IpAddr, u32)>);
+
 impl Candidate<'_> {
     /// Steps before MED, larger is better.
     fn before_med(&self) -> (bool, bool, u32, Reverse<usize>, Reverse<edgeplex_bgp_wire::Origin>) {
@@ -60,7 +63,7 @@ impl Candidate<'_> {
     }
 
     /// Steps after MED, larger is better.
-    fn after_med(&self) -> (bool, Reverse<u32>, Reverse<Ipv4Addr>, Reverse<usize>, Reverse<(IpAddr, u32)>) {
+    fn after_med(&self) -> AfterMed {
         (
             // §9.1.2.2 d
             self.origin == Origin::Ebgp,
@@ -124,7 +127,7 @@ pub fn select(candidates: &[Candidate], max_paths: usize) -> Option<Selection> {
     let first = best(candidates)?;
     let top = candidates.get(first)?;
     let mut equal: Vec<(usize, &Candidate)> = candidates.iter().enumerate().filter(|(i, c)| *i != first && multipath(top, c)).collect();
-    equal.sort_by(|(_, a), (_, b)| b.after_med().cmp(&a.after_med()));
+    equal.sort_by_key(|(_, c)| Reverse(c.after_med()));
     let paths: Vec<usize> = std::iter::once(first).chain(equal.into_iter().map(|(i, _)| i)).take(max_paths.max(1)).collect();
     let rest: Vec<usize> = (0..candidates.len()).filter(|i| !paths.contains(i)).collect();
     let others: Vec<Candidate> = rest.iter().filter_map(|i| candidates.get(*i)).copied().collect();

@@ -111,8 +111,9 @@ impl Inbound {
 
     fn usable(&self, announced: &Announced, attributes: &Attributes) -> bool {
         let unicast = announced.reach.first().is_some_and(|r| r.nlri.family().is_unicast());
+        let leak = unicast && self.is_leak(attributes);
         // RFC 4271 §6.3: our own address is no next hop.
-        !self.is_loop(attributes) && !(unicast && self.is_leak(attributes)) && announced.next_hop != self.own_address
+        !leak && !self.is_loop(attributes) && announced.next_hop != self.own_address
     }
 
     pub(crate) fn update(&mut self, body: &[u8], outcomes: &mut Outcomes, actions: &mut Vec<Action>) -> Result<(), Refusal> {

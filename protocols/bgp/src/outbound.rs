@@ -75,13 +75,13 @@ impl SendContext {
             // RFC 4271 §5.1.5: always there towards internal peers.
             a.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
         } else {
-            self.to_outside(family, &mut a);
+            self.prepare_external(family, &mut a);
         }
         let encoded = EncodedAttributes::new(&a, self.four_octet_as);
         if self.extended_message { encoded.extended() } else { encoded }
     }
 
-    fn to_outside(&self, family: Family, a: &mut Attributes) {
+    fn prepare_external(&self, family: Family, a: &mut Attributes) {
         a.local_pref = None;
         // RFC 4456 §8: for this AS only.
         a.originator_id = None;

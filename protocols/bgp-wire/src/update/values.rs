@@ -262,12 +262,12 @@ fn value(tlv: &Tlv, context: &Context, parsed: &mut Parsed, as4: &mut As4) -> Re
         }
         // RFC 9234 §5
         code::ONLY_TO_CUSTOMER => a.only_to_customer = Some(u32::from_be_bytes(four()?)),
-        // RFC 7311 §3.2: no session of ours has AIGP enabled, so it is ignored and not passed on. (§3.1)
-        code::AIGP => {
-            if !tlvs(tlv.value, |head: [u8; 3]| usize::from(u16::from_be_bytes([head[1], head[2]])).checked_sub(3)) {
-                return Err(tlv.discard(Cause::Malformed("TLVs do not fill it")));
-            }
+        // RFC 7311 §3.2
+        code::AIGP if !tlvs(tlv.value, |head: [u8; 3]| usize::from(u16::from_be_bytes([head[1], head[2]])).checked_sub(3)) => {
+            return Err(tlv.discard(Cause::Malformed("TLVs do not fill it")));
         }
+        // RFC 7311 §3.1: no session of ours has it enabled, so it is ignored and not passed on.
+        code::AIGP => {}
         // RFC 8669 §5: from outside of the segment routing domain it is discarded.
         code::PREFIX_SID if !context.ibgp => return Err(internal_only),
         code::PREFIX_SID => {
@@ -284,7 +284,7 @@ fn value(tlv: &Tlv, context: &Context, parsed: &mut Parsed, as4: &mut As4) -> Re
             return Err(withdraw(Cause::Malformed("TLVs do not fill it")));
         }
         // RFC 7606 §7.15,
-        code::IPV6_EXT_COMMUNITIES if tlv.value.is_empty() || tlv.value.len() % 20 != 0 => {
+        code::IPV6_EXT_COMMUNITIES if tlv.value.is_empty() || !tlv.value.len().is_multiple_of(20) => {
             return Err(withdraw(tlv.length("a multiple of 20")));
         }
         // RFC 7606 §7.16: an AS number, then whole attributes.

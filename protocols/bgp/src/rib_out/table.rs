@@ -223,13 +223,12 @@ impl Table {
             }
             match self.next_of_group(out) {
                 Progress::Sent => return true,
-                // What is held back may have left a withdrawal behind.
-                Progress::Held if self.next_withdrawal(out) => return true,
                 Progress::Held => {}
                 Progress::Done => self.current = None,
             }
         }
-        self.next_marker(family, out)
+        // What was held back may have left withdrawals behind.
+        self.next_withdrawal(out) || self.next_marker(family, out)
     }
 
     /// Nothing is owed: End-of-RIB, or the marks of a refresh (RFC 7313 §4: BoRR never before End-of-RIB).
