@@ -102,7 +102,8 @@ impl Ospf {
             let neighbors = i.neighbors.values().filter_map(Neighbor::deadline);
             neighbors.chain([i.hello_at, i.wait_until, i.acknowledge_at, i.db.deadline()].into_iter().flatten())
         });
-        let rest = [self.own_deadline(), self.db.deadline(), self.spf.deadline(), self.restart_until];
+        let spf = self.spf.deadline().filter(|_| !self.is_restarting());
+        let rest = [self.own_deadline(), self.db.deadline(), spf, self.restart_until];
         let fresh = self.dirty.then_some(self.now);
         interfaces.chain(rest.into_iter().flatten()).chain(fresh).min()
     }
