@@ -56,17 +56,17 @@ impl Nd {
     pub fn parse(ip: ipv6::Packet) -> Result<Self, Malformed> {
         let bad = |offset, fault| Err(Malformed::new("ND", offset, fault));
         let m = ip.payload();
+        if !matches!(m, [SOLICITATION | ADVERTISEMENT, 0, ..]) {
+            return bad(0, Fault::Version);
+        }
         if m.len() < MESSAGE {
             return bad(m.len(), Fault::Truncated);
         }
         let (source, destination) = (ip.source(), ip.destination());
-        let kind = match (m[0], m[1]) {
-            (SOLICITATION, 0) => Kind::Solicitation,
-            (ADVERTISEMENT, 0) => {
-                let has = |flag| m[4] & flag != 0;
-                Kind::Advertisement { router: has(ROUTER), solicited: has(SOLICITED), replaces: has(OVERRIDE) }
-            }
-            _ => return bad(0, Fault::Version),
+        let has = |flag| m[4] & flag != 0;
+        let kind = match m[0] {
+            SOLICITATION => Kind::Solicitation,
+            _ => Kind::Advertisement { router: has(ROUTER), solicited: has(SOLICITED), replaces: has(OVERRIDE) },
         };
         // RFC 4861 §11.2: it cannot have come from beyond the link.
         if ip.hop_limit() != 255 {
@@ -95,7 +95,7 @@ impl Nd {
         let allowed = match kind {
             // An address that is only being tried has no link-layer address yet.
             Kind::Solicitation => !source.is_unspecified() || (mac.is_none() && destination == solicited_node(target)),
-            Kind::Advertisement { solicited, .. } => !(destination.is_multicast() && solicited) && !source.is_unspecified(),
+            Kind::Advertisement { solicited, .. } => !(source.is_unspecified() || destination.is_multicast() && solicited),
         };
         if allowed { Ok(Self { source, destination, target, mac, kind }) } else { bad(4, Fault::Value) }
     }
