@@ -200,7 +200,13 @@ impl Attachment {
     fn leave(&mut self, address: IpAddr) {
         if let Some(ce) = self.ces.get_mut(&address) {
             ce.routes -= 1;
-            self.ces_changed |= ce.routes == 0;
+            if ce.routes == 0 {
+                self.ces_changed = true;
+                // With a label it is left where it is until that is taken from it.
+                if self.synced && ce.label.is_none() {
+                    self.ces.remove(&address);
+                }
+            }
         }
     }
 

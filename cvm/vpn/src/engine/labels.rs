@@ -43,6 +43,7 @@ impl<P: Clone + Eq> Vpn<P> {
 
     pub(super) fn assign_labels(&mut self, now: Instant) {
         self.labels.set_range(self.config.labels, self.config.quarantine);
+        self.rib.attachments.values_mut().for_each(|a| a.ces_changed = false);
         let before = self.labels.clone();
         let claims: Vec<_> = self.rib.attachments.values().flat_map(claims).collect();
         let errors = self.labels.assign(now, &claims);
@@ -108,8 +109,7 @@ impl<P: Clone + Eq> Vpn<P> {
         if freed {
             self.store_labels();
         }
-        let ces_changed =
-            self.rib.attachments.values_mut().fold(false, |any, a| std::mem::take(&mut a.ces_changed) && a.config.label_per_ce || any);
+        let ces_changed = self.rib.attachments.values().any(|a| a.ces_changed && a.config.label_per_ce);
         if ces_changed || (freed && !self.label_errors.is_empty()) {
             self.assign_labels(now);
         }
