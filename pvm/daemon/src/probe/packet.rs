@@ -269,7 +269,8 @@ mod tests {
         fn any_bytes_decode_to_something_or_nothing(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), v4: bool, cut in 0usize..200, flip in 0usize..200) {
             let _ = decode(v4, &bytes);
             let mut message = error_v4(32, 128);
-            message[flip.min(message.len() - 1)] ^= 0x11;
+            let at = flip.min(message.len() - 1);
+            message[at] ^= 0x11;
             message.truncate(cut);
             let _ = decode(v4, &message);
         }
