@@ -19,6 +19,7 @@ use edgeplex_mgmt::show::{CvmQuery, PingReport};
 use edgeplex_types::{AttachmentId, Name};
 use serde::{Deserialize, Serialize};
 use std::{
+    str::FromStr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -61,19 +62,21 @@ impl IntoResponse for Refused {
 }
 
 impl Refused {
-    fn invalid(e: IntentError) -> Self {
-        Self(StatusCode::UNPROCESSABLE_ENTITY, Failure { message: e.to_string(), problem: Some(e) })
-    }
-
     fn failed(e: &anyhow::Error) -> Self {
         Self(StatusCode::INTERNAL_SERVER_ERROR, Failure { message: format!("{e:#}"), problem: None })
+    }
+}
+
+impl From<IntentError> for Refused {
+    fn from(e: IntentError) -> Self {
+        Self(StatusCode::UNPROCESSABLE_ENTITY, Failure { message: e.to_string(), problem: Some(e) })
     }
 }
 
 impl From<ChangeError> for Refused {
     fn from(e: ChangeError) -> Self {
         match e {
-            ChangeError::Invalid(e) => Self::invalid(e),
+            ChangeError::Invalid(e) => e.into(),
             ChangeError::Failed(e) => Self::failed(&e),
         }
     }
@@ -94,7 +97,7 @@ impl From<NotConfigured> for Refused {
 impl From<ProbeError> for Refused {
     fn from(e: ProbeError) -> Self {
         match e {
-            ProbeError::Invalid(e) => Self::invalid(e),
+            ProbeError::Invalid(e) => e.into(),
             ProbeError::NotConfigured(e) => e.into(),
             ProbeError::Failed(e) => Self::failed(&e),
         }
@@ -178,15 +181,12 @@ struct Selection {
 }
 
 /// What the operator named, if it is there.
-fn select<T: std::str::FromStr + ToString>(what: &str, given: Option<&String>, there: &[T]) -> Result<Option<T>, Refused>
-where
-    T: PartialEq,
-{
+fn select<T: FromStr + ToString + PartialEq>(what: &str, given: Option<&String>, there: &[T]) -> Result<Option<T>, IntentError> {
     let Some(text) = given else { return Ok(None) };
     let found = text.parse::<T>().ok().filter(|name| there.contains(name));
     let names: Vec<String> = there.iter().map(ToString::to_string).collect();
     let right = || format!("no such {what}; there are: {}", if names.is_empty() { "none".into() } else { names.join(", ") });
-    found.map(Some).ok_or_else(|| Refused::invalid(IntentError::new("query", what, text, right())))
+    found.map(Some).ok_or_else(|| IntentError::new("query", what, text, right()))
 }
 
 async fn show(State(api): State<Api>, Path(what): Path<String>, Query(selection): Query<Selection>) -> Result<Response, Refused> {

@@ -1,0 +1,195 @@
+//! The API over VMs that answer by rote.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../intent/tests/common/mod.rs"]
+mod common;
+
+use edgeplex_api::{BfdSession, Client, ClientError, LspProbe, Shown, Status, VpnProbe};
+use edgeplex_mgmt::show::{OspfRouteRow, PingOptions, PingReport};
+use edgeplex_runtime::{FakeRuntime, Process, Runtime, VmKind, VmSpec};
+use edgeplex_store::Memory;
+use edgeplexd::{
+    desired::Keeper,
+    http::{Api, Peer, router},
+    reconcile::State,
+    show::Viewer,
+};
+use serde_json::{Value, json};
+use std::{fs, path::Path, sync::Arc, time::Instant};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::UnixListener,
+    sync::{mpsc, watch},
+};
+
+/// A daemon of a VM: says these things to these queries, and nothing to others.
+fn answers(run_dir: &Path, known: Vec<(&'static str, Value)>) {
+    fs::create_dir_all(run_dir).unwrap();
+    let listener = UnixListener::bind(run_dir.join("mgmt.sock")).unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            let query: Value = serde_json::from_str(&line).unwrap();
+            if let Some((_, answer)) = known.iter().find(|(name, _)| query["query"] == *name) {
+                stream.write_all(format!("{}\n", json!({ "ok": answer })).as_bytes()).await.unwrap();
+            }
+        }
+    });
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    runtime: Arc<FakeRuntime>,
+    client: Client,
+    _looks: mpsc::Receiver<edgeplexd::reconcile::Look>,
+    _state: watch::Sender<State>,
+}
+
+async fn bench(text: &str) -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Arc::new(FakeRuntime::new(dir.path()));
+    let keeper = Arc::new(Keeper::open(Arc::new(Memory::default())).unwrap());
+    keeper.apply(text, false, 0).await.unwrap();
+    let (looks, looked) = mpsc::channel(1);
+    let (told, state) = watch::channel(State::default());
+    let viewer = Viewer { runtime: runtime.clone(), dir: dir.path().into() };
+    let api = Api { keeper, viewer, state, looks, started: Instant::now() };
+    let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+    let service = router(api).into_make_service_with_connect_info::<Peer>();
+    tokio::spawn(async move { axum::serve(listener, service).await });
+    let client = Client::new(&dir.path().join("s"));
+    Bench { dir, runtime, client, _looks: looked, _state: told }
+}
+
+impl Bench {
+    async fn run(&self, vm: &str, kind: VmKind, known: Vec<(&'static str, Value)>) {
+        let processes = vec![Process { name: "a".into(), argv: vec!["a".into()] }];
+        let spec = VmSpec { id: vm.parse().unwrap(), kind, nics: vec![], config: vec![], processes, memory_max: None, shared: vec![] };
+        self.runtime.start(&spec).await.unwrap();
+        answers(&self.dir.path().join("vms").join(vm).join("run"), known);
+    }
+}
+
+fn bfd(address: &str) -> Value {
+    json!([{"address": address, "interface": null, "state": "up", "up_s": 1, "clients": ["bgp"], "transmit_us": 1, "detection_us": 3,
+        "local_discriminator": 1, "remote_discriminator": 2, "diagnostic": "none", "remote_diagnostic": "none", "downs": 0,
+        "packets_received": 1, "packets_sent": 1}])
+}
+
+fn report() -> Value {
+    json!({"sent": 1, "received": 1, "probes": [{"number": 1, "from": "10.0.0.2", "rtt_us": 5, "outcome": "echo-reply", "last": true}]})
+}
+
+fn full() -> String {
+    [common::FULL_PLATFORM, common::INTERNET, common::FULL_ACME].join("---\n")
+}
+
+#[tokio::test]
+async fn the_core_is_shown_by_the_cvm_while_that_runs() {
+    let b = bench(&full()).await;
+    let shown: Shown<OspfRouteRow> = b.client.get("/v1/show/ospf-routes").await.unwrap();
+    assert_eq!((shown.rows.len(), shown.unreachable), (0, vec!["cvm: VM cvm does not run".to_owned()]));
+    let route = json!([{"prefix": "10.255.0.3/32", "kind": "intra-area", "cost": 2, "next_hops": [], "backup": []}]);
+    b.run("cvm", VmKind::Cvm, vec![("ospf-routes", route), ("bfd", bfd("10.255.0.9"))]).await;
+    let shown: Shown<OspfRouteRow> = b.client.get("/v1/show/ospf-routes").await.unwrap();
+    assert_eq!((shown.rows[0].cost, shown.unreachable.len()), (2, 0));
+
+    // A socket of a VM that has died is not trusted: its process number may be another's.
+    b.runtime.crash(&"cvm".parse().unwrap());
+    let shown: Shown<OspfRouteRow> = b.client.get("/v1/show/ospf-routes").await.unwrap();
+    assert_eq!(shown.unreachable, ["cvm: VM cvm does not run"]);
+}
+
+#[tokio::test]
+async fn bfd_is_of_all_or_of_one() {
+    let b = bench(&full()).await;
+    b.run("cvm", VmKind::Cvm, vec![("bfd", bfd("10.255.0.9"))]).await;
+    b.run("pvm-acme-hub", VmKind::Pvm, vec![("bfd", bfd("192.168.1.2"))]).await;
+    let owners = |s: &Shown<BfdSession>| s.rows.iter().map(|r| r.owner.clone()).collect::<Vec<_>>();
+    let all: Shown<BfdSession> = b.client.get("/v1/show/bfd").await.unwrap();
+    assert_eq!(
+        (owners(&all), all.unreachable),
+        (vec!["cvm".into(), "acme/hub".into()], vec!["internet/gw: VM pvm-internet-gw does not run".into()])
+    );
+    let one: Shown<BfdSession> = b.client.get("/v1/show/bfd?attachment=acme/hub").await.unwrap();
+    assert_eq!((owners(&one), one.unreachable.len()), (vec!["acme/hub".into()], 0));
+    let error = b.client.get::<Shown<BfdSession>>("/v1/show/bfd?attachment=acme/spoke").await.unwrap_err();
+    assert!(
+        matches!(&error, ClientError::Invalid(f) if f.message.contains("no such attachment; there are: acme/hub, internet/gw")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_configured_is_said_with_what_would_be() {
+    let b = bench(&common::both()).await;
+    for (what, says) in [
+        ("ospf-neighbors", "OSPF is not configured on Platform denver; give it spec.ospf"),
+        ("ldp-bindings", "LDP is not configured on Platform denver; give it spec.ldp"),
+        ("forwarding", "LDP is not configured"),
+    ] {
+        let error = b.client.get::<Shown<Value>>(&format!("/v1/show/{what}")).await.unwrap_err();
+        assert!(matches!(&error, ClientError::Failed(f) if f.message.starts_with(says)), "{what}: {error}");
+    }
+    let probe = LspProbe { prefix: "10.255.0.3/32".parse().unwrap(), options: PingOptions::default() };
+    let error = b.client.post::<_, PingReport>("/v1/lsp/ping", &probe).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Failed(f) if f.message.starts_with("LDP is not configured")), "{error}");
+}
+
+#[tokio::test]
+async fn probes_go_to_the_vm_that_can_send_them_and_mistakes_to_none() {
+    let b = bench(&full()).await;
+    b.run("cvm", VmKind::Cvm, vec![("lsp-ping", report()), ("lsp-traceroute", report())]).await;
+    b.run("pvm-acme-hub", VmKind::Pvm, vec![("ping", report()), ("traceroute", report())]).await;
+    let vpn = |attachment: &str, to: &str| VpnProbe {
+        attachment: attachment.parse().unwrap(),
+        to: to.parse().unwrap(),
+        options: PingOptions::default(),
+    };
+    for path in ["/v1/ping", "/v1/traceroute"] {
+        assert_eq!(b.client.post::<_, PingReport>(path, &vpn("acme/hub", "2001:db8:7::1")).await.unwrap().received, 1);
+    }
+    let lsp = |prefix: &str| LspProbe { prefix: prefix.parse().unwrap(), options: PingOptions::default() };
+    for path in ["/v1/lsp/ping", "/v1/lsp/traceroute"] {
+        assert_eq!(b.client.post::<_, PingReport>(path, &lsp("10.255.0.3/32")).await.unwrap().sent, 1);
+    }
+    let refused = |error: ClientError, says: &str| {
+        assert!(matches!(&error, ClientError::Invalid(f) if f.message.contains(says)), "{says}: {error}");
+    };
+    let ask = async |body: VpnProbe| b.client.post::<_, PingReport>("/v1/ping", &body).await.unwrap_err();
+    refused(ask(vpn("acme/spoke", "10.0.0.1")).await, "attachment: `acme/spoke`: no such attachment; there are: acme/hub, internet/gw");
+    refused(ask(vpn("internet/gw", "2001:db8::1")).await, "to: `2001:db8::1`: internet/gw has no address of that family");
+    let often = VpnProbe { options: PingOptions { count: 5000, ..PingOptions::default() }, ..vpn("acme/hub", "10.0.0.1") };
+    refused(ask(often).await, "count: `5000`: must be 1 to 1000");
+    refused(
+        b.client.post::<_, PingReport>("/v1/lsp/ping", &lsp("10.255.0.3/24")).await.unwrap_err(),
+        "has host bits set; must be 10.255.0.0/24",
+    );
+    let down = ask(vpn("internet/gw", "10.0.0.1")).await;
+    assert!(matches!(&down, ClientError::Failed(f) if f.message == "VM pvm-internet-gw does not run"), "{down}");
+}
+
+#[tokio::test]
+async fn status_names_the_router_once_it_answers() {
+    let b = bench(&full()).await;
+    b.run("lsr", VmKind::Lsr, vec![]).await;
+    assert_eq!(b.client.get::<Status>("/v1/status").await.unwrap().lsr, None);
+    fs::create_dir(b.dir.path().join("lsr")).unwrap();
+    let listener = UnixListener::bind(b.dir.path().join("lsr/fib.sock")).unwrap();
+    let said =
+        edgeplex_ff_fib_api::Status { uptime_ms: 5000, epoch: Some(Default::default()), routes: 0, tunnels: 2, fib_bytes: 0, labels: 3 };
+    let said = edgeplex_ff_fib_api::encode_reply(&edgeplex_ff_fib_api::Reply::Status(said)).unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_u8().await.unwrap();
+        stream.write_all(&said).await.unwrap();
+        stream.read_to_end(&mut vec![]).await
+    });
+    let status: Status = b.client.get("/v1/status").await.unwrap();
+    let lsr = status.lsr.unwrap();
+    assert_eq!((lsr.uptime_s, lsr.programmed, lsr.labels, lsr.tunnels), (5, true, 3, 2));
+    assert_eq!(status.vms[0].id, "lsr");
+}
