@@ -103,3 +103,80 @@ fn mac_addresses_are_stable_individual_local_and_distinct() {
     all.dedup();
     assert_eq!(all.len(), 1501);
 }
+
+/// Every field that an operator may give reaches the VM that it is for.
+#[test]
+fn configurations_say_all_that_the_long_documents_say() {
+    let intent = common::full();
+    let p = intent.platform.as_ref().unwrap();
+    let key = Keys { public: "P".into(), secret: "S".into() };
+    let keys = intent.attachments().map(|(id, _, _)| (id, key.clone())).collect();
+    let allocations = allocate(&intent, &Allocations::new()).unwrap();
+    let cvm = serde_json::to_value(cvm_config(&intent, p, &allocations, &key, &keys)).unwrap();
+    assert_eq!((&cvm["role"], &cvm["lsr_socket"]), (&json!("pe"), &json!(LSR_SOCKET)));
+    assert_eq!(cvm["ospf"], json!({"area": "0.0.0.0", "stub_router": true, "grace_s": 60, "loop_free_alternates": false}));
+    let (first, second) = (&cvm["core"][0], &cvm["core"][1]);
+    // A subnet of many hosts is a broadcast network unless the operator says otherwise.
+    assert_eq!(
+        first["ospf"],
+        json!({"network": "broadcast", "cost": 10, "priority": 1, "hello_s": 10, "dead_s": 40, "retransmit_s": 5, "passive": false,
+            "authentication": {"type": "null"}})
+    );
+    assert_eq!(second["ospf"]["authentication"], json!({"type": "md5", "key_id": 7, "password": "exactly-16-bytes"}));
+    assert_eq!((&second["ldp"], &second["bfd"]), (&json!(true), &json!({"interval_ms": 50, "multiplier": 4})));
+    assert_eq!(
+        cvm["ldp"],
+        json!({"labels": {"first": 500_000, "last": 500_999}, "hello_s": 2, "hold_s": 7, "keepalive_s": 30, "explicit_null": true,
+            "reconnect_s": 90, "igp_sync": false, "passwords": [{"neighbor": "10.255.0.3", "password": "for-ldp"}]})
+    );
+    assert_eq!(cvm["route_reflectors"][0]["bfd"], json!({"interval_ms": 1000, "multiplier": 5}));
+    let hub = &cvm["attachments"][0];
+    assert_eq!((&hub["import"], &hub["export"]), (&json!(["65000:101", "65000:102"]), &json!(["65000:103"])));
+    let leaks =
+        json!([{"import": ["65000:1"], "prefixes": ["0.0.0.0/0", "::/0"]}, {"import": ["65000:900"], "prefixes": ["10.99.0.0/16"]}]);
+    assert_eq!(hub["leaks"], leaks, "a VPN's name stands for what it exports");
+    // Two neighbours, two static routes, two connected ones.
+    assert_eq!((&hub["label_mode"], &hub["max_paths"], &hub["max_routes"]), (&json!("per-attachment"), &json!(2), &json!(1504)));
+
+    let (id, c, a) = intent.attachments().next().unwrap();
+    let pvm = serde_json::to_value(pvm_config(p, c, &id, a, "CP", &key)).unwrap();
+    assert_eq!((&pvm["addresses"], &pvm["router_id"]), (&json!(["192.168.1.1/29", "2001:db8:1::1/64"]), &json!("10.255.0.1")));
+    let mut bgp = pvm["bgp"][0].clone();
+    let import = bgp["import"].take();
+    assert_eq!(
+        bgp,
+        json!({"neighbor": "192.168.1.2", "remote_as": 65101, "password": "for-acme", "hold_time_s": 30,
+            "max_prefix": {"limit": 1000, "warn_percent": 90, "warning_only": false, "restart_s": 120},
+            "shutdown": "maintenance until noon", "ttl_security_hops": 1, "role": "provider",
+            "bfd": {"interval_ms": 300, "multiplier": 3}, "as_override": true, "allow_as_in": 2, "remove_private_as": true,
+            "site_of_origin": "65000:77", "default_originate": true, "import": null,
+            "export": [{"match": {"prefixes": [{"prefix": "0.0.0.0/0"}]}, "set": {"prepend": 0}, "action": "reject"}]})
+    );
+    assert_eq!(
+        import[0],
+        json!({"match": {"prefixes": [{"prefix": "10.0.0.0/8", "ge": 16, "le": 24}, {"prefix": "172.16.0.0/12"}],
+                "communities": ["65101:1", "no-export"], "large_communities": ["65101:1:2"], "as_path": "^65101( |$)"},
+            "set": {"local_pref": 200, "med": 10, "add_communities": ["65000:1"], "remove_communities": ["65101:1"],
+                "add_large_communities": ["65000:1:1"], "prepend": 2}, "action": "accept"})
+    );
+    let bfd = json!({"interval_ms": 100, "multiplier": 3});
+    assert_eq!(pvm["static_routes"][0], json!({"prefix": "10.9.0.0/16", "via": "192.168.1.3", "bfd": bfd}));
+}
+
+#[test]
+fn a_change_is_told_by_neighbour_and_core_port() {
+    let old = common::full();
+    let text = common::FULL_ACME.replace("limit: 1000", "limit: 900").replace("password: for-acme", "password: changed");
+    let told = changes(&old, &apply(&old, &text).unwrap());
+    let fields: Vec<&str> = told[0].fields.iter().map(|f| f.field.as_str()).collect();
+    let bgp = "spec.attachments[hub].bgp[192.168.1.2]";
+    assert_eq!(fields, [format!("{bgp}.maxPrefix.limit"), format!("{bgp}.password")]);
+    let text = common::FULL_PLATFORM.replace("exactly-16-bytes", "others").replace("for-ldp", "others").replace("cost: 20", "cost: 30");
+    let told = changes(&old, &apply(&old, &text).unwrap());
+    let fields: Vec<&str> = told[0].fields.iter().map(|f| f.field.as_str()).collect();
+    assert_eq!(
+        fields,
+        ["spec.core[eth4].ospf.authentication.password", "spec.core[eth4].ospf.cost", "spec.ldp.passwords[10.255.0.3].password"]
+    );
+    assert!(!serde_json::to_string(&told).unwrap().contains("others"), "passwords are not told");
+}
