@@ -193,6 +193,9 @@ impl<I: CoreIo> Control<I> {
             }
         };
         // Others keep our routes and labels, and our PVMs and the label-switching router keep forwarding.
+        for (key, parameters) in self.reflectors.without_bfd() {
+            self.core.bfd_session(key, Reflectors::CLIENT, parameters);
+        }
         tokio::join!(self.reflectors.shutdown(), self.core.shutdown());
         Ok(exit)
     }

@@ -15,6 +15,9 @@ use serde_json::Value;
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
+/// Time for the first words of BFD sessions that end; the others only repeat it.
+const GOODBYE: Duration = Duration::from_millis(50);
+
 type Routes = Arc<BTreeMap<Ipv4Net, Vec<NextHop>>>;
 
 /// A protocol that runs.
@@ -215,7 +218,7 @@ impl CoreIo for Protocols {
                 ldp.handle.shutdown(true).await;
             }
         };
-        tokio::join!(ospf, ldp);
+        tokio::join!(ospf, ldp, tokio::time::sleep(GOODBYE));
     }
 }
 

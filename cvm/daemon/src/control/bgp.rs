@@ -204,6 +204,11 @@ impl Reflectors {
         wishes
     }
 
+    /// The sessions end before we do.
+    pub(crate) fn without_bfd(&mut self) -> BfdWishes {
+        self.configure_bfd(&[])
+    }
+
     /// Routes are kept by who learnt them, and our PVMs keep forwarding (RFC 4724).
     pub(crate) async fn shutdown(&self) {
         self.speaker.shutdown(true).await;

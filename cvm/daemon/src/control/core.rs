@@ -227,7 +227,11 @@ impl<I: CoreIo> CoreSide<I> {
         self.io.show(query).await
     }
 
+    /// The process ends, another one follows.
     pub(crate) async fn shutdown(&mut self) {
+        // RFC 5882 §3.2: a session ended by us says nothing of the way, while one that falls silent does.
+        let neighbors: Vec<NextHop> = self.sessions.keys().cloned().collect();
+        neighbors.iter().for_each(|hop| self.unwatch(hop));
         self.io.shutdown().await;
     }
 }
