@@ -38,12 +38,6 @@ pub(super) fn withdraw_and_announce(ctx: &Ctx<'_>, customer: &str, from: &str, t
     wait_prefix(ctx, customer, to, &prefix, true, CONVERGE)
 }
 
-/// Deletes a customer on both PEs, creates it again, and waits for its traffic.
-pub(super) fn recreate(ctx: &Ctx<'_>, customer: &str) -> Result<()> {
-    delete(ctx, customer)?;
-    create(ctx, customer)
-}
-
 fn delete(ctx: &Ctx<'_>, customer: &str) -> Result<()> {
     for city in CITIES {
         ctx.pe(city)?.run(&["edgeplex", "customer", "delete", customer])?;

@@ -5,7 +5,7 @@ use super::{
     Evidence,
     capture::{Capture, tshark},
     forge::{self, Forgery},
-    site::{CITIES, CUSTOMERS, Ctx, find_object, host_address, other, other_customer},
+    site::{CITIES, CUSTOMERS, Ctx, P_ROUTER, find_object, host_address, other, other_customer},
 };
 use crate::node::Node;
 use anyhow::{Context, Result, ensure};
@@ -87,11 +87,11 @@ fn plan(ctx: &Ctx<'_>) -> Result<Plan> {
         inward: (outward.1.clone(), outward.0.clone()),
         outward,
         pe: core_mac(ctx, CITY)?,
-        neighbor: core_mac(ctx, far)?,
+        neighbor: core_mac(ctx, P_ROUTER)?,
     })
 }
 
-/// The MAC address of a PE on the core: its CVM's.
+/// The MAC address of a platform on its first core link: its CVM's.
 fn core_mac(ctx: &Ctx<'_>, city: &str) -> Result<String> {
     let pid = *ctx.pe(city)?.processes("cvmd").first().with_context(|| format!("no cvmd runs on {city}"))?;
     Ok(link(pid, "core0")?.0)

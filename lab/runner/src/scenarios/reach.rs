@@ -83,10 +83,11 @@ pub(super) fn traceroute(ctx: &Ctx<'_>) -> Result<Evidence> {
         let (from, to) = (CITIES[0], CITIES[1]);
         let said = ctx.host(customer, from)?.run(&["traceroute", "-n", "-q", "1", "-w", "1", "-m", "8", &host_address(to)])?;
         let hops: Vec<&str> = said.lines().skip(1).filter_map(|l| l.split_whitespace().nth(1)).collect();
-        let want = ["172.16.1.1".to_owned(), pe_address(from), pe_address(to), ce_address(to), host_address(to)];
+        // p1 counts as a hop (RFC 3443 §2.2: uniform model) and answers along the LSP, from its address on Denver's link.
+        let want = ["172.16.1.1".to_owned(), pe_address(from), "10.0.1.2".into(), pe_address(to), ce_address(to), host_address(to)];
         // The far CE may answer from either of its addresses.
         let same =
-            hops.len() == want.len() && hops.iter().zip(&want).enumerate().all(|(i, (h, w))| h == w || (i == 3 && *h == "172.16.2.1"));
+            hops.len() == want.len() && hops.iter().zip(&want).enumerate().all(|(i, (h, w))| h == w || (i == 4 && *h == "172.16.2.1"));
         ensure!(same, "{customer}: hops {hops:?}, expected {want:?}");
         shown = hops.join(" > ");
     }
