@@ -30,7 +30,7 @@ fn address(net: u8, host: u8) -> Ipv4Addr {
 }
 
 fn side(address: Ipv4Addr, asn: u32) -> Side {
-    let listen = Some(SocketAddr::from((address, PORT)));
+    let listen = vec![SocketAddr::from((address, PORT))];
     let (speaker, events) = Speaker::start(SpeakerConfig { local_as: asn, router_id: address, listen });
     Side { speaker, events, address }
 }
@@ -58,12 +58,14 @@ impl Side {
     }
 
     async fn down(&mut self) -> (String, bool) {
-        self.until(|e| if let Event::Down { reason, graceful, .. } = e { Some((reason, graceful)) } else { None }).await
+        self.until(|e| if let Event::Down { reason, graceful, .. } = e { Some((reason, graceful.is_some())) } else { None }).await
     }
 
     async fn reach(&mut self) -> (Vec<Nlri>, Arc<Attributes>, IpAddr) {
         self.until(|e| match e {
-            Event::Update { reach, attributes, next_hop, .. } if !reach.is_empty() => Some((reach, attributes, next_hop)),
+            Event::Update { reach, attributes, next_hop, .. } if !reach.is_empty() => {
+                Some((reach.iter().map(|r| r.nlri).collect(), attributes, next_hop))
+            }
             _ => None,
         })
         .await
@@ -71,7 +73,7 @@ impl Side {
 
     async fn unreach(&mut self) -> Vec<NlriKey> {
         self.until(|e| match e {
-            Event::Update { unreach, .. } if !unreach.is_empty() => Some(unreach),
+            Event::Update { unreach, .. } if !unreach.is_empty() => Some(unreach.iter().map(|u| u.key).collect()),
             _ => None,
         })
         .await
@@ -79,7 +81,7 @@ impl Side {
 }
 
 fn nlri(text: &str) -> Nlri {
-    Nlri::Ipv4(text.parse().unwrap())
+    Nlri::Unicast(text.parse().unwrap())
 }
 
 /// Two speakers that both listen and connect, at the same moment: their connections collide.
@@ -98,7 +100,7 @@ async fn pair(net: u8, password: Option<&str>) -> (Side, Side) {
 async fn routes_go_both_ways_are_withdrawn_and_come_back_after_a_reset() {
     let (mut left, mut right) = pair(1, None).await;
     let attributes = Arc::new(Attributes { as_path: AsPath::default(), communities: vec![7], ..Attributes::default() });
-    let next_hop = left.address.into();
+    let next_hop = IpAddr::from(left.address);
     left.speaker.advertise(right.address.into(), nlri("10.1.0.0/16"), Arc::clone(&attributes), next_hop);
     left.speaker.release(right.address.into(), F);
     // Our own loopback address is no next hop of a host, so this one must not arrive as reachable.
@@ -118,7 +120,8 @@ async fn routes_go_both_ways_are_withdrawn_and_come_back_after_a_reset() {
 
     left.speaker.reset(right.address.into());
     let (reason, graceful) = right.down().await;
-    assert!(reason.contains("administrative reset") && !graceful, "{reason}");
+    // RFC 8538: both sides take it for a restart.
+    assert!(reason.contains("administrative reset") && graceful, "{reason}");
     left.down().await;
     left.up().await;
     assert_eq!(left.reach().await.0, [nlri("10.3.0.0/16")]);
@@ -172,7 +175,7 @@ async fn a_daemon_that_does_not_listen_stops_the_neighbour_and_loses_nothing() {
     for n in 0..total {
         let prefix = ipnet::Ipv4Net::new((0x0a00_0000 + (n << 8)).into(), 24).unwrap();
         let attributes = Arc::new(Attributes { communities: vec![n], ..Attributes::default() });
-        left.speaker.advertise(right.address.into(), Nlri::Ipv4(prefix), attributes, hop);
+        left.speaker.advertise(right.address.into(), Nlri::Unicast(prefix.into()), attributes, hop);
     }
     left.speaker.release(right.address.into(), F);
     let mut got = 0;
@@ -221,7 +224,7 @@ async fn the_listener_waits_for_its_address() {
     let address = address(9, 1);
     let taken = TcpListener::bind((address, PORT)).unwrap();
     let listen = taken.local_addr().unwrap();
-    let (speaker, _events) = Speaker::start(SpeakerConfig { local_as: 1, router_id: address, listen: Some(listen) });
+    let (speaker, _events) = Speaker::start(SpeakerConfig { local_as: 1, router_id: address, listen: vec![listen] });
     tokio::task::yield_now().await;
     drop(taken);
     let limit = tokio::time::Instant::now() + LIMIT;

@@ -385,7 +385,12 @@ impl Task {
             last_error: counters.last_error,
             treated_as_withdraw: counters.treated_as_withdraw,
             attributes_discarded: counters.attributes_discarded,
-            families: self.peer.families().into_iter().map(|(f, disabled)| format!("{f}{}", if disabled { " (ignored)" } else { "" })).collect(),
+            families: self
+                .peer
+                .families()
+                .into_iter()
+                .map(|(f, disabled)| format!("{f}{}", if disabled { " (ignored)" } else { "" }))
+                .collect(),
             capabilities: self.peer.capabilities(),
         };
         let established_at = self.peer.established_at().map(|at| self.zero + at);
