@@ -4,7 +4,7 @@ use crate::Time;
 use crate::db::Db;
 use crate::engine::Ospf;
 use crate::events::{ALL_ROUTERS, DESIGNATED_ROUTERS};
-use crate::fsm::{InterfaceState, NeighborState};
+use crate::fsm::{Interface, InterfaceState, Neighbor, NeighborState};
 use crate::packet::{
     LSA_HEADER, Lsa, LsaBody, LsaHeader, LsaKey, MAX_AGE, MAX_SEQUENCE, Message, NETWORK, NSSA, OPAQUE_LINK, OPTION_O, Update,
 };
@@ -148,7 +148,7 @@ impl Ospf {
         let (now, key) = (self.now, lsa.header.key);
         let Some(db) = self.db_mut(scope) else { return };
         let changed = db.install(now, lsa.clone(), flooded);
-        for interface in self.interfaces.values_mut() {
+        for interface in self.interfaces_in_mut(scope) {
             for neighbor in interface.neighbors.values_mut() {
                 neighbor.retransmissions.remove(&key);
             }
@@ -361,14 +361,18 @@ impl Ospf {
                     db.remove(&key);
                 }
                 // What was to be flooded when there was nobody to hear it.
-                self.interfaces.values_mut().for_each(|i| i.flood.retain(|k| *k != key));
+                self.interfaces_in_mut(&scope).for_each(|i| i.flood.retain(|k| *k != key));
                 ours |= key.advertising_router == self.config.router_id;
             }
         }
         ours
     }
 
-    fn neighbors_in(&self, scope: &Scope) -> impl Iterator<Item = &crate::fsm::Neighbor> {
+    fn interfaces_in_mut(&mut self, scope: &Scope) -> impl Iterator<Item = &mut Interface> {
+        self.interfaces.iter_mut().filter(move |(name, _)| scope.as_ref().is_none_or(|s| s == *name)).map(|(_, i)| i)
+    }
+
+    fn neighbors_in(&self, scope: &Scope) -> impl Iterator<Item = &Neighbor> {
         let of = self.interfaces.iter().filter(move |(name, _)| scope.as_ref().is_none_or(|s| s == *name));
         of.flat_map(|(_, i)| i.neighbors.values())
     }

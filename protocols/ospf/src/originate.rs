@@ -29,7 +29,7 @@ pub(crate) struct Own {
     last: Option<Time>,
     /// Pause from `last` to the next instance.
     hold: Duration,
-    /// It waits until then.
+    /// It waits until then, be it for its turn or to be refreshed.
     at: Option<Time>,
     /// A new instance is owed even if it says the same: somebody floods another one in our name.
     owed: bool,
@@ -68,7 +68,7 @@ impl Ospf {
         if self.is_restarting() {
             return None;
         }
-        self.own.values().flat_map(|own| [own.at, own.last.map(|at| at + REFRESH)]).flatten().min()
+        self.own.values().filter_map(|own| own.at).min()
     }
 
     pub(crate) fn own_timers(&mut self, now: Time) {
@@ -100,6 +100,8 @@ impl Ospf {
             // While it is dying its pace is remembered.
             if self.db(&slot.0).is_none_or(|db| db.get(&slot.1).is_none()) {
                 self.own.remove(&slot);
+            } else if let Some(own) = self.own.get_mut(&slot) {
+                (own.at, own.owed) = (None, false);
             }
         }
     }
@@ -110,10 +112,10 @@ impl Ospf {
         let settling = slot.1.kind == ROUTER && self.is_settling();
         let settled = self.started + SETTLE;
         let Some(own) = self.own.get_mut(&slot) else { return };
-        let fresh = own.last.is_some_and(|at| now < at + REFRESH);
+        let refresh = own.last.map(|at| at + REFRESH);
         let same = have.as_ref().is_some_and(|(lsa, dead)| !dead && lsa.body == body);
-        if same && fresh && !own.owed {
-            own.at = None;
+        if same && refresh.is_some_and(|at| now < at) && !own.owed {
+            own.at = refresh;
             return;
         }
         let earliest = match own.last {
@@ -143,6 +145,7 @@ impl Ospf {
             _ => timing.lsa_first,
         };
         own.last = Some(now);
+        own.at = Some(now + REFRESH);
         own.owed = false;
         let Some(lsa) = Lsa::new(slot.1, OPTION_E, sequence, body) else {
             self.log("OSPF: our router-LSA has more links than an LSA can hold".into());

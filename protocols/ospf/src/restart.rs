@@ -138,7 +138,7 @@ impl Ospf {
             return;
         };
         if header.age >= MAX_AGE {
-            self.end_helping(name, address, "it is back");
+            self.neighbor_is_back(name, address);
             return;
         }
         let Ok(grace) = Grace::decode(contents) else {
@@ -159,10 +159,25 @@ impl Ospf {
         }
         let first = neighbor.helping.is_none();
         if let Some(neighbor) = self.neighbor_mut(name, address) {
-            neighbor.helping = Some(Helping { until });
+            neighbor.helping = Some(Helping { until, back: false });
         }
         if first {
             self.log(format!("OSPF neighbor {address} on {name} restarts: its link is kept for {left} s"));
+        }
+    }
+
+    /// It may be Full with us a little before we are with it; its link does not go for that.
+    fn neighbor_is_back(&mut self, name: &Arc<str>, address: Ipv4Addr) {
+        let now = self.now;
+        let Some(interface) = self.interfaces.get_mut(name) else { return };
+        let soon = now + interface.retransmit() * 2;
+        let Some(neighbor) = interface.neighbors.get_mut(&address) else { return };
+        match &mut neighbor.helping {
+            Some(helping) if (NeighborState::ExStart..NeighborState::Full).contains(&neighbor.state) => {
+                helping.back = true;
+                helping.until = helping.until.min(soon);
+            }
+            _ => self.end_helping(name, address, "it is back"),
         }
     }
 

@@ -163,12 +163,12 @@ impl Ospf {
             return;
         }
         if state == InterfaceState::Waiting {
-            // RFC 3623 §2.3: on a segment that remembers us as its DR we are it at once.
-            if self.is_restarting() && sees_us && hello.designated == own {
+            // RFC 3623 §2.3: on a segment that remembers us as its DR we are it at once; and so with its backup.
+            if self.is_restarting() && sees_us && (hello.designated == own || hello.backup == own) {
                 if let Some(interface) = self.interfaces.get_mut(name) {
                     interface.wait_until = None;
                 }
-                self.set_roles(name, own, hello.backup);
+                self.set_roles(name, hello.designated, hello.backup);
                 return;
             }
             // BackupSeen
@@ -230,11 +230,15 @@ impl Ospf {
             neighbor.resets += 1;
             neighbor.full_since = None;
         }
+        let back = neighbor.helping.is_some_and(|h| h.back);
         if state == NeighborState::Full {
             neighbor.full_since = Some(now);
         }
         if old == NeighborState::Full || state == NeighborState::Full {
             self.dirty = true;
+        }
+        if state == NeighborState::Full && back {
+            self.end_helping(name, address, "it is back");
         }
     }
 

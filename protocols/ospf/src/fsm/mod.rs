@@ -159,6 +159,8 @@ impl Interface {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Helping {
     pub(crate) until: Time,
+    /// It has said that it is back; we have yet to become Full with it.
+    pub(crate) back: bool,
 }
 
 #[derive(Debug, Clone)]
