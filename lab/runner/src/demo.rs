@@ -157,7 +157,7 @@ pub fn prove(ledger: &mut Ledger, options: &Options, name: &str) {
     let ctx = ledger.step("core and customers provisioned", || {
         let ctx = Ctx::new(&lab, options.out.clone())?;
         provision(&ctx)?;
-        Ok((ctx, Evidence::new("edgeplex apply -f platform.yaml, beta.yaml, acme.yaml; dry run first, no difference afterwards")))
+        Ok((ctx, Evidence::new("edgeplex apply -f platform.yaml, acme.yaml, beta.yaml; dry run first, no difference afterwards")))
     });
     let Some(ctx) = ctx else { return };
     let converged = ledger.step("routes converge, traffic flows", || {
@@ -177,8 +177,7 @@ pub fn prove(ledger: &mut Ledger, options: &Options, name: &str) {
 
 /// Everything through the NOC's CLI.
 pub fn provision(ctx: &Ctx<'_>) -> Result<()> {
-    // Not in the order of the alphabet, so that labels are not either.
-    let customers = CITIES.iter().flat_map(|c| ["beta.yaml", "acme.yaml"].map(|file| (*c, file)));
+    let customers = CITIES.iter().flat_map(|c| ["acme.yaml", "beta.yaml"].map(|file| (*c, file)));
     for (node, file) in [P_ROUTER].iter().chain(&CITIES).map(|n| (*n, "platform.yaml")).chain(customers) {
         let yaml = ctx.yaml(node, file);
         ctx.lab.node(node)?.run(&["edgeplex", "apply", "-f", &yaml, "--dry-run"])?;

@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("edgeplex-mgmt", &["edgeplex-types"]),
     ("edgeplex-ff-fib-api", &["edgeplex-types"]),
     ("edgeplex-ff-packet", &["edgeplex-types"]),
+    ("edgeplex-pvm-ping", &["edgeplex-types"]),
     // pure logic
     // tests of engines only
     ("edgeplex-conformance", &[]),
@@ -89,6 +90,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "edgeplex-relay",
             "edgeplex-mgmt",
             "edgeplex-transport",
+            "edgeplex-pvm-ping",
             "edgeplex-pvm-policy",
             "edgeplex-pvm-vrf",
             "edgeplex-ff-fib-api",
@@ -128,6 +130,7 @@ const PURE: &[&str] = &[
     "edgeplex-bfd",
     "edgeplex-lsp-ping",
     "edgeplex-cvm-core",
+    "edgeplex-pvm-ping",
     "edgeplex-pvm-policy",
     "edgeplex-cvm-vpn",
     "edgeplex-pvm-vrf",
@@ -249,6 +252,8 @@ fn pure_logic_reads_no_clock() {
         "protocols/relay",
         "cvm/core",
         "cvm/vpn",
+        "pvm/ping",
+        "pvm/policy",
         "pvm/vrf",
         "fastforward/fib",
         "fastforward/packet",

@@ -95,13 +95,29 @@ pub(super) fn edgeplexd(ctx: &Ctx<'_>) -> Result<Evidence> {
     .figure("vm_processes", after.1.len()))
 }
 
+/// A customer without routers.
+const LATE: &str = "apiVersion: edgeplex/v1
+kind: Customer
+metadata: {name: aardvark}
+spec:
+  vpn: {import: ['65000:300'], export: ['65000:300']}
+  attachments:
+    - {name: denver-1, port: eth2, vlan: 300, address: 192.168.1.1/30}
+";
+
 /// The whole CVM, not merely its daemon. Labels must be the same afterwards although a CVM that knows only the attachments, in the
-/// order of the alphabet, would give others: beta came first when the lab was provisioned.
+/// order of the alphabet, would give others: a customer comes late whose name is before the others'.
 pub(super) fn cvm(ctx: &Ctx<'_>) -> Result<Evidence> {
     let (city, far) = (CITIES[0], other(CITIES[0]));
     let node = ctx.pe(city)?;
-    let labels = ctx.labels(city)?;
-    ensure!(ctx.label("acme", city)? > ctx.label("beta", city)?, "labels are in alphabetical order, nothing would be proven: {labels:?}");
+    let late = ctx.out.join("aardvark.yaml");
+    std::fs::write(&late, LATE)?;
+    node.run(&["edgeplex", "apply", "-f", &late.to_string_lossy()])?;
+    let labels = wait::until("the late customer has a label", CONVERGE, || {
+        let now = ctx.labels(city)?;
+        Ok(if now.len() > CUSTOMERS.len() { Ok(now) } else { Err(format!("{now:?}")) })
+    })?;
+    ensure!(!labels.values().is_sorted(), "labels are in the order of the names, nothing would be proven: {labels:?}");
     let forwarders = || CUSTOMERS.map(|c| ctx.pid_in_pvm(c, city, "fastforward").ok());
     // All but the two rules between the core port and the CVM itself, whose port is a new one.
     let rules = || -> Result<Vec<String>> { Ok(ctx.flows(city)?.into_iter().filter(|r| !r.contains("priority=100,in_port")).collect()) };
@@ -143,6 +159,7 @@ pub(super) fn cvm(ctx: &Ctx<'_>) -> Result<Evidence> {
     let flows = rules()?;
     ensure!(before.0 == flows, "the switch rules changed: {:?}", difference(&before.0, &flows));
     ensure!(before.1 == forwarders() && before.1.iter().all(Option::is_some), "a PVM was restarted too");
+    node.run(&["edgeplex", "customer", "delete", "aardvark"])?;
     Ok(Evidence::new(format!(
         "0 of {sent} lost; CVM back in {back:.2} s, session in {whole:.1} s, {} labels and {} rules unchanged, longest gap {gap:.0} ms",
         labels.len(),
