@@ -68,6 +68,8 @@ enum Step {
         credits: u32,
     },
     Tick,
+    /// Labels cannot be stored, or can again.
+    DiskFull(bool),
 }
 
 #[derive(Debug, Clone)]
@@ -76,6 +78,8 @@ enum Change {
     Leak(Option<(u32, usize)>),
     MaxPaths(u8),
     LabelPerCe(bool),
+    /// One of two.
+    Rd(bool),
     /// Taken away, or put back.
     Presence,
 }
@@ -89,6 +93,7 @@ fn step() -> impl Strategy<Value = Step> {
         prop::option::of((target(), prefix())).prop_map(Change::Leak),
         (0u8..4).prop_map(Change::MaxPaths),
         any::<bool>().prop_map(Change::LabelPerCe),
+        any::<bool>().prop_map(Change::Rd),
         Just(Change::Presence),
     ];
     let way = (1u8..5, prop::option::of(0u32..3), 0u8..3);
@@ -107,6 +112,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0usize..4).prop_map(Step::Work),
         2 => (0u32..4, 1u32..3).prop_map(|(peer, credits)| Step::Take { peer, credits }),
         1 => Just(Step::Tick),
+        1 => any::<bool>().prop_map(Step::DiskFull),
     ]
 }
 
@@ -296,6 +302,7 @@ impl Model {
                     }
                     Change::MaxPaths(n) => a.max_paths = n,
                     Change::LabelPerCe(per_ce) => a.label_per_ce = per_ce,
+                    Change::Rd(other) => a.rd = rd(1 + u32::try_from(attachment).unwrap() + if other { 10 } else { 0 }),
                     Change::Presence => *present = !*present,
                 }
                 let peer = u32::try_from(attachment).unwrap();
@@ -316,6 +323,7 @@ impl Model {
                 b.keepalives();
                 b.pass(0.1);
             }
+            Step::DiskFull(full) => b.disk_full = full,
             _ => {}
         }
         Ok(())
@@ -390,8 +398,9 @@ proptest! {
         for step in steps {
             model.step(&mut b, step)?;
         }
+        b.disk_full = false;
         quiet(&mut b);
-        // Snapshots end when reflectors have been waited for long enough.
+        // Labels are stored when that is tried next. Snapshots end when reflectors have been waited for long enough.
         b.live(4);
         quiet(&mut b);
         model.check(&b)?;

@@ -129,6 +129,21 @@ fn two_attachments_may_swap_their_route_distinguishers() {
 }
 
 #[test]
+fn a_route_said_anew_while_what_was_said_before_is_leaving_stays() {
+    let mut b = Bench::new();
+    b.snapshot(0, &["10.1.0.0/16", "10.2.0.0/16"]);
+    b.snapshot(1, &[]);
+    let mut moved = acme_and_beta();
+    moved[0].rd = rd(77);
+    b.vpn.configure(b.now, config(moved));
+    b.vpn.configure(b.now, config(acme_and_beta()));
+    let other = Attributes { med: Some(7), ..customer() };
+    let change = CustomerOp::Route { prefix: net("10.1.0.0/16"), next_hop: None, attributes: other.to_bytes() };
+    b.ops(0, vec![change, CustomerOp::Withdraw { prefix: net("10.2.0.0/16") }]);
+    assert_eq!((b.advertised(), b.told(1)), (vec!["65000:1 10.1.0.0/16 1000".to_owned()], vec!["10.1.0.0/16 1000".to_owned()]));
+}
+
+#[test]
 fn a_path_that_goes_while_targets_change_is_not_left_behind() {
     let mut b = Bench::new();
     b.snapshot(0, &["10.1.0.0/16"]);
