@@ -1,12 +1,13 @@
 //! The engines' views in the words of the management socket.
 
+use edgeplex_bgp_wire::Attributes;
 use edgeplex_cvm_core::{Core, ForwardingView, LegView, Source as Way, TunnelView};
 use edgeplex_cvm_vpn::{LabelState, Learned, Vpn};
 use edgeplex_mgmt::show::{
     CvmAttachmentStatus, CvmStatus, FabricLabel, FabricNeighbor, ForwardingRow, LabelRow, LegRow, Route, Source, TunnelRow,
 };
 use edgeplex_transport::relay::Peer;
-use edgeplex_types::AttachmentId;
+use edgeplex_types::{AttachmentId, Community, LargeCommunity};
 use std::{collections::BTreeMap, time::Duration};
 
 pub(crate) fn status(vpn: &Vpn<Peer>, uptime: Duration, refused: u64) -> CvmStatus {
@@ -42,9 +43,14 @@ pub(crate) fn routes(vpn: &Vpn<Peer>, attachment: Option<&AttachmentId>) -> Vec<
         local_pref: r.attributes.local_pref,
         med: r.attributes.med,
         route_targets: r.attributes.route_targets().collect(),
-        communities: vec![],
+        communities: communities(&r.attributes),
     };
     vpn.show_routes(attachment).into_iter().map(row).collect()
+}
+
+fn communities(attributes: &Attributes) -> Vec<String> {
+    let standard = attributes.communities.iter().map(|c| Community(*c).to_string());
+    standard.chain(attributes.large_communities.iter().map(|c| LargeCommunity(*c).to_string())).collect()
 }
 
 pub(crate) fn labels(vpn: &Vpn<Peer>) -> Vec<LabelRow> {

@@ -22,8 +22,17 @@ use edgeplex_mgmt::{
 use edgeplex_transport::{bfd, relay::Peer};
 use edgeplex_types::NextHop;
 use serde_json::Value;
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tracing::info;
+
+/// Pause between two attempts to go on with a label-switching router that refused something.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// What happened.
 #[derive(Debug)]
@@ -134,7 +143,8 @@ impl<I: CoreIo> CoreSide<I> {
         };
         let retry = async {
             match deadline {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
+                // While answers are awaited a deadline may lie in the past.
+                Some(at) => tokio::time::sleep_until(at.max(Instant::now() + RETRY).into()).await,
                 None => std::future::pending().await,
             }
         };
