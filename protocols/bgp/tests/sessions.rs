@@ -4,7 +4,6 @@
 use edgeplex_bgp::{Action, ConnId, Event, GracefulRestart, Local, MaxPrefix, Peer, PeerConfig, State, Time};
 use edgeplex_bgp_wire::compose::{self, EncodedAttributes};
 use edgeplex_bgp_wire::*;
-use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -296,133 +295,7 @@ fn route_refresh_both_ways() {
     assert_eq!(stage.feed(Event::Refresh(Family::Ipv4Unicast)), [want]);
 }
 
-/// What is on its way to one end of a connection.
-#[derive(Debug)]
-enum Item {
-    /// The connection itself: TCP stands for the one who opened it before the other accepts it.
-    Accept,
-    Bytes(Vec<u8>),
-    End,
-}
-
-/// One end of a connection: its name there, and what comes towards it.
-type End = (Option<ConnId>, VecDeque<Item>);
-
-/// Two engines joined by connections whose every delivery happens in an order the test draws.
-struct Net {
-    peers: [Peer; 2],
-    now: Time,
-    wires: Vec<[End; 2]>,
-    connecting: VecDeque<(usize, ConnId)>,
-    ups: [u32; 2],
-}
-
-impl Net {
-    fn new(gr: bool) -> Self {
-        let graceful_restart = config().graceful_restart.filter(|_| gr);
-        let ours = PeerConfig { graceful_restart, ..PeerConfig::new(THEY.router_id, THEY.asn) };
-        let theirs = PeerConfig { graceful_restart, ..PeerConfig::new(WE.router_id, WE.asn) };
-        let peers = [Peer::new(ours, WE), Peer::new(theirs, THEY)];
-        Self { peers, now: s(1), wires: vec![], connecting: VecDeque::new(), ups: [0, 0] }
-    }
-
-    fn act(&mut self, side: usize, event: Event<'_>, accepted: Option<usize>) {
-        for action in self.peers[side].handle(self.now, event) {
-            let wire = |wires: &[[End; 2]], id| wires.iter().position(|w| w[side].0 == Some(id));
-            match action {
-                Action::Connect(id) => self.connecting.push_back((side, id)),
-                Action::Adopt(id) => self.wires[accepted.unwrap()][side].0 = Some(id),
-                Action::Send(id, bytes) => {
-                    if let Some(w) = wire(&self.wires, id) {
-                        self.wires[w][1 - side].1.push_back(Item::Bytes(bytes));
-                    }
-                }
-                Action::Close(id) => {
-                    self.connecting.retain(|c| *c != (side, id));
-                    if let Some(w) = wire(&self.wires, id) {
-                        self.wires[w][side].0 = None;
-                        self.wires[w][1 - side].1.push_back(Item::End);
-                    }
-                }
-                Action::Up { .. } => self.ups[side] += 1,
-                _ => {}
-            }
-        }
-    }
-
-    /// Does one of the things that may happen now; false if there is none.
-    fn step(&mut self, draw: usize) -> bool {
-        let deliveries: Vec<(usize, usize)> = (0..self.wires.len())
-            .flat_map(|w| [(w, 0), (w, 1)])
-            .filter(|(w, side)| {
-                let (id, coming) = &self.wires[*w][*side];
-                matches!(coming.front(), Some(Item::Accept)) || id.is_some() && !coming.is_empty()
-            })
-            .collect();
-        let total = deliveries.len() + usize::from(!self.connecting.is_empty());
-        if total == 0 {
-            return false;
-        }
-        if let Some((w, side)) = deliveries.get(draw % total).copied() {
-            let id = self.wires[w][side].0;
-            match (self.wires[w][side].1.pop_front().unwrap(), id) {
-                (Item::Bytes(bytes), Some(id)) => self.act(side, Event::Received(id, &bytes), None),
-                (Item::End, Some(id)) => {
-                    self.act(side, Event::Closed(id, "closed"), None);
-                    self.wires[w][side].0 = None;
-                }
-                (Item::Accept, _) => {
-                    self.act(side, Event::Accepted(OWN), Some(w));
-                    if self.wires[w][side].0.is_none() {
-                        self.wires[w][side].1.clear();
-                        self.wires[w][1 - side].1.push_back(Item::End);
-                    }
-                }
-                (_, None) => unreachable!("nothing is delivered to a closed end"),
-            }
-        } else if let Some((side, id)) = self.connecting.pop_front() {
-            let mut wire: [End; 2] = Default::default();
-            wire[side].0 = Some(id);
-            wire[1 - side].1.push_back(Item::Accept);
-            self.wires.push(wire);
-            self.act(side, Event::Connected(id, OWN), None);
-        }
-        true
-    }
-}
-
 proptest::proptest! {
-    /// However messages of two simultaneous connections interleave, one session comes up, the same on both sides,
-    /// and within seconds.
-    #[test]
-    fn collisions_leave_one_session(draws in proptest::collection::vec(0usize..60, 60), first in 0usize..2, gr: bool) {
-        let mut net = Net::new(gr);
-        net.act(first, Event::Start, None);
-        net.act(1 - first, Event::Start, None);
-        let mut draws = draws.into_iter().cycle();
-        for _ in 0..400 {
-            if net.step(draws.next().unwrap()) {
-                continue;
-            }
-            if net.peers.iter().all(|p| p.state() == State::Established) {
-                break;
-            }
-            let Some(due) = net.peers.iter().filter_map(Peer::deadline).min() else { break };
-            net.now = due;
-            for side in 0..2 {
-                if net.peers[side].deadline().is_some_and(|d| d <= due) {
-                    net.act(side, Event::Timer, None);
-                }
-            }
-        }
-        let alive: Vec<_> = net.wires.iter().filter(|w| w[0].0.is_some() || w[1].0.is_some()).collect();
-        proptest::prop_assert_eq!(alive.len(), 1);
-        proptest::prop_assert_eq!(alive[0][0].0, net.peers[0].established_connection());
-        proptest::prop_assert_eq!(alive[0][1].0, net.peers[1].established_connection());
-        proptest::prop_assert_eq!(net.ups, [1, 1], "no session flapped");
-        proptest::prop_assert!(net.now < s(10));
-    }
-
     #[test]
     fn whatever_a_neighbour_sends_is_survived(messages in proptest::collection::vec((1u8..7, proptest::collection::vec(proptest::num::u8::ANY, 0..60)), 1..20)) {
         let (mut stage, mut id) = Stage::established(config(), true);

@@ -235,3 +235,49 @@ async fn the_listener_waits_for_its_address() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_from_too_far_away_is_not_heard() {
+    let (mut near, _right) = pair(10, None).await;
+    let far = address(10, 6);
+    near.speaker.set_peer(PeerConfig { passive: true, ttl_security_hops: Some(1), ..config(near.address, far, 65666) });
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((far, 0).into()).unwrap();
+    let mut stream = socket.connect((near.address, PORT).into()).await.unwrap();
+    // The OPEN that greets us; then garbage, which it must not hear: our packets leave with the system's TTL.
+    let mut open = [0; 19];
+    tokio::time::timeout(LIMIT, stream.read_exact(&mut open)).await.unwrap().unwrap();
+    stream.write_all(&[0; 19]).await.unwrap();
+    let error = |side: &Side| side.speaker.neighbors().into_iter().find(|n| n.address == IpAddr::from(far)).unwrap().last_error;
+    assert!(tokio::time::timeout(Duration::from_millis(500), near.events.recv()).await.is_err());
+    assert_eq!(error(&near), None);
+    // As from the next door it is heard.
+    stream.set_ttl(255).unwrap();
+    tokio::time::timeout(LIMIT, stream.read_to_end(&mut vec![])).await.expect("answered and closed").unwrap();
+    assert!(error(&near).unwrap().contains("marker"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operators_words_reach_the_other_side_and_the_session_stays_away() {
+    let (mut left, mut right) = pair(11, None).await;
+    let peer = right.address;
+    left.speaker.set_peer(PeerConfig { shutdown: Some("moving house".into()), ..config(left.address, peer, 65101) });
+    let (reason, graceful) = right.down().await;
+    assert!(reason.contains("\"moving house\"") && !graceful, "{reason}");
+    left.down().await;
+    assert!(tokio::time::timeout(Duration::from_secs(1), right.events.recv()).await.is_err());
+    assert_eq!(left.speaker.neighbors()[0].state, "idle");
+    left.speaker.set_peer(config(left.address, peer, 65101));
+    left.up().await;
+    right.up().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_way_that_bfd_calls_broken_takes_the_routes_with_it() {
+    let (mut left, mut right) = pair(12, None).await;
+    left.speaker.bfd_down(right.address.into());
+    assert_eq!(left.down().await, ("Cease: BFD down (6/10)".into(), false));
+    let (reason, graceful) = right.down().await;
+    assert!(reason.contains("BFD down") && !graceful, "{reason}");
+    left.up().await;
+}
