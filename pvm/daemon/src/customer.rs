@@ -90,11 +90,11 @@ impl Customers {
     fn set_peers(&mut self, loaded: &Loaded, restarting: bool, vrf: &mut Vrf) {
         let Some(running) = &self.running else { return };
         for b in &loaded.config.bgp {
-            if !self.ces.contains_key(&b.neighbor) {
-                self.ces.insert(b.neighbor, Ce::default());
+            self.ces.entry(b.neighbor).or_insert_with(|| {
                 // The engine knows nothing of what a former one was told.
                 vrf.ce_restart(b.neighbor);
-            }
+                Ce::default()
+            });
             // A session that becomes another one by this ends by itself, and says so.
             running.speaker.set_peer(config::peer(loaded, b, &self.ports, restarting));
         }

@@ -16,7 +16,7 @@ mod bfd;
 pub mod config;
 mod customer;
 mod mgmt;
-pub mod probe;
+mod probe;
 mod pvmd;
 mod relay;
 mod tap;

@@ -101,7 +101,7 @@ async fn set_up(handle: &Handle, index: u32, want: &Tap) -> Result<(), rtnetlink
     handle.link().change(link).execute().await?;
 
     if want.addresses.iter().any(|a| a.addr().is_ipv6()) {
-        ignore_advertisements(&want.name);
+        prepare_ipv6(&want.name);
     }
     let mut addresses = handle.address().get().set_link_index_filter(index).execute();
     while let Some(found) = addresses.try_next().await? {
@@ -158,8 +158,8 @@ fn link_local(address: IpNet) -> bool {
 }
 
 /// What a customer's routers advertise is not for this kernel.
-fn ignore_advertisements(interface: &str) {
-    for setting in ["accept_ra", "autoconf", "accept_redirects"] {
+fn prepare_ipv6(interface: &str) {
+    for setting in ["disable_ipv6", "accept_ra", "autoconf", "accept_redirects"] {
         let path = format!("/proc/sys/net/ipv6/conf/{interface}/{setting}");
         if let Err(error) = std::fs::write(&path, "0") {
             debug!(path, %error, "cannot be set");

@@ -3,11 +3,9 @@
 //! Each run has a raw socket and an identifier of its own, so that several do not see one another's answers. A traceroute
 //! is echo requests of growing TTL; a label-switching router that answers one tells the label stack it saw (RFC 4950).
 
-pub mod packet;
-
 use crate::tap::Tap;
 use edgeplex_mgmt::show::{PingOptions, PingReport, Probe};
-use packet::{Echo, ErrorKind, Heard};
+use edgeplex_pvm_ping::{self as packet, Echo, ErrorKind, Heard};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     hash::{BuildHasher, RandomState},

@@ -1,4 +1,6 @@
 //! ICMP and ICMPv6 of a ping (RFC 792, RFC 4443), and the label stack in error messages (RFC 4884, RFC 4950).
+//!
+//! [`request`] makes an echo request, [`decode`] reads whatever a raw socket hears: total, and silent about what is not ours.
 
 use edgeplex_types::Label;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
