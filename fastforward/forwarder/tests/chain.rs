@@ -1,6 +1,8 @@
 //! Three forwarders in a row, in memory: PE, label-switching routers, PE. Packets of both versions go from end to end
 //! under two labels, and what is told on the way comes back to its source.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 use common::switch::*;
 use common::v6::*;

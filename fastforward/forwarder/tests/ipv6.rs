@@ -1,5 +1,7 @@
 //! IPv6 through the port VM's pipeline, as frames in and the exact frames out.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 use common::v6::*;
 use common::*;

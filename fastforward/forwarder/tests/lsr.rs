@@ -1,5 +1,7 @@
 //! The label-switching router: each behaviour as a frame in and the exact frames out.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 use common::switch::*;
 use common::v6::*;

@@ -1,5 +1,7 @@
 //! ARP and the life of an adjacency, as frames and time in, frames out.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 use common::*;
 use edgeplex_ff_fib_api::{Adjacency, Reply, Request};

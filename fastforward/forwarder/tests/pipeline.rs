@@ -1,5 +1,7 @@
 //! Each behaviour of the pipeline as a frame in and the exact frames out.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 use common::*;
 use edgeplex_ff_fib_api::*;

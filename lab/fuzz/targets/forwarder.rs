@@ -1,9 +1,9 @@
-//! The whole forwarder: a programmed FIB, then any frames on any port at any time.
-//! The input is a list of (port and time step, length, frame).
+//! Both forwarders whole, of a port VM and of a label-switching router: a programmed FIB, then any frames on any port at any
+//! time. The input is a list of (port and time step, length, frame); port 3 is the router's, and the length says which.
 #![no_main]
-use edgeplex_ff_fib_api::{FibOp, Interface, Reply, Request, Target, Tunnel, VpnPath};
+use edgeplex_ff_fib_api::{FibOp, Interface, Leg, Port as CorePort, Reply, Request, SwitchTarget, Target, Tunnel, VpnPath};
 use edgeplex_ff_phy::{PacketBuf, VecBuf};
-use edgeplex_forwarder::{Forwarder, Port, Sink};
+use edgeplex_forwarder::{Forwarder, Lsr, Port, Sink};
 use edgeplex_types::{Epoch, Label, MacAddr, TunnelId};
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ const FRAME: usize = 2048;
 
 struct Out(usize);
 
-impl Sink<VecBuf> for Out {
-    fn send(&mut self, _: Port, buf: VecBuf) {
+impl<P> Sink<VecBuf, P> for Out {
+    fn send(&mut self, _: P, buf: VecBuf) {
         assert!((14..=FRAME).contains(&buf.len()), "a frame of {} bytes", buf.len());
         self.0 += 1;
     }
@@ -26,39 +26,67 @@ fn label(n: u32) -> Label {
     Label::try_from(n).expect("a label")
 }
 
+fn tunnel(id: u32, ways: &[(u8, &[u32])]) -> FibOp {
+    let leg = |(port, transport): &(u8, &[u32])| Leg {
+        port: *port,
+        transport: transport.iter().map(|l| label(*l)).collect(),
+        source_mac: MacAddr([2, 0, 0, 0, 1, *port]),
+        destination_mac: MacAddr([2, 0, 0, 0, 2, *port]),
+    };
+    FibOp::Tunnel(Tunnel { id: TunnelId(id), endpoint: [10, 255, 0, 2].into(), legs: ways.iter().map(leg).collect() })
+}
+
 fn programme() -> Vec<FibOp> {
     let route = |prefix: &str, target| FibOp::Route { prefix: prefix.parse().expect("a prefix"), target };
-    let path = |l| VpnPath { label: label(l), tunnel: TunnelId(1) };
+    let path = |l, t| VpnPath { label: label(l), tunnel: TunnelId(t) };
+    let own = |l, next_hop: Option<&str>| FibOp::OwnLabel { label: label(l), next_hop: next_hop.map(|a| a.parse().expect("an address")) };
+    let far = || Target::Vpn { paths: vec![path(2000, 1), path(2001, 2)], backup: vec![path(2002, 1)] };
     vec![
         FibOp::Interface(Interface {
             mac: MacAddr([2, 0, 0, 0, 0, 1]),
-            addresses: vec!["192.168.1.1/30".parse().expect("an address")],
+            addresses: ["192.168.1.1/30", "2001:db8:f::1/64", "fe80::1/64"].map(|a| a.parse().expect("an address")).to_vec(),
             customer_mtu: 1500,
             core_mtu: 1600,
         }),
-        FibOp::OwnLabel { label: label(1000) },
-        FibOp::Tunnel(Tunnel {
-            id: TunnelId(1),
-            endpoint: [10, 255, 0, 2].into(),
-            transport: vec![label(20)],
-            source_mac: MacAddr([2, 0, 0, 0, 1, 1]),
-            destination_mac: MacAddr([2, 0, 0, 0, 1, 2]),
-        }),
+        own(1000, None),
+        own(1001, Some("192.168.1.2")),
+        own(1002, Some("fe80::2")),
+        tunnel(1, &[(0, &[20]), (0, &[])]),
+        tunnel(2, &[]),
         route("192.168.1.0/30", Target::Connected),
         route("192.168.1.1/32", Target::Local),
         route("172.16.1.0/24", Target::Customer { next_hop: [192, 168, 1, 2].into() }),
-        route("172.16.0.0/16", Target::Vpn { paths: vec![path(2000), path(2001)] }),
+        route("172.16.0.0/16", far()),
         route("10.0.0.0/8", Target::Unreachable),
+        route("2001:db8:f::/64", Target::Connected),
+        route("2001:db8:1::/48", Target::Customer { next_hop: "fe80::2".parse().expect("an address") }),
+        route("2001:db8::/32", far()),
     ]
+}
+
+fn switching() -> Vec<FibOp> {
+    let port = |i: u8| CorePort { mac: MacAddr([2, 0, 0, 0, 1, i]), address: [10, 0, 0, i].into(), mtu: 1500 };
+    let switch = |l, target| FibOp::Switch { label: label(l), target };
+    vec![
+        FibOp::Ports((0..3).map(port).collect()),
+        tunnel(1, &[(1, &[200]), (2, &[300, 301])]),
+        tunnel(2, &[(1, &[])]),
+        switch(16, SwitchTarget::Tunnel(TunnelId(1))),
+        switch(17, SwitchTarget::Tunnel(TunnelId(2))),
+        switch(18, SwitchTarget::Pop),
+        switch(19, SwitchTarget::Tunnel(TunnelId(9))),
+    ]
+}
+
+fn snapshot(ops: Vec<FibOp>) -> [Request; 3] {
+    [Request::Begin { epoch: Epoch(1) }, Request::Program { epoch: Epoch(1), ops }, Request::End { epoch: Epoch(1) }]
 }
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let mut now = Instant::now();
-    let mut forwarder = Forwarder::new(now);
-    for request in
-        [Request::Begin { epoch: Epoch(1) }, Request::Program { epoch: Epoch(1), ops: programme() }, Request::End { epoch: Epoch(1) }]
-    {
-        assert_eq!(forwarder.control(now, request), Reply::Done);
+    let (mut forwarder, mut lsr) = (Forwarder::new(now, 1), Lsr::new(now, 2, 3));
+    for (a, b) in snapshot(programme()).into_iter().zip(snapshot(switching())) {
+        assert_eq!((forwarder.control(now, a), lsr.control(now, b)), (Reply::Done, Reply::Done));
     }
     let mut out = Out(0);
     let mut rest = input;
@@ -68,15 +96,20 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         rest = tail;
         now += Duration::from_millis(u64::from(what >> 2) * 50);
         forwarder.tick(now, &mut out);
-        let port = [Port::Customer, Port::Core, Port::Tap][usize::from(what & 3) % 3];
-        let before = out.0;
-        forwarder.process(now, port, VecBuf::from_bytes(frame), &mut out);
+        let (before, buf) = (out.0, VecBuf::from_bytes(frame));
+        match what & 3 {
+            0 => forwarder.process(now, Port::Customer, buf, &mut out),
+            1 => forwarder.process(now, Port::Core, buf, &mut out),
+            2 => forwarder.process(now, Port::Tap, buf, &mut out),
+            _ => lsr.process(now, high >> 6, buf, &mut out),
+        }
         // One frame may free a queue of waiting ones or be cut into fragments, but never multiply without bound.
         assert!(out.0 - before <= 64, "{} frames out of one", out.0 - before);
     }
     now += Duration::from_secs(60);
     forwarder.tick(now, &mut out);
-    for request in [Request::Counters, Request::Adjacencies, Request::Tunnels, Request::Status] {
-        forwarder.control(now, request);
+    for request in [Request::Counters, Request::Adjacencies, Request::Tunnels, Request::TunnelCounts, Request::Status] {
+        forwarder.control(now, request.clone());
+        lsr.control(now, request);
     }
 });

@@ -67,7 +67,7 @@ impl<B: PacketBuf> Forwarder<B> {
     }
 
     /// Sends a packet that came with a CE's own label to that CE, without a lookup.
-    pub(super) fn to_ce(&mut self, now: Instant, buf: B, p: Packet, ce: IpAddr, sink: &mut impl Sink<B>) -> Result<(), Drop> {
+    pub(super) fn send_to_ce(&mut self, now: Instant, buf: B, p: Packet, ce: IpAddr, sink: &mut impl Sink<B>) -> Result<(), Drop> {
         let expired = p.ttl <= 1;
         let exit = if expired { Err((Drop::TtlExpired, Some(Error::TimeExceeded))) } else { Ok(Exit::Neighbour(ce)) };
         self.depart(now, buf, p, Origin::Core, exit, sink)

@@ -163,7 +163,7 @@ mod tests {
             let mut seen: BTreeMap<(u64, u64), u32> = BTreeMap::new();
             for port in 0..9000u16 {
                 let h = of_ipv4(seed, ipv4::Packet::new(&v4(1, port)).unwrap());
-                *seen.entry(((h >> 32) * 3 >> 32, (h & 0xffff_ffff) * 3 >> 32)).or_default() += 1;
+                *seen.entry((((h >> 32) * 3) >> 32, ((h & 0xffff_ffff) * 3) >> 32)).or_default() += 1;
             }
             assert!(seen.len() == 9 && seen.values().all(|n| (850..1150).contains(n)), "{seen:?}");
         }

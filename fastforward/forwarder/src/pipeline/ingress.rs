@@ -81,7 +81,7 @@ impl<B: PacketBuf> Forwarder<B> {
         strip(&mut buf, header, len)?;
         match meaning {
             Incoming::Vrf => self.route(now, buf, packet, Origin::Core, sink),
-            Incoming::NextHop(ce) => self.to_ce(now, buf, packet, ce, sink),
+            Incoming::NextHop(ce) => self.send_to_ce(now, buf, packet, ce, sink),
             // Neither is programmed into a port VM.
             Incoming::Tunnel(_) | Incoming::Pop => Err(Drop::LabelUnknown),
         }

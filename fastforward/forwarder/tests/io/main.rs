@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod switch;
 mod vm;
 
 use edgeplex_ff_fib_api::{FibOp, Reply, Request, Target};

@@ -1,4 +1,4 @@
-//! A port VM as FastForward finds it, made of a user, network and mount namespace: uid 0 is not the host's, there are
+//! A port VM, or the VM of a label-switching router, as FastForward finds it, made of a user, network and mount namespace: uid 0 is not the host's, there are
 //! no hugepages, /sys is empty and /run read-only. Everything ends with the value.
 
 use edgeplex_ff_fib_api::{FibOp, Interface, Leg, Reply, Request, Target, Tunnel, VERSION, VpnPath, encode_request};
@@ -22,7 +22,7 @@ pub(crate) const OWN_LABEL: u32 = 1000;
 pub(crate) const FAR_LABEL: u32 = 2001;
 
 const PREPARE: &str = "set -e
-for pair in cust,ce core,p; do
+for pair in $PAIRS; do
   ip link add ${pair%,*} type veth peer name ${pair#*,}
   for i in ${pair%,*} ${pair#*,}; do
     echo 1 > /proc/sys/net/ipv6/conf/$i/disable_ipv6
@@ -40,6 +40,7 @@ pub(crate) struct Vm {
     holder: Child,
     pub(crate) process: Child,
     dir: tempfile::TempDir,
+    args: &'static [&'static str],
     pub(crate) ce: RawSocket,
     pub(crate) p: RawSocket,
 }
@@ -47,8 +48,18 @@ pub(crate) struct Vm {
 impl Vm {
     /// Starts FastForward in a new VM. The calling thread moves into the VM's network.
     pub(crate) fn start() -> Self {
+        Self::with("cust,ce core,p", &[])
+    }
+
+    /// A label-switching router; `ce` stands before its port 0, `p` before port 1.
+    pub(crate) fn switch() -> Self {
+        Self::with("core0,ce core1,p", &["--lsr", "core0", "--lsr", "core1", "--mtu", "1600"])
+    }
+
+    fn with(pairs: &str, args: &'static [&'static str]) -> Self {
         let mut holder = Command::new("unshare")
             .args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", PREPARE])
+            .env("PAIRS", pairs)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -59,9 +70,9 @@ impl Vm {
         let net = std::fs::File::open(format!("/proc/{}/ns/net", holder.id())).unwrap();
         setns(net, CloneFlags::CLONE_NEWNET).expect("entering the VM's network; this test needs root");
         let dir = tempfile::tempdir().unwrap();
-        let process = Self::launch(&holder, &dir);
+        let process = Self::launch(&holder, &dir, args);
         let (ce, p) = (RawSocket::open("ce").unwrap(), RawSocket::open("p").unwrap());
-        let mut vm = Self { holder, process, dir, ce, p };
+        let mut vm = Self { holder, process, dir, args, ce, p };
         vm.connect();
         vm
     }
@@ -72,8 +83,9 @@ impl Vm {
         c
     }
 
-    fn launch(holder: &Child, dir: &tempfile::TempDir) -> Child {
-        Self::enter(holder).arg(env!("CARGO_BIN_EXE_fastforward")).arg("--socket").arg(dir.path().join("fib.sock")).spawn().unwrap()
+    fn launch(holder: &Child, dir: &tempfile::TempDir, args: &[&str]) -> Child {
+        let program = env!("CARGO_BIN_EXE_fastforward");
+        Self::enter(holder).arg(program).arg("--socket").arg(dir.path().join("fib.sock")).args(args).spawn().unwrap()
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -100,7 +112,7 @@ impl Vm {
     pub(crate) fn kill_and_restart(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
-        self.process = Self::launch(&self.holder, &self.dir);
+        self.process = Self::launch(&self.holder, &self.dir, self.args);
     }
 
     pub(crate) fn signal(&self, s: Signal) {
