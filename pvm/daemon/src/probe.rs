@@ -75,7 +75,7 @@ impl Prober {
         let mut next = Instant::now();
         loop {
             let all_sent = probes.len() == usize::from(options.count);
-            if all_sent && probes.iter().all(|p| p.from.is_some()) {
+            if all_sent && !probes.iter().any(open) {
                 break;
             }
             let until = if all_sent { sent.last().map_or(next, |t| *t + run.patience) } else { next };
@@ -84,7 +84,7 @@ impl Prober {
                     let (from, heard) = heard?;
                     let number = run.about(from, &heard).and_then(|echo| usize::from(echo.sequence).checked_sub(1));
                     let Some((probe, at)) = number.and_then(|n| Some((probes.get_mut(n)?, sent.get(n)?))) else { continue };
-                    if probe.from.is_none() && at.elapsed() <= run.patience {
+                    if open(probe) && at.elapsed() <= run.patience {
                         answered(probe, from, heard, *at);
                     }
                 }
@@ -111,14 +111,15 @@ impl Prober {
             run.set_ttl(ttl)?;
             let at = Instant::now();
             let mut probe = run.send(ttl.into()).await;
-            while let Ok(heard) = timeout_at(at + run.patience, run.hear()).await {
+            while open(&probe)
+                && let Ok(heard) = timeout_at(at + run.patience, run.hear()).await
+            {
                 let (from, heard) = heard?;
                 if run.about(from, &heard).is_some_and(|echo| echo.sequence == u16::from(ttl)) {
                     answered(&mut probe, from, heard, at);
-                    break;
                 }
             }
-            let last = probe.last || probe.outcome == UNREACHABLE;
+            let last = probe.last || !(open(&probe) || probe.outcome == TTL_EXCEEDED);
             probes.push(probe);
             if last {
                 break;
@@ -128,7 +129,14 @@ impl Prober {
     }
 }
 
+const TIMEOUT: &str = "timeout";
+const TTL_EXCEEDED: &str = "ttl-exceeded";
 const UNREACHABLE: &str = "unreachable";
+
+/// It was sent, and nobody has answered it.
+fn open(probe: &Probe) -> bool {
+    probe.outcome == TIMEOUT
+}
 
 fn answered(probe: &mut Probe, from: IpAddr, heard: Heard, sent: Instant) {
     probe.from = Some(from);
@@ -139,7 +147,7 @@ fn answered(probe: &mut Probe, from: IpAddr, heard: Heard, sent: Instant) {
             probe.last = true;
         }
         Heard::Error { kind, labels, .. } => {
-            probe.outcome = if kind == ErrorKind::TtlExceeded { "ttl-exceeded" } else { UNREACHABLE }.into();
+            probe.outcome = if kind == ErrorKind::TtlExceeded { TTL_EXCEEDED } else { UNREACHABLE }.into();
             probe.labels = labels;
         }
     }
@@ -180,7 +188,7 @@ impl Run {
     async fn send(&self, number: u16) -> Probe {
         let message = packet::request(self.to.is_ipv4(), Echo { id: self.id, sequence: number });
         let sent = self.socket.send_to(&message, SocketAddr::new(self.to, 0)).await;
-        let outcome = sent.map_or_else(|e| format!("not sent: {e}"), |_| "timeout".into());
+        let outcome = sent.map_or_else(|e| format!("not sent: {e}"), |_| TIMEOUT.into());
         Probe { number, from: None, rtt_us: None, outcome, labels: vec![], last: false }
     }
 
