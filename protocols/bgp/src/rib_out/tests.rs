@@ -213,6 +213,12 @@ fn vpn_routes_wait_for_the_neighbours_memberships_and_follow_them() {
     rib.membership(RtMembership::new(65001, target(2)), 0, true);
     peer.read(&mut rib, usize::MAX);
     assert_eq!((peer.table.len(), peer.table.values().filter(|med| **med == 2).count()), (2001, 1000));
+    // In the middle of what it no longer wants, and of what it wants now.
+    rib.membership(RtMembership::DEFAULT, 0, true);
+    peer.read(&mut rib, 1);
+    rib.membership(RtMembership::DEFAULT, 0, false);
+    peer.read(&mut rib, usize::MAX);
+    assert_eq!(peer.table.len(), 2001);
     rib.membership(RtMembership::new(65001, target(1)), 0, false);
     peer.read(&mut rib, usize::MAX);
     assert_eq!((peer.table.len(), rib.sent()), (1001, 1001));
