@@ -2,6 +2,7 @@
 //! promises. See ../DESIGN.md.
 
 pub mod demo;
+pub mod foreign;
 pub mod guest;
 pub mod lab;
 pub mod launch;

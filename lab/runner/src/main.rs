@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use edgeplex_lab::{
-    complain, demo,
+    complain, demo, foreign,
     lab::{self, Lab},
     node, say,
     state::{self, LabDir},
@@ -71,6 +71,15 @@ enum Command {
         /// Only the scenarios whose name contains this.
         #[arg(long)]
         only: Option<String>,
+    },
+    /// Prove that a VPN spans our PE and another one: FRR with kernel MPLS in a QEMU guest.
+    ForeignPe {
+        /// Leave the lab running.
+        #[arg(long)]
+        keep: bool,
+        /// Name of the lab.
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Run every test of the project.
     Test {
@@ -183,6 +192,7 @@ fn makes(command: &Command) -> Option<Vec<String>> {
     let (name, file) = match command {
         Command::Up { file, name } => (name, file.clone()),
         Command::Demo { name, .. } => (name, two_cities()),
+        Command::ForeignPe { name, .. } => (name, topology("foreign-pe")),
         Command::Test { .. } => return Some(suite::LABS.map(str::to_owned).to_vec()),
         _ => return None,
     };
@@ -190,8 +200,12 @@ fn makes(command: &Command) -> Option<Vec<String>> {
     Some(name.clone().or_else(|| Topology::load(&file).ok().map(|t| t.name)).into_iter().collect())
 }
 
+fn topology(name: &str) -> PathBuf {
+    suite::root().join("lab/topologies").join(format!("{name}.clab.yml"))
+}
+
 fn two_cities() -> PathBuf {
-    suite::root().join("lab/topologies/two-cities.clab.yml")
+    topology("two-cities")
 }
 
 fn run(command: Command) -> Result<ExitCode> {
@@ -214,6 +228,11 @@ fn run(command: Command) -> Result<ExitCode> {
             let root = suite::root();
             let out = root.join("lab/out").join(name.as_deref().unwrap_or("demo"));
             return code(demo::run(&demo::Options { topology: two_cities(), name, keep, json, out, only })?);
+        }
+        Command::ForeignPe { keep, name } => {
+            let out = suite::root().join("lab/out").join(name.as_deref().unwrap_or("foreign-pe"));
+            let options = demo::Options { topology: topology("foreign-pe"), name, keep, json: None, out, only: None };
+            return code(foreign::run(&options)?);
         }
         Command::Test { only } => return code(suite::run(only.as_deref())?),
         Command::Serve { name } => serve::run(&name)?,

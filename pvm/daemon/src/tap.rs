@@ -38,6 +38,8 @@ struct Seen {
     index: u32,
     up: bool,
     mtu: Option<u32>,
+    /// FastForward sets it when it is told; with the old one the kernel forgets all neighbours, the permanent ones too.
+    mac: Option<Vec<u8>>,
     wanted: Tap,
 }
 
@@ -59,9 +61,9 @@ pub(crate) async fn keep(mut wanted: watch::Receiver<Tap>, ready: watch::Sender<
             }
             Ok(Some(now)) if Some(&now) == seen.as_ref() => {}
             Ok(Some(now)) => match set_up(&handle, now.index, &want).await {
-                // Look once more: what was done is what should be seen from now on.
+                // What was done is what should be seen from now on; what changed meanwhile is seen to differ.
                 Ok(()) => {
-                    seen = look(&handle, &want).await.unwrap_or_default();
+                    seen = Some(Seen { up: true, mtu: Some(want.mtu.into()), ..now });
                     waiting = false;
                     info!(interface = want.name, addresses = ?want.addresses, mtu = want.mtu, "interface is set up");
                     ready.send_replace(true);
@@ -92,7 +94,8 @@ async fn look(handle: &Handle, want: &Tap) -> Result<Option<Seen>, rtnetlink::Er
 
 fn seen(link: &LinkMessage, want: &Tap) -> Seen {
     let mtu = link.attributes.iter().find_map(|a| if let LinkAttribute::Mtu(mtu) = a { Some(*mtu) } else { None });
-    Seen { index: link.header.index, up: link.header.flags.contains(LinkFlags::Up), mtu, wanted: want.clone() }
+    let mac = link.attributes.iter().find_map(|a| if let LinkAttribute::Address(mac) = a { Some(mac.clone()) } else { None });
+    Seen { index: link.header.index, up: link.header.flags.contains(LinkFlags::Up), mtu, mac, wanted: want.clone() }
 }
 
 /// Idempotent.
@@ -207,12 +210,21 @@ mod tests {
         routes.iter().filter(ours).filter(|r| r.header.destination_prefix_length == 0).count()
     }
 
-    /// Waits until pe0 is as wanted, default routes included.
+    /// Gateways that the kernel need not look for.
+    async fn gateways(handle: &Handle, index: u32) -> usize {
+        let known: Vec<_> = handle.neighbours().get().execute().try_collect().await.unwrap();
+        known.iter().filter(|n| n.header.ifindex == index && n.header.state == NeighbourState::Permanent).count()
+    }
+
+    /// Waits until pe0 is as wanted, default routes and gateways included.
     async fn until(handle: &Handle, want: &Tap) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         loop {
+            assert!(tokio::time::Instant::now() < deadline, "pe0 does not become {want:?}");
             if let Ok(Some(now)) = look(handle, want).await {
                 let is = now.up && now.mtu == Some(want.mtu.into()) && addresses(handle, now.index).await == want.addresses;
-                if is && defaults(handle, now.index).await == want.addresses.len() {
+                let ways = (defaults(handle, now.index).await, gateways(handle, now.index).await);
+                if is && ways == (want.addresses.len(), want.addresses.len()) {
                     return;
                 }
             }
@@ -249,6 +261,11 @@ mod tests {
             // Taken down from outside, it comes up again.
             let index = look(&handle, &other).await.unwrap().unwrap().index;
             handle.link().change(LinkUnspec::new_with_index(index).down().build()).execute().await.unwrap();
+            until(&handle, &other).await;
+
+            // FastForward learns which MAC address it has: the kernel forgets the gateways then.
+            let mac = LinkUnspec::new_with_index(index).address(vec![2, 0, 0, 0, 0, 7]).build();
+            handle.link().change(mac).execute().await.unwrap();
             until(&handle, &other).await;
         });
     }

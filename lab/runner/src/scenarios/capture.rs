@@ -16,21 +16,22 @@ use std::{
 };
 
 /// A running capture.
-pub(super) struct Capture {
+#[derive(Debug)]
+pub struct Capture {
     child: Child,
     file: PathBuf,
 }
 
 impl Capture {
     /// Captures on an interface of a node, from the moment this returns.
-    pub(super) fn start(node: &Node, interface: &str, filter: &str, file: &Path) -> Result<Self> {
+    pub fn start(node: &Node, interface: &str, filter: &str, file: &Path) -> Result<Self> {
         let capture = Self::spawn(node, interface, filter, file)?;
         capture.wait_listening()?;
         Ok(capture)
     }
 
     /// Starts tcpdump; it captures once [`Self::wait_listening`] returns.
-    pub(super) fn spawn(node: &Node, interface: &str, filter: &str, file: &Path) -> Result<Self> {
+    pub fn spawn(node: &Node, interface: &str, filter: &str, file: &Path) -> Result<Self> {
         let log = fs::File::create(file.with_extension("log"))?;
         let name = file.to_string_lossy();
         let mut command = node.command("tcpdump", &["-i", interface, "-U", "--immediate-mode", "-n", "-Z", "root", "-w", &name, filter]);
@@ -38,7 +39,7 @@ impl Capture {
         Ok(Self { child, file: file.to_owned() })
     }
 
-    pub(super) fn wait_listening(&self) -> Result<()> {
+    pub fn wait_listening(&self) -> Result<()> {
         wait::until("tcpdump listens", Duration::from_secs(10), || {
             let said = fs::read_to_string(self.file.with_extension("log"))?;
             Ok(if said.contains("listening on") { Ok(()) } else { Err(said.trim().to_owned()) })
@@ -46,7 +47,7 @@ impl Capture {
     }
 
     /// Ends it and keeps the file.
-    pub(super) fn finish(mut self) -> Result<PathBuf> {
+    pub fn finish(mut self) -> Result<PathBuf> {
         stop(&mut self.child);
         fs::remove_file(self.file.with_extension("log"))?;
         Ok(self.file.clone())
@@ -60,7 +61,7 @@ impl Drop for Capture {
 }
 
 /// The fields of every frame that tshark finds in the file.
-pub(super) fn tshark(file: &Path, fields: &[&str]) -> Result<Vec<Vec<String>>> {
+pub fn tshark(file: &Path, fields: &[&str]) -> Result<Vec<Vec<String>>> {
     let mut command = Command::new("tshark");
     // A lab frame may look like anything: read UDP ports as plain data, and IPv4 as such behind a label.
     command.args(["-n", "-r"]).arg(file).args(["-T", "fields", "-E", "separator=|"]);

@@ -12,6 +12,7 @@ mod reach;
 mod rogue;
 mod site;
 
+pub use capture::{Capture, tshark};
 pub use site::{CITIES, CUSTOMERS, Ctx, P_ROUTER, PLATFORMS};
 
 use anyhow::Result;
