@@ -1,7 +1,10 @@
 //! Both forwarders whole, of a port VM and of a label-switching router: a programmed FIB, then any frames on any port at any
-//! time. The input is a list of (port and time step, length, frame); port 3 is the router's, and the length says which.
+//! time. The input is a list of (port and time step, kind and length, bytes). Port 3 is the router's, and the top of the length
+//! says which. The kind puts an Ethernet header that will be taken in front, and makes the checksum of IPv4 right: without
+//! that, no mutation would get far.
 #![no_main]
-use edgeplex_ff_fib_api::{FibOp, Interface, Leg, Port as CorePort, Reply, Request, SwitchTarget, Target, Tunnel, VpnPath};
+use edgeplex_ff_fib_api::{FibOp, Interface, Leg, Port as CorePort, Reply, Request, SwitchTarget, Target, Tunnel, VRF_MAC, VpnPath};
+use edgeplex_ff_packet::{checksum, ethernet, mpls};
 use edgeplex_ff_phy::{PacketBuf, VecBuf};
 use edgeplex_forwarder::{Forwarder, Lsr, Port, Sink};
 use edgeplex_types::{Epoch, Label, MacAddr, TunnelId};
@@ -82,6 +85,29 @@ fn snapshot(ops: Vec<FibOp>) -> [Request; 3] {
     [Request::Begin { epoch: Epoch(1) }, Request::Program { epoch: Epoch(1), ops }, Request::End { epoch: Epoch(1) }]
 }
 
+/// A frame of this kind to the MAC address that ends in `to`, or the bytes as they are.
+fn dressed(bytes: &[u8], kind: u8, to: [u8; 2]) -> Vec<u8> {
+    let kind = match kind {
+        1 | 2 => ethernet::IPV4,
+        3 | 4 => ethernet::IPV6,
+        5 | 6 => ethernet::MPLS,
+        7 => ethernet::ARP,
+        _ => return bytes.to_vec(),
+    };
+    let to = if to == [0, 0] { VRF_MAC } else { MacAddr([2, 0, 0, 0, to[0], to[1]]) };
+    let mut frame = [&ethernet::header(to, MacAddr([2, 0, 0, 0, 9, 9]), kind)[..], bytes].concat();
+    let stack = if kind == ethernet::MPLS { mpls::depth(bytes, 16).unwrap_or(0) } else { 0 };
+    if let Some(ip) = frame.get_mut(ethernet::HEADER_LEN + stack * mpls::LEN..)
+        && let Some(header) = ip.get_mut(..20)
+        && header[0] == 0x45
+    {
+        header[10..12].fill(0);
+        let sum = checksum::checksum(header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+    frame
+}
+
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let mut now = Instant::now();
     let (mut forwarder, mut lsr) = (Forwarder::new(now, 1), Lsr::new(now, 2, 3));
@@ -96,12 +122,14 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         rest = tail;
         now += Duration::from_millis(u64::from(what >> 2) * 50);
         forwarder.tick(now, &mut out);
-        let (before, buf) = (out.0, VecBuf::from_bytes(frame));
+        let at = high >> 6;
+        let frame = dressed(frame, high >> 3 & 7, [[0, 1], [1, 1], [0, 0], [1, at]][usize::from(what & 3)]);
+        let (before, buf) = (out.0, VecBuf::from_bytes(&frame));
         match what & 3 {
             0 => forwarder.process(now, Port::Customer, buf, &mut out),
             1 => forwarder.process(now, Port::Core, buf, &mut out),
             2 => forwarder.process(now, Port::Tap, buf, &mut out),
-            _ => lsr.process(now, high >> 6, buf, &mut out),
+            _ => lsr.process(now, at, buf, &mut out),
         }
         // One frame may free a queue of waiting ones or be cut into fragments, but never multiply without bound.
         assert!(out.0 - before <= 64, "{} frames out of one", out.0 - before);
