@@ -272,7 +272,7 @@ impl Ospf {
         }
     }
 
-    fn acknowledge_now(&mut self, name: &Arc<str>) {
+    pub(crate) fn acknowledge_now(&mut self, name: &Arc<str>) {
         let Some(interface) = self.interfaces.get_mut(name) else { return };
         interface.acknowledge_at = None;
         let headers = std::mem::take(&mut interface.acknowledge);

@@ -39,6 +39,8 @@ impl Ospf {
     pub(crate) fn prepare_restart(&mut self) {
         let names: Vec<Arc<str>> = self.interfaces.iter().filter(|(_, i)| i.state.is_active()).map(|(n, _)| n.clone()).collect();
         for name in names {
+            // Whoever waits for an acknowledgement of ours may not help (§3.1 (2)).
+            self.acknowledge_now(&name);
             if self.config.grace_s > 0 {
                 self.grace_lsa(&name);
             }
