@@ -1,4 +1,4 @@
-//! Starts what runs inside a node: FRR, BIRD, Open vSwitch, edgeplexd. Each waits until its control socket answers.
+//! Starts what runs inside a node: FRR, BIRD, GoBGP, OpenBGPD, Open vSwitch, edgeplexd. Each waits until its control socket answers.
 
 use crate::{
     guest,
@@ -10,6 +10,9 @@ use anyhow::{Context, Result, ensure};
 use std::{fmt::Write as _, fs, time::Duration};
 
 const START: Duration = Duration::from_secs(15);
+/// Where a node finds GoBGP's configuration, and where OpenBGPD's own copy is.
+const GOBGP_CONF: &str = "/run/gobgp/gobgpd.toml";
+const OPENBGPD_CONF: &str = "/run/openbgpd/own.conf";
 /// The bridge of a PE node.
 pub const FABRIC: &str = "fabric";
 
@@ -26,6 +29,8 @@ pub fn launch(topology: &Topology, node: &Node) -> Result<()> {
             if topology.wants_mpls(&node.name) { mpls_by_ovs(topology, node) } else { Ok(()) }
         }
         (Kind::Linux, Image::Bird) => bird(node),
+        (Kind::Linux, Image::GoBgp) => gobgp(node),
+        (Kind::Linux, Image::OpenBgpd) => openbgpd(node),
         (Kind::Vm, _) => guest::launch(topology, node),
         (Kind::Bridge, _) | (Kind::Linux, Image::Plain) => Ok(()),
     }
@@ -48,6 +53,18 @@ fn frr(node: &Node) -> Result<()> {
 pub fn bird(node: &Node) -> Result<()> {
     node.daemon("bird", &["bird", "-f", "-c", "/etc/bird/bird.conf", "-s", "/run/bird/bird.ctl"])?;
     node.wait_path("/run/bird/bird.ctl", START)
+}
+
+pub fn gobgp(node: &Node) -> Result<()> {
+    node.daemon("gobgpd", &["gobgpd", "-f", GOBGP_CONF])?;
+    crate::wait::until_true("gobgpd answers", START, || Ok(node.output(&["gobgp", "global"])?.status.success()))
+}
+
+/// OpenBGPD, with a copy of its configuration: it insists that nobody else can read the file.
+pub fn openbgpd(node: &Node) -> Result<()> {
+    node.shell(&format!("install -m 600 /run/openbgpd/bgpd.conf {OPENBGPD_CONF}; rm -f /run/openbgpd/bgpd.sock*"))?;
+    node.daemon("bgpd", &["bgpd", "-d", "-f", OPENBGPD_CONF])?;
+    crate::wait::until_true("bgpd answers", START, || Ok(node.output(&["bgpctl", "show"])?.status.success()))
 }
 
 fn open_vswitch(node: &Node) -> Result<()> {

@@ -51,7 +51,7 @@ impl Spec {
             // FRR keeps crash logs in /var/tmp, by pid: ours are the same in every node.
             Image::Frr => vec![("/etc/frr".into(), Some("frr".into())), ("/var/tmp".into(), None)],
             Image::Bird => vec![("/etc/bird".into(), None)],
-            Image::EdgePlex | Image::Plain => vec![],
+            Image::EdgePlex | Image::GoBgp | Image::OpenBgpd | Image::Plain => vec![],
         };
         let mpls = if topology.wants_mpls(hostname) { topology.interfaces(hostname).map(|(i, _)| i.to_owned()).collect() } else { vec![] };
         let binds = node.binds.iter().map(|b| (b.source.clone(), b.target.clone(), b.read_only)).collect();
@@ -247,7 +247,7 @@ fn prepare_mounts(dir: &Path, spec: &Spec) -> Result<()> {
 
     let run = dir.join("run");
     mount(Some("tmpfs"), &run, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755")).context("/run")?;
-    for sub in ["lab", "openvswitch", "bird", "frr", "lock"] {
+    for sub in ["lab", "openvswitch", "bird", "frr", "gobgp", "openbgpd", "lock"] {
         fs::create_dir(run.join(sub))?;
     }
     give(&run.join("frr"), "frr")?;

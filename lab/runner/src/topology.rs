@@ -48,6 +48,8 @@ pub enum Image {
     EdgePlex,
     Frr,
     Bird,
+    GoBgp,
+    OpenBgpd,
     Plain,
 }
 
@@ -180,6 +182,8 @@ fn build_node(kind: Option<&str>, parts: &[&RawNode; 3], directory: &Path) -> Re
         "edgeplex/router" => Image::EdgePlex,
         i if i.ends_with("frr") => Image::Frr,
         i if i.ends_with("bird") => Image::Bird,
+        i if i.ends_with("gobgp") => Image::GoBgp,
+        i if i.ends_with("openbgpd") => Image::OpenBgpd,
         _ => Image::Plain,
     };
     let mut node = Node { kind, image, binds: vec![], exec: vec![], sysctls: BTreeMap::new() };
