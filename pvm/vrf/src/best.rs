@@ -126,7 +126,7 @@ fn customer(neighbors: &BTreeMap<IpAddr, NeighborRib>, prefix: IpNet) -> Option<
         let path = n.accepted(&prefix)?;
         let attributes = path.accepted.as_deref()?;
         Some((
-            Candidate { attributes, origin: Origin::Ebgp, igp_metric: 0, peer_id: n.router_id, peer_address: *address, path_id: 0 },
+            Candidate { attributes, origin: Origin::Ebgp, igp_metric: 0, peer_id: path.router_id, peer_address: *address, path_id: 0 },
             path,
         ))
     });

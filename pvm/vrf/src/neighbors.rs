@@ -22,6 +22,8 @@ use std::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CustomerPath {
     pub(crate) next_hop: IpAddr,
+    /// BGP identifier of who told it, for the decision process: a CE that returns may have another one.
+    pub(crate) router_id: Ipv4Addr,
     /// As they came; kept so that another policy can be applied without asking the CE again.
     received: Arc<Attributes>,
     /// What the policy makes of them; `None`: rejected.
@@ -31,8 +33,8 @@ pub(crate) struct CustomerPath {
 #[derive(Debug)]
 pub(crate) struct NeighborRib {
     config: Neighbor,
-    /// BGP identifier, for the decision process.
-    pub(crate) router_id: Ipv4Addr,
+    /// BGP identifier of the present session, or of the last one.
+    router_id: Ipv4Addr,
     /// Adj-RIB-in; the epoch is that of the session.
     routes: EpochMap<IpNet, CustomerPath>,
     session: Epoch,
@@ -112,7 +114,12 @@ impl NeighborRib {
             };
             match checked {
                 Ok((prepared, next_hop, received)) => {
-                    let path = CustomerPath { next_hop: *next_hop, received: received.clone(), accepted: prepared.decide(prefix) };
+                    let path = CustomerPath {
+                        next_hop: *next_hop,
+                        router_id: self.router_id,
+                        received: received.clone(),
+                        accepted: prepared.decide(prefix),
+                    };
                     if self.routes.insert(self.session, prefix, path) {
                         changed.push(prefix);
                     }

@@ -39,7 +39,8 @@ enum Step {
     /// CE, prefix, length of the path.
     Announce(usize, usize, u32),
     Withdraw(usize, usize),
-    SessionUp(usize),
+    /// CE, last byte of its BGP identifier.
+    SessionUp(usize, u8),
     Sweep(usize),
     SessionDown(usize, bool),
     Configure(usize),
@@ -69,7 +70,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (0usize..3, p.clone(), 1u32..4).prop_map(|(ce, p, n)| Step::Announce(ce, p, n)),
         2 => (0usize..3, p.clone()).prop_map(|(ce, p)| Step::Withdraw(ce, p)),
-        1 => (0usize..3).prop_map(Step::SessionUp),
+        1 => (0usize..3, 1u8..4).prop_map(|(ce, id)| Step::SessionUp(ce, id)),
         1 => (0usize..3).prop_map(Step::Sweep),
         1 => (0usize..3, any::<bool>()).prop_map(|(ce, keep)| Step::SessionDown(ce, keep)),
         2 => (0..naive::CONFIGS).prop_map(Step::Configure),
@@ -107,7 +108,7 @@ fn apply(step: Step, vrf: &mut Vrf, model: &mut Model, readers: &mut Readers) {
     let ce = |i: usize| ces()[i].0;
     match step {
         Step::Announce(i, p, length) => {
-            let (address, asn, _) = ces()[i];
+            let (address, asn) = ces()[i];
             vrf.customer_update(address, &Arc::new(attributes(asn, length, None)), address, [prefix(p)], []);
             model.announce(address, prefix(p), length);
         }
@@ -115,9 +116,9 @@ fn apply(step: Step, vrf: &mut Vrf, model: &mut Model, readers: &mut Readers) {
             vrf.customer_update(ce(i), &Arc::default(), ce(i), [], [prefix(p)]);
             model.withdraw(ce(i), prefix(p));
         }
-        Step::SessionUp(i) => {
-            vrf.customer_up(ce(i), ces()[i].2);
-            model.session_up(ce(i), ces()[i].2);
+        Step::SessionUp(i, id) => {
+            vrf.customer_up(ce(i), [10, 0, 0, id].into());
+            model.session_up(ce(i), [10, 0, 0, id].into());
         }
         Step::Sweep(i) => {
             vrf.customer_sweep(ce(i));
@@ -209,7 +210,7 @@ fn check(vrf: &mut Vrf, model: &Model, readers: &mut Readers) {
     while !vrf.relay_clean() {
         readers.relay(vrf.relay_ops(3));
     }
-    for (ce, ..) in ces() {
+    for (ce, _) in ces() {
         while !vrf.ce_clean(ce) {
             readers.ce(ce, vrf.ce_ops(ce, 3));
         }
@@ -219,7 +220,7 @@ fn check(vrf: &mut Vrf, model: &Model, readers: &mut Readers) {
     assert_eq!(readers.fib.label_table(), want.labels);
     assert_eq!(readers.fib.legs(), want.tunnels);
     assert_eq!(readers.relay.table, want.relay);
-    for (ce, ..) in ces() {
+    for (ce, _) in ces() {
         let of = |tables: &std::collections::BTreeMap<IpAddr, _>| tables.get(&ce).cloned().unwrap_or_default();
         assert_eq!(of(&readers.ces), of(&want.ces), "{ce}");
     }

@@ -13,13 +13,9 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-/// Address, AS and BGP identifier of the site's routers; the last is of IPv6.
-pub(crate) fn ces() -> [(IpAddr, u32, Ipv4Addr); 3] {
-    [
-        ("192.168.1.2".parse().unwrap(), 65101, [10, 0, 0, 9].into()),
-        ("192.168.1.3".parse().unwrap(), 65102, [10, 0, 0, 8].into()),
-        ("2001:db8:1::2".parse().unwrap(), 65101, [10, 0, 0, 9].into()),
-    ]
+/// Address and AS of the site's routers; the last is of IPv6.
+pub(crate) fn ces() -> [(IpAddr, u32); 3] {
+    [("192.168.1.2".parse().unwrap(), 65101), ("192.168.1.3".parse().unwrap(), 65102), ("2001:db8:1::2".parse().unwrap(), 65101)]
 }
 
 pub(crate) const CONFIGS: usize = 4;
@@ -33,7 +29,7 @@ fn rule(p: usize, set: PolicySet, action: PolicyAction) -> PolicyRule {
 /// 0: plain. 1: policies, both ways, and a site of two routers. 2: the second router is gone, the first gets a default
 /// route, the static route is watched. 3: one path at a time, no static route.
 pub(crate) fn config(i: usize) -> VrfConfig {
-    let mut neighbors: Vec<Neighbor> = ces().map(|(address, asn, _)| Neighbor::new(address, asn)).into();
+    let mut neighbors: Vec<Neighbor> = ces().map(|(address, asn)| Neighbor::new(address, asn)).into();
     match i {
         1 => {
             let prefer = PolicySet { local_pref: Some(200), ..PolicySet::default() };
@@ -84,7 +80,8 @@ pub(crate) struct Path {
 struct Ce {
     session: u64,
     router_id: Option<Ipv4Addr>,
-    routes: BTreeMap<IpNet, (u64, u32)>,
+    /// Session, length of the path, and who told it.
+    routes: BTreeMap<IpNet, (u64, u32, Ipv4Addr)>,
 }
 
 #[derive(Debug)]
@@ -126,14 +123,14 @@ pub(crate) fn width(target: &Target) -> (usize, usize) {
 
 impl Model {
     pub(crate) fn new() -> Self {
-        let ces = ces().map(|(address, ..)| (address, Ce::default())).into();
+        let ces = ces().map(|(address, _)| (address, Ce::default())).into();
         Self { config: 0, ces, bfd_up: false, epoch: None, routes: BTreeMap::new(), tunnels: BTreeMap::new(), labels: BTreeMap::new() }
     }
 
     pub(crate) fn announce(&mut self, ce: IpAddr, p: IpNet, length: u32) {
         let own = ["192.168.1.1/32", "2001:db8:1::1/128"].iter().any(|own| own.parse() == Ok(p));
         if let Some(ce) = self.ces.get_mut(&ce).filter(|_| ce.is_ipv4() == p.addr().is_ipv4() && !own) {
-            ce.routes.insert(p, (ce.session, length));
+            ce.routes.insert(p, (ce.session, length, ce.router_id.unwrap_or(Ipv4Addr::UNSPECIFIED)));
         }
     }
 
@@ -157,7 +154,7 @@ impl Model {
     pub(crate) fn session_down(&mut self, ce: IpAddr, keep: bool) {
         if let Some(ce) = self.ces.get_mut(&ce) {
             let session = ce.session;
-            ce.routes.retain(|_, (s, _)| keep && *s == session);
+            ce.routes.retain(|_, (s, ..)| keep && *s == session);
         }
     }
 
@@ -189,9 +186,9 @@ impl Model {
 
     fn customer(&self, p: IpNet) -> Option<(IpAddr, u32, Option<u32>)> {
         let local_pref = self.import(p)?;
-        let all = self.ces.iter().filter_map(|(address, ce)| Some((*address, ce.routes.get(&p)?.1, ce.router_id)));
-        let best = all.min_by_key(|(address, length, id)| (*length, id.unwrap_or(Ipv4Addr::UNSPECIFIED), *address));
-        best.map(|(address, length, _)| (address, length, local_pref))
+        let all = self.ces.iter().filter_map(|(address, ce)| ce.routes.get(&p).map(|(_, length, id)| (*length, *id, *address)));
+        let best = all.min();
+        best.map(|(length, _, address)| (address, length, local_pref))
     }
 
     fn core(&self, p: IpNet) -> Option<(Vec<Path>, Vec<Path>)> {
