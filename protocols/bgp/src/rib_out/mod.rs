@@ -7,6 +7,7 @@
 //! What the session forbids (well-known communities, roles) and what the neighbour did not ask for (RFC 4684) stays here
 //! as a desired route that is held back.
 
+mod hash;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -37,7 +38,7 @@ impl AdjRibOut {
 
     /// Sets the desired route. Setting what already is so does nothing. Without a next hop it is our address of the session.
     pub fn advertise(&mut self, nlri: Nlri, attributes: Arc<Attributes>, next_hop: impl Into<Option<IpAddr>>) {
-        let route = Route { nlri, group: Group { attributes, next_hop: next_hop.into() } };
+        let route = Route { label: nlri.label(), group: Group { attributes, next_hop: next_hop.into() } };
         if let Some(table) = self.table(nlri.family()) {
             table.set(nlri.key(), Some(route));
         }

@@ -1,17 +1,20 @@
 //! The routes of one family, and what of them is owed.
 
+use super::hash::Keyed;
 use crate::outbound::SendContext;
 use edgeplex_bgp_wire::compose::{self, EncodedAttributes, NextHop};
 use edgeplex_bgp_wire::{Attributes, Family, Nlri, NlriKey, Refresh, RouteRefresh};
+use edgeplex_types::Label;
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map},
     net::IpAddr,
     sync::Arc,
 };
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Route {
-    pub(super) nlri: Nlri,
+    /// Of a VPN's.
+    pub(super) label: Option<Label>,
     pub(super) group: Group,
 }
 
@@ -23,6 +26,13 @@ pub(super) struct Group {
     pub(super) next_hop: Option<IpAddr>,
 }
 
+impl Group {
+    /// Without looking at the attributes.
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.attributes, &other.attributes) && self.next_hop == other.next_hop
+    }
+}
+
 #[derive(Debug, Default)]
 struct Entry {
     desired: Option<Route>,
@@ -32,6 +42,51 @@ struct Entry {
     queued: bool,
     /// `desired` is not for this neighbour.
     held: bool,
+}
+
+impl Entry {
+    fn enqueue(&mut self, key: NlriKey, queues: &mut Queues) {
+        self.queued = true;
+        self.held = false;
+        queues.push(key, self.desired.as_ref());
+    }
+}
+
+/// Keys of which something may be owed.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    withdrawals: Vec<NlriKey>,
+    /// In the order in which they are sent, and how many have been before.
+    groups: VecDeque<(Group, Vec<NlriKey>)>,
+    gone: usize,
+    /// The number of each group, `gone` included.
+    numbers: HashMap<Group, usize, Keyed>,
+    /// Keys in all queues and still to do in the current group, those out of date included.
+    pub(super) len: usize,
+}
+
+impl Queues {
+    fn push(&mut self, key: NlriKey, desired: Option<&Route>) {
+        self.len += 1;
+        let Some(Route { group, .. }) = desired else { return self.withdrawals.push(key) };
+        // Routes that share attributes mostly come one after the other.
+        if let Some((_, keys)) = self.groups.back_mut().filter(|(last, _)| last.is_same(group)) {
+            return keys.push(key);
+        }
+        let next = self.gone + self.groups.len();
+        let number = *self.numbers.entry(group.clone()).or_insert(next);
+        match self.groups.get_mut(number - self.gone) {
+            Some((_, keys)) => keys.push(key),
+            None => self.groups.push_back((group.clone(), vec![key])),
+        }
+    }
+
+    fn pop_group(&mut self) -> Option<(Group, Vec<NlriKey>)> {
+        let (group, keys) = self.groups.pop_front()?;
+        self.numbers.remove(&group);
+        self.gone += 1;
+        Some((group, keys))
+    }
 }
 
 /// A group being sent; its keys from `next` on are still to do.
@@ -47,13 +102,9 @@ struct Current {
 /// Keys in the queues may be out of date: the entry says whether and what is owed.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    entries: HashMap<NlriKey, Entry>,
-    withdrawals: Vec<NlriKey>,
-    groups: HashMap<Group, Vec<NlriKey>>,
-    order: VecDeque<Group>,
+    entries: HashMap<NlriKey, Entry, Keyed>,
+    pub(super) queues: Queues,
     current: Option<Current>,
-    /// Keys in all queues, those out of date included.
-    pub(super) queue_len: usize,
     pub(super) released: bool,
     /// There is a session that carries this family.
     active: bool,
@@ -63,7 +114,18 @@ pub(super) struct Table {
     /// EoRR is to be sent once nothing else is owed.
     refreshing: bool,
     sent: usize,
-    scratch: Vec<(usize, Nlri)>,
+    /// What is looked at for one UPDATE, and whether the neighbour has none of it yet.
+    scratch: Vec<Nlri>,
+    fresh: Vec<bool>,
+}
+
+fn nlri(key: &NlriKey, label: Option<Label>) -> Nlri {
+    match *key {
+        NlriKey::Unicast(prefix) => Nlri::Unicast(prefix),
+        // Every VPN route was set with its label.
+        NlriKey::Vpn { rd, prefix } => Nlri::Vpn { rd, prefix, label: label.unwrap_or(Label::IMPLICIT_NULL) },
+        NlriKey::RouteTarget(membership) => Nlri::RouteTarget(membership),
+    }
 }
 
 enum Progress {
@@ -74,8 +136,16 @@ enum Progress {
     Done,
 }
 
-/// NLRI looked at for one UPDATE; more than fit 4096 bytes.
-const BATCH: usize = 1024;
+/// Keys looked at for one UPDATE: about as many as fit 4096 bytes.
+fn batch(family: Family) -> usize {
+    match family {
+        Family::Ipv4Unicast => 1024,
+        Family::Ipv6Unicast => 600,
+        Family::Vpnv4 | Family::RouteTarget => 320,
+        Family::Vpnv6 => 256,
+    }
+}
+
 /// Queues may hold this many keys beyond twice the table before they are built anew.
 pub(super) const SLACK: usize = 1024;
 
@@ -105,7 +175,7 @@ impl Table {
             (entry.sent, entry.queued, entry.held) = (false, false, false);
         }
         self.sent = 0;
-        self.clear_queues();
+        self.rebuild();
     }
 
     pub(super) fn refresh(&mut self, enhanced: bool) {
@@ -117,61 +187,33 @@ impl Table {
     }
 
     pub(super) fn set(&mut self, key: NlriKey, desired: Option<Route>) {
-        let entry = match (self.entries.get_mut(&key), &desired) {
-            (Some(entry), _) => entry,
-            (None, None) => return,
-            (None, Some(_)) => self.entries.entry(key).or_default(),
+        let mut entry = match (self.entries.entry(key), &desired) {
+            (hash_map::Entry::Occupied(entry), _) => entry,
+            (hash_map::Entry::Vacant(_), None) => return,
+            (hash_map::Entry::Vacant(vacant), Some(_)) => vacant.insert_entry(Entry::default()),
         };
-        let same = match (&entry.desired, &desired) {
-            (Some(a), Some(b)) => a.nlri == b.nlri && a.group == b.group,
-            (None, None) => true,
-            _ => false,
-        };
-        if same {
+        if entry.get().desired == desired {
             return;
         }
-        entry.desired = desired;
-        if entry.desired.is_none() && !entry.sent {
+        entry.get_mut().desired = desired;
+        if entry.get().desired.is_none() && !entry.get().sent {
             // Never told: nothing to take back. A key left in a queue finds no entry.
-            self.entries.remove(&key);
+            entry.remove();
         } else if self.active {
-            self.enqueue(key);
-            if self.queue_len > 2 * self.entries.len() + SLACK {
+            entry.get_mut().enqueue(key, &mut self.queues);
+            if self.queues.len > 2 * self.entries.len() + SLACK {
                 self.rebuild();
             }
         }
     }
 
-    fn enqueue(&mut self, key: NlriKey) {
-        let Some(entry) = self.entries.get_mut(&key) else { return };
-        entry.queued = true;
-        entry.held = false;
-        self.queue_len += 1;
-        match &entry.desired {
-            None => self.withdrawals.push(key),
-            Some(route) => match self.groups.get_mut(&route.group) {
-                Some(keys) => keys.push(key),
-                None => {
-                    self.order.push_back(route.group.clone());
-                    self.groups.insert(route.group.clone(), vec![key]);
-                }
-            },
-        }
-    }
-
-    fn clear_queues(&mut self) {
-        self.withdrawals = Vec::new();
-        self.groups = HashMap::new();
-        self.order = VecDeque::new();
-        self.current = None;
-        self.queue_len = 0;
-    }
-
     /// Drops the keys that are out of date.
     fn rebuild(&mut self) {
-        self.clear_queues();
-        let keys: Vec<NlriKey> = self.entries.iter().filter(|(_, e)| e.queued).map(|(k, _)| *k).collect();
-        keys.into_iter().for_each(|k| self.enqueue(k));
+        self.current = None;
+        self.queues = Queues::default();
+        for (key, entry) in self.entries.iter_mut().filter(|(_, e)| e.queued) {
+            entry.enqueue(*key, &mut self.queues);
+        }
     }
 
     fn owe_everything(&mut self) {
@@ -185,24 +227,22 @@ impl Table {
     pub(super) fn refilter(&mut self, wanted: impl Fn(&Attributes) -> bool) {
         if let Some(current) = self.current.take() {
             let rest = current.keys.get(current.next..).unwrap_or_default();
-            self.queue_len -= rest.len();
+            self.queues.len -= rest.len();
             for key in rest {
-                if self.entries.get(key).is_some_and(|e| e.queued) {
-                    self.enqueue(*key);
+                if let Some(entry) = self.entries.get_mut(key).filter(|e| e.queued) {
+                    entry.enqueue(*key, &mut self.queues);
                 }
             }
         }
         let mut judged: HashMap<*const Attributes, bool> = HashMap::new();
-        let mut again = Vec::new();
-        for (key, entry) in &self.entries {
+        for (key, entry) in &mut self.entries {
             let Some(route) = &entry.desired else { continue };
             let attributes = &route.group.attributes;
             let wanted = *judged.entry(Arc::as_ptr(attributes)).or_insert_with(|| wanted(attributes));
             if wanted && entry.held || !wanted && entry.sent && !entry.queued {
-                again.push(*key);
+                entry.enqueue(*key, &mut self.queues);
             }
         }
-        again.into_iter().for_each(|k| self.enqueue(k));
     }
 
     /// Appends the next message. `allowed`: whether routes with these attributes are for this neighbour.
@@ -210,25 +250,24 @@ impl Table {
         if !self.active || !self.released {
             return false;
         }
-        if self.next_withdrawal(out) {
+        if self.next_withdrawal(family, out) {
             return true;
         }
         loop {
             if self.current.is_none() {
-                let Some(group) = self.order.pop_front() else { break };
-                let keys = self.groups.remove(&group).unwrap_or_default();
+                let Some((group, keys)) = self.queues.pop_group() else { break };
                 let next_hop = context.next_hop(family, group.next_hop).filter(|_| allowed(&group.attributes));
                 let wire = next_hop.map(|hop| (context.encode(family, &group.attributes), hop));
                 self.current = Some(Current { group, wire, keys, next: 0 });
             }
-            match self.next_of_group(out) {
+            match self.next_of_group(family, out) {
                 Progress::Sent => return true,
                 Progress::Held => {}
                 Progress::Done => self.current = None,
             }
         }
         // What was held back may have left withdrawals behind.
-        self.next_withdrawal(out) || self.next_marker(family, out)
+        self.next_withdrawal(family, out) || self.next_marker(family, out)
     }
 
     /// Nothing is owed: End-of-RIB, or the marks of a refresh (RFC 7313 §4: BoRR never before End-of-RIB).
@@ -247,11 +286,11 @@ impl Table {
         true
     }
 
-    fn next_withdrawal(&mut self, out: &mut Vec<u8>) -> bool {
+    fn next_withdrawal(&mut self, family: Family, out: &mut Vec<u8>) -> bool {
         let mut keys = Vec::new();
-        while keys.len() < BATCH {
-            let Some(key) = self.withdrawals.pop() else { break };
-            self.queue_len -= 1;
+        while keys.len() < batch(family) {
+            let Some(key) = self.queues.withdrawals.pop() else { break };
+            self.queues.len -= 1;
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             if entry.sent && entry.queued && (entry.desired.is_none() || entry.held) {
                 keys.push(key);
@@ -264,8 +303,8 @@ impl Table {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             if at >= taken {
                 entry.queued = true;
-                self.queue_len += 1;
-                self.withdrawals.push(key);
+                self.queues.len += 1;
+                self.queues.withdrawals.push(key);
                 continue;
             }
             entry.sent = false;
@@ -278,58 +317,57 @@ impl Table {
     }
 
     /// Sends from the current group.
-    fn next_of_group(&mut self, out: &mut Vec<u8>) -> Progress {
+    fn next_of_group(&mut self, family: Family, out: &mut Vec<u8>) -> Progress {
         let Some(current) = &mut self.current else { return Progress::Done };
         self.scratch.clear();
+        self.fresh.clear();
         let start = current.next;
-        for (at, key) in current.keys.iter().enumerate().skip(start) {
-            if self.scratch.len() == BATCH {
+        for key in current.keys.iter().skip(start) {
+            if self.scratch.len() == batch(family) {
                 break;
             }
-            current.next = at + 1;
+            current.next += 1;
             let Some(entry) = self.entries.get_mut(key).filter(|e| e.queued) else { continue };
             let Some(route) = entry.desired.as_ref().filter(|r| r.group == current.group) else { continue };
-            // Cleared already here, so that a key that stands twice is taken once.
-            entry.queued = false;
-            self.scratch.push((at, route.nlri));
+            self.scratch.push(nlri(key, route.label));
+            self.fresh.push(!entry.sent);
+            // Done already here, so that a key that stands twice is taken once.
+            (entry.queued, entry.sent) = (false, true);
         }
-        self.queue_len -= current.next - start;
+        self.queues.len -= current.next - start;
         if self.scratch.is_empty() {
             return Progress::Done;
         }
-        let nlri: Vec<Nlri> = self.scratch.iter().map(|(_, n)| *n).collect();
-        let taken = current.wire.as_ref().map_or(0, |(attributes, hop)| compose::reach(out, attributes, *hop, &nlri));
+        let taken = current.wire.as_ref().map_or(0, |(attributes, hop)| compose::reach(out, attributes, *hop, &self.scratch));
+        self.sent += self.fresh.iter().take(taken).filter(|fresh| **fresh).count();
         if taken == 0 {
-            self.hold(&nlri);
+            self.hold();
             return Progress::Held;
         }
-        for n in nlri.iter().take(taken) {
+        // What did not fit is looked at again, and it goes on from there.
+        let left = self.scratch.get(taken..).unwrap_or_default();
+        for (n, fresh) in left.iter().zip(self.fresh.iter().skip(taken)) {
             if let Some(entry) = self.entries.get_mut(&n.key()) {
-                self.sent += usize::from(!entry.sent);
-                entry.sent = true;
+                (entry.queued, entry.sent) = (true, !fresh);
             }
         }
-        if let Some((at, _)) = self.scratch.get(taken) {
-            self.queue_len += current.next - at;
-            current.next = *at;
-            for n in nlri.iter().skip(taken) {
-                if let Some(entry) = self.entries.get_mut(&n.key()) {
-                    entry.queued = true;
-                }
-            }
+        if let Some(first) = left.first().map(Nlri::key) {
+            let again = current.keys.iter().skip(start).position(|k| *k == first).unwrap_or(0);
+            self.queues.len += current.next - start - again;
+            current.next = start + again;
         }
         Progress::Sent
     }
 
     /// RFC 4271 §9.2: what must not or cannot be sent is not; what the neighbour had of it is taken back.
-    fn hold(&mut self, nlri: &[Nlri]) {
-        for key in nlri.iter().map(Nlri::key) {
+    fn hold(&mut self) {
+        for (key, fresh) in self.scratch.iter().map(Nlri::key).zip(&self.fresh) {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
-            entry.held = true;
+            (entry.held, entry.sent) = (true, !fresh);
             if entry.sent {
                 entry.queued = true;
-                self.queue_len += 1;
-                self.withdrawals.push(key);
+                self.queues.len += 1;
+                self.queues.withdrawals.push(key);
             }
         }
     }

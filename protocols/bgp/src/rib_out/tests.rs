@@ -128,7 +128,7 @@ fn a_neighbour_that_does_not_read_costs_no_more_than_its_table() {
     for round in 0..100_000u32 {
         rib.advertise(nlri(round % 10), attributes(round % 7), hop());
     }
-    assert!(rib.table(F).unwrap().queue_len <= 2 * 10 + SLACK + 1);
+    assert!(rib.table(F).unwrap().queues.len <= 2 * 10 + SLACK + 1);
 }
 
 #[test]
@@ -261,7 +261,7 @@ proptest::proptest! {
         peer.read(&mut rib, usize::MAX);
         proptest::prop_assert_eq!(&peer.table, &desired);
         proptest::prop_assert_eq!(rib.sent(), desired.len());
-        proptest::prop_assert_eq!(rib.table(F).unwrap().queue_len, 0);
+        proptest::prop_assert_eq!(rib.table(F).unwrap().queues.len, 0);
     }
 
     #[test]
@@ -285,6 +285,6 @@ proptest::proptest! {
         desired.retain(|_, rt| wanted.contains(rt));
         proptest::prop_assert_eq!(&peer.table, &desired);
         proptest::prop_assert_eq!(rib.sent(), desired.len());
-        proptest::prop_assert_eq!(rib.table(Family::Vpnv4).unwrap().queue_len, 0);
+        proptest::prop_assert_eq!(rib.table(Family::Vpnv4).unwrap().queues.len, 0);
     }
 }
