@@ -65,6 +65,17 @@ impl Core {
         self.endpoints.iter().map(row).collect()
     }
 
+    /// FECs that end here, by what LDP says.
+    pub fn egress_fecs(&self) -> impl Iterator<Item = Ipv4Net> {
+        self.known.labels.iter().filter(|(_, fec)| fec.egress).map(|(prefix, _)| *prefix)
+    }
+
+    /// The ways in use into the LSP of a FEC, with our MAC address on each.
+    pub fn lsp(&self, prefix: &Ipv4Net) -> Vec<(LegView, MacAddr)> {
+        let legs = self.known.to_fec(prefix);
+        view(legs.used()).into_iter().zip(legs.used().iter().map(|l| l.source_mac)).collect()
+    }
+
     /// The incoming label map.
     pub fn show_forwarding(&self) -> Vec<ForwardingView> {
         let row = |(label, entry): (&Label, &crate::lsr::Entry)| {

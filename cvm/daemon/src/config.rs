@@ -6,7 +6,7 @@ pub use parts::vpn_config;
 pub(crate) use parts::{bfd_parameters, core_config, ldp_config, ospf_config};
 
 use edgeplex_ff_fib_api::MAX_PORTS;
-use edgeplex_mgmt::config::{Bfd, CvmAttachment, CvmConfig, OspfAuthentication};
+use edgeplex_mgmt::config::{Bfd, CvmAttachment, CvmConfig, OspfAuthentication, Role};
 use edgeplex_transport::relay::PublicKey;
 use edgeplex_types::AttachmentId;
 use std::{
@@ -103,7 +103,10 @@ fn core(config: &CvmConfig) -> Result<(), ConfigError> {
         Some(ldp) if ldp.hello_s == 0 || ldp.hold_s <= ldp.hello_s || ldp.keepalive_s == 0 => {
             bad("ldp.hold_s".into(), "must be above hello_s, and both and keepalive_s above 0")
         }
-        Some(ldp) if ldp.labels.first() <= config.labels.last() && config.labels.first() <= ldp.labels.last() => {
+        // A router without customers gives no VPN labels.
+        Some(ldp)
+            if config.role == Role::Pe && ldp.labels.first() <= config.labels.last() && config.labels.first() <= ldp.labels.last() =>
+        {
             bad("ldp.labels".into(), "must be apart from the VPN labels")
         }
         _ => Ok(()),

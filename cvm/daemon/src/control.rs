@@ -4,6 +4,7 @@ mod answers;
 mod bgp;
 mod core;
 mod fabric;
+mod lsp;
 mod relay;
 mod settle;
 
@@ -183,11 +184,7 @@ impl<I: CoreIo> Control<I> {
                     let event = event.context("the BGP speaker ended")?;
                     self.reflectors.handle(Instant::now(), event, &mut self.vpn);
                 }
-                Some((query, reply)) = self.questions.recv() => {
-                    let answer = self.answer(query).await;
-                    // The asker may have gone away.
-                    let _ = reply.send(answer);
-                }
+                Some(question) = self.questions.recv() => self.question(question).await,
                 _ = tick.tick() => self.tick(),
                 () = std::future::ready(()), if more => tokio::task::yield_now().await,
             }

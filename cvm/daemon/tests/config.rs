@@ -54,6 +54,10 @@ fn a_field_that_makes_no_sense_is_named() {
         let error = load(&config).expect_err(path);
         assert!(error.contains(words) || path == "/ospf/area", "{path}: {error}");
     }
+    let mut router = good();
+    router["role"] = json!("p");
+    router["ldp"]["labels"]["first"] = json!(1500);
+    load(&router).expect("a P router gives no VPN labels that LDP's could meet");
     let mut twice = good();
     let first = twice["core"][0].clone();
     twice["core"].as_array_mut().unwrap().push(first);

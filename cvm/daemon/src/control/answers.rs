@@ -1,7 +1,11 @@
 //! Answers to the controller's questions.
 
 use super::Control;
-use crate::{core_io::CoreIo, management::to_answer, show};
+use crate::{
+    core_io::CoreIo,
+    management::{Question, to_answer},
+    show,
+};
 use edgeplex_mgmt::{
     Answer,
     show::{CvmQuery, Reloaded},
@@ -10,7 +14,18 @@ use serde_json::Value;
 use tracing::error;
 
 impl<I: CoreIo> Control<I> {
-    pub(super) async fn answer(&mut self, query: CvmQuery) -> Answer<Value> {
+    pub(super) async fn question(&mut self, (query, reply): Question) {
+        match query {
+            CvmQuery::LspPing { .. } | CvmQuery::LspTraceroute { .. } => self.core.ask_lsp(query, reply),
+            query => {
+                let answer = self.answer(query).await;
+                // The asker may have gone away.
+                let _ = reply.send(answer);
+            }
+        }
+    }
+
+    async fn answer(&mut self, query: CvmQuery) -> Answer<Value> {
         match query {
             CvmQuery::Status => to_answer(&show::status(&self.vpn, self.started.elapsed(), self.relay.refused())),
             CvmQuery::Bgp => to_answer(&self.reflectors.neighbors()),
@@ -25,9 +40,10 @@ impl<I: CoreIo> Control<I> {
             | CvmQuery::LdpNeighbors
             | CvmQuery::LdpBindings
             | CvmQuery::Bfd => self.core.show(&query).await,
-            CvmQuery::LspPing { .. } | CvmQuery::LspTraceroute { .. } => Answer::Error("this cvmd cannot ping an LSP".into()),
-            // The long poll is answered before it comes here.
-            CvmQuery::Fabric { .. } => Answer::Error("not a question to the control task".into()),
+            // Pings run beside the control task, and the long poll is answered before it comes here.
+            CvmQuery::LspPing { .. } | CvmQuery::LspTraceroute { .. } | CvmQuery::Fabric { .. } => {
+                Answer::Error("not a question to the control task".into())
+            }
             CvmQuery::Reload => match self.reload().await {
                 Ok(()) => to_answer(&Reloaded {}),
                 Err(error) => {

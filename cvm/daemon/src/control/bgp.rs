@@ -3,7 +3,7 @@
 use super::Timing;
 use edgeplex_bgp::{GracefulRestart, PeerConfig};
 use edgeplex_bgp_wire::{Attributes, Family, Nlri, NlriKey};
-use edgeplex_cvm_vpn::Vpn;
+use edgeplex_cvm_vpn::{MAX_OWN_AS, Vpn};
 use edgeplex_mgmt::{
     config::{CoreNeighbor, CvmConfig},
     show::BgpNeighbor,
@@ -164,6 +164,8 @@ impl Reflectors {
             // Nothing is asked of them beyond the restart time; what they ask is done.
             peer.long_lived_s = Some(0);
             peer.add_path_receive = true;
+            // Hub and spoke: what a remote hub sends back has our AS in its path; the PVM's allowAsIn is the check on entry.
+            peer.allow_own_as = MAX_OWN_AS;
             (peer.address, peer)
         };
         let wanted: BTreeMap<IpAddr, PeerConfig> = reflectors.iter().map(peer).collect();

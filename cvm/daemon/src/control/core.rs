@@ -3,7 +3,7 @@
 
 mod heard;
 
-use super::{Timing, settle::Settling};
+use super::{Timing, lsp::LspPings, settle::Settling};
 use crate::{
     config::core_config,
     core_io::{CoreCommand, CoreEvent, CoreIo},
@@ -29,6 +29,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::oneshot;
 use tracing::info;
 
 /// Pause between two attempts to go on with a label-switching router that refused something.
@@ -50,6 +51,7 @@ pub(crate) struct CoreSide<I> {
     interfaces: Vec<CoreInterface>,
     igp_sync: bool,
     settling: Settling,
+    lsp_pings: LspPings,
     /// OSPF neighbours with whom BFD runs.
     sessions: BTreeMap<NextHop, (bfd::Key, bfd::Parameters)>,
     file: BindingsFile,
@@ -82,6 +84,7 @@ impl<I: CoreIo> CoreSide<I> {
             interfaces: vec![],
             igp_sync: false,
             settling: Settling::new(now, timing),
+            lsp_pings: LspPings::start(config),
             sessions: BTreeMap::new(),
             file,
             unstored: None,
@@ -94,6 +97,7 @@ impl<I: CoreIo> CoreSide<I> {
     pub(crate) async fn configure(&mut self, config: &CvmConfig) -> anyhow::Result<()> {
         self.io.configure(config).await?;
         self.core.configure(core_config(config));
+        self.lsp_pings.configure(config);
         // A protocol that is ended says nothing more.
         if config.ospf.is_none() {
             self.core.ospf(Arc::default());
@@ -208,12 +212,18 @@ impl<I: CoreIo> CoreSide<I> {
         while let Some(action) = self.core.next_action() {
             match action {
                 Action::Tunnel(endpoint, state) => vpn.tunnel(now, endpoint, state.map(tunnel_state)),
-                Action::LabelMap => self.flush_lsr(now),
+                Action::LabelMap => {
+                    self.lsp_pings.learn(&self.core);
+                    self.flush_lsr(now);
+                }
                 Action::KernelRoutes => {
                     let routes = KernelRoutes { routes: self.core.kernel_routes().clone(), sweep: self.core.is_settled() };
                     self.io.command(CoreCommand::KernelRoutes(routes));
                 }
-                Action::Fecs => self.io.command(CoreCommand::Fecs(self.core.fecs())),
+                Action::Fecs => {
+                    self.lsp_pings.learn(&self.core);
+                    self.io.command(CoreCommand::Fecs(self.core.fecs()));
+                }
                 Action::Neighbors => {
                     self.io.command(CoreCommand::Resolve(self.core.wanted_neighbors().clone()));
                     neighbors = true;
@@ -231,6 +241,10 @@ impl<I: CoreIo> CoreSide<I> {
 
     pub(crate) fn core(&self) -> &Core {
         &self.core
+    }
+
+    pub(crate) fn ask_lsp(&self, query: CvmQuery, reply: oneshot::Sender<Answer<Value>>) {
+        self.lsp_pings.ask(&self.core, query, reply);
     }
 
     pub(crate) async fn show(&mut self, query: &CvmQuery) -> Answer<Value> {
