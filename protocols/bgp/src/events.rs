@@ -31,6 +31,9 @@ pub enum Event<'a> {
     Received(ConnId, &'a [u8]),
     /// A connection failed or ended, and why.
     Closed(ConnId, &'a str),
+    /// A connection could not even be tried, for want of a route. Nobody was bothered, so the pauses do not grow: an IGP that is
+    /// still converging does not keep the session waiting long after it has.
+    NoRoute(ConnId, &'a str),
     /// The peer has taken nothing for too long (RFC 9687).
     SendStalled(ConnId),
     /// [`crate::Peer::deadline`] has passed.

@@ -281,6 +281,21 @@ fn attempts_are_spaced_by_the_configured_pauses() {
 }
 
 #[test]
+fn without_a_route_the_pauses_neither_grow_nor_shrink() {
+    let mut stage = Stage::new(config());
+    let mut id = connect(&stage.feed(Event::Start)).unwrap();
+    let mut pauses = vec![];
+    for way in [false, false, true, true, false, true] {
+        stage.feed(if way { Event::Closed(id, "refused") } else { Event::NoRoute(id, "unreachable") });
+        let from = stage.now;
+        let due = stage.peer.deadline().unwrap();
+        id = connect(&stage.wait(due)).unwrap();
+        pauses.push((due - from).as_millis());
+    }
+    assert_eq!(pauses, [500, 500, 500, 1000, 500, 2000]);
+}
+
+#[test]
 fn route_refresh_both_ways() {
     let (mut stage, id) = Stage::established(config(), true);
     let rib = stage.peer.rib_out();

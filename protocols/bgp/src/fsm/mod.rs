@@ -238,6 +238,11 @@ impl Peer {
             Event::Accepted(local) => self.accept(now, local, &mut actions),
             Event::Received(id, bytes) => self.receive(now, id, bytes, &mut actions),
             Event::Closed(id, reason) => self.lose(now, id, reason, None, &mut actions),
+            Event::NoRoute(id, reason) => {
+                let failures = std::mem::take(&mut self.failures);
+                self.lose(now, id, reason, None, &mut actions);
+                self.failures = failures;
+            }
             Event::SendStalled(id) => {
                 let n = Notification::new(Code::SendHoldTimerExpired, 0, &[]);
                 self.lose(now, id, &n.to_string(), Some(n.clone()), &mut actions);

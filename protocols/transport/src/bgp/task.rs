@@ -200,7 +200,11 @@ impl Task {
                         // Reset before we could look.
                         Err(error) => self.step(Input::Closed(id, &error.to_string()), None),
                     },
-                    Err(error) => self.step(Input::Closed(id, &format!("cannot connect: {error}")), None),
+                    Err(error) => {
+                        let reason = format!("cannot connect: {error}");
+                        let no_route = error.kind() == io::ErrorKind::NetworkUnreachable;
+                        self.step(if no_route { Input::NoRoute(id, &reason) } else { Input::Closed(id, &reason) }, None);
+                    }
                 }
             }
             Wake::Timer => self.timer(),
