@@ -35,14 +35,21 @@ pub(crate) struct Lib {
     /// Our labels that neighbours are told, null labels among them.
     pub(crate) local: BTreeMap<Ipv4Net, Label>,
     /// FECs and the labels that are theirs, in use or of before a restart.
+    claims: BTreeMap<Ipv4Net, Label>,
+    /// For the next process: `claims`, and for FECs without one the label that neighbours have not yet released, or may still use
+    /// because they wait for us or we for them. They take it for that FEC, so it must not come to mean another.
     pub(crate) bindings: BTreeMap<Ipv4Net, Label>,
-    /// Of `bindings`, those of before that nobody has needed yet.
+    /// Labels that nobody holds but some may still use, and what they take them for.
+    resting: BTreeMap<Label, Ipv4Net>,
+    /// Of `claims`, those of before that nobody has needed yet.
     unclaimed: BTreeSet<Ipv4Net>,
     pub(crate) labels: Labels,
     pub(crate) forwarding: Arc<Forwarding>,
     dirty: BTreeSet<Ipv4Net>,
     /// FECs without a label because there was none.
     starved: BTreeSet<Ipv4Net>,
+    /// Since it was last taken.
+    pub(crate) changed: Changed,
 }
 
 /// The neighbour behind a next hop.
@@ -59,15 +66,19 @@ impl Lib {
         let usable = |label: &Label| config.labels.contains(*label);
         let bindings: BTreeMap<_, _> = start.bindings.into_iter().filter(|(_, l)| usable(l) && seen.insert(*l)).collect();
         bindings.values().for_each(|l| labels.hold(*l));
+        bindings.values().max().into_iter().for_each(|l| labels.start_after(*l));
         let mut lib = Self {
             routes: Arc::default(),
             local: BTreeMap::new(),
             unclaimed: bindings.keys().copied().collect(),
+            claims: bindings.clone(),
+            resting: BTreeMap::new(),
             bindings,
             labels,
             forwarding: Arc::default(),
             dirty: BTreeSet::new(),
             starved: BTreeSet::new(),
+            changed: Changed::default(),
         };
         lib.touch([own_fec(config)]);
         lib
@@ -89,12 +100,30 @@ impl Lib {
     }
 
     /// Labels of before the restart that no FEC has taken up: neighbours may use them until `rest`.
-    pub(crate) fn forget_unclaimed(&mut self, rest: Time) -> bool {
-        let gone = std::mem::take(&mut self.unclaimed);
-        for label in gone.iter().filter_map(|fec| self.bindings.remove(fec)) {
-            self.labels.release(label, Some(rest));
+    pub(crate) fn forget_unclaimed(&mut self, rest: Time) {
+        for fec in std::mem::take(&mut self.unclaimed) {
+            if let Some(label) = self.claims.remove(&fec) {
+                self.released(fec, label, Some(rest));
+            }
         }
-        !gone.is_empty()
+    }
+
+    /// A user of the label is gone: we ourselves, or a neighbour.
+    pub(crate) fn released(&mut self, fec: Ipv4Net, label: Label, rest: Option<Time>) {
+        if self.labels.release(label, rest) {
+            if self.labels.is_resting(label) {
+                self.resting.insert(label, fec);
+            } else {
+                self.forget(fec, label);
+            }
+        }
+    }
+
+    fn forget(&mut self, fec: Ipv4Net, label: Label) {
+        if self.bindings.get(&fec) == Some(&label) {
+            self.bindings.remove(&fec);
+            self.changed.bindings = true;
+        }
     }
 
     /// Every FEC of before the restart has its label again.
@@ -113,18 +142,21 @@ impl Lib {
     }
 
     /// Brings everything about the touched FECs up to date.
-    pub(crate) fn settle(&mut self, now: Time, config: &Config, neighbors: &mut Neighbors) -> Changed {
-        let mut changed = Changed::default();
-        if !self.starved.is_empty() && self.labels.has_room(now) {
+    pub(crate) fn settle(&mut self, now: Time, config: &Config, neighbors: &mut Neighbors) {
+        for label in self.labels.rested(now) {
+            if let Some(fec) = self.resting.remove(&label) {
+                self.forget(fec, label);
+            }
+        }
+        if !self.starved.is_empty() && self.labels.has_room() {
             self.dirty.append(&mut self.starved);
         }
         for fec in std::mem::take(&mut self.dirty) {
-            self.settle_one(now, config, neighbors, fec, &mut changed);
+            self.settle_one(config, neighbors, fec);
         }
-        changed
     }
 
-    fn settle_one(&mut self, now: Time, config: &Config, neighbors: &mut Neighbors, fec: Ipv4Net, changed: &mut Changed) {
+    fn settle_one(&mut self, config: &Config, neighbors: &mut Neighbors, fec: Ipv4Net) {
         let route = self.hops(config, &fec);
         let own = fec == own_fec(config);
         let egress = own || route.is_some_and(Vec::is_empty);
@@ -135,13 +167,13 @@ impl Lib {
         let wanted = if egress {
             Some(config.null_label())
         } else if hops.iter().any(|(_, label)| label.is_some()) {
-            self.claim(now, fec, changed)
+            self.claim(fec)
         } else {
             None
         };
         if old != wanted {
             if let Some(old) = old {
-                self.retire(neighbors, fec, old, changed);
+                self.retire(neighbors, fec, old);
             }
             if let Some(new) = wanted {
                 self.local.insert(fec, new);
@@ -161,7 +193,7 @@ impl Lib {
         }
         let entry = known.then_some(Fec { local: wanted, egress, hops });
         if self.forwarding.get(&fec) != entry.as_ref() {
-            changed.forwarding = true;
+            self.changed.forwarding = true;
             let forwarding = Arc::make_mut(&mut self.forwarding);
             match entry {
                 Some(entry) => drop(forwarding.insert(fec, entry)),
@@ -171,43 +203,50 @@ impl Lib {
     }
 
     /// The label of a FEC that needs one.
-    fn claim(&mut self, now: Time, fec: Ipv4Net, changed: &mut Changed) -> Option<Label> {
-        match self.bindings.get(&fec) {
+    fn claim(&mut self, fec: Ipv4Net) -> Option<Label> {
+        match self.claims.get(&fec) {
             Some(label) if self.labels.range().contains(*label) => {
                 self.unclaimed.remove(&fec);
                 return Some(*label);
             }
             _ => {}
         }
-        let allocated = if changed.exhausted { None } else { self.labels.allocate(now) };
-        let Some(label) = allocated else {
-            changed.exhausted = true;
+        // Whoever still uses the former label takes it for this FEC.
+        let former = self.bindings.get(&fec).copied().filter(|l| self.resting.contains_key(l) && self.labels.range().contains(*l));
+        let label = match former {
+            Some(label) => {
+                self.resting.remove(&label);
+                self.labels.hold(label);
+                Some(label)
+            }
+            None if self.changed.exhausted => None,
+            None => self.labels.allocate(),
+        };
+        let Some(label) = label else {
+            self.changed.exhausted = true;
             self.starved.insert(fec);
             return None;
         };
-        changed.bindings = true;
         self.unbind(fec);
+        self.claims.insert(fec, label);
         self.bindings.insert(fec, label);
+        self.changed.bindings = true;
         Some(label)
     }
 
-    fn unbind(&mut self, fec: Ipv4Net) -> bool {
+    fn unbind(&mut self, fec: Ipv4Net) {
         self.unclaimed.remove(&fec);
-        match self.bindings.remove(&fec) {
-            Some(label) => {
-                self.labels.release(label, None);
-                true
-            }
-            None => false,
+        if let Some(label) = self.claims.remove(&fec) {
+            self.released(fec, label, None);
         }
     }
 
     /// Takes a label back from whoever has it.
-    fn retire(&mut self, neighbors: &mut Neighbors, fec: Ipv4Net, label: Label, changed: &mut Changed) {
+    fn retire(&mut self, neighbors: &mut Neighbors, fec: Ipv4Net, label: Label) {
         self.local.remove(&fec);
         // A claim may have put another in its place already.
-        if self.bindings.get(&fec) == Some(&label) {
-            changed.bindings |= self.unbind(fec);
+        if self.claims.get(&fec) == Some(&label) {
+            self.unbind(fec);
         }
         for neighbor in neighbors.values_mut() {
             if neighbor.sent.remove(&fec).is_some_and(|sent| sent.held) {
@@ -235,18 +274,12 @@ impl Lib {
         neighbor.send(&Message::LabelMapping(Mapping { fecs: vec![FecElement::Prefix(fec)], label, request_id }));
     }
 
-    /// A session is up: the neighbour is told everything.
-    pub(crate) fn tell_all(&mut self, neighbor: &mut Neighbor) {
-        let local = std::mem::take(&mut self.local);
-        local.iter().for_each(|(fec, label)| self.offer(neighbor, *fec, *label));
-        self.local = local;
-    }
-
     /// The session is gone: the neighbour holds none of our labels, at the latest from `rest` on.
     pub(crate) fn session_ended(&mut self, neighbor: &mut Neighbor, rest: Option<Time>) {
-        let sent = std::mem::take(&mut neighbor.sent).into_values().filter(|s| s.held).map(|s| s.label);
-        let withdrawn = std::mem::take(&mut neighbor.withdrawn).into_iter().map(|(_, label)| label);
-        sent.chain(withdrawn).for_each(|label| self.labels.release(label, rest));
+        let sent = std::mem::take(&mut neighbor.sent).into_iter().filter(|(_, s)| s.held).map(|(fec, s)| (fec, s.label));
+        for (fec, label) in sent.chain(std::mem::take(&mut neighbor.withdrawn)) {
+            self.released(fec, label, rest);
+        }
         neighbor.requests.clear();
     }
 }

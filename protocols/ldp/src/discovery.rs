@@ -146,21 +146,19 @@ impl Ldp {
         }
     }
 
-    /// The neighbour is no longer heard on these interfaces; with the last one its session ends.
-    pub(crate) fn lose_adjacencies(&mut self, now: Time, lost: impl Fn(&Arc<str>, &Adjacency) -> bool, why: &str) {
-        let mut alone = vec![];
+    /// Neighbours are no longer heard on these interfaces; with the last one a session ends. `keep`: they may be restarting.
+    pub(crate) fn lose_adjacencies(&mut self, now: Time, lost: impl Fn(&Arc<str>, &Adjacency) -> bool, why: &str, keep: bool) {
+        let heard = self.neighbors.values().filter(|n| !n.adjacencies.is_empty());
+        let alone: Vec<_> = heard.filter(|n| n.adjacencies.iter().all(|(i, a)| lost(i, a))).map(|n| n.lsr_id).collect();
+        for lsr_id in alone {
+            self.end_session(now, lsr_id, End { keep, ..End::ours(Status::HOLD_TIMER_EXPIRED, why) });
+        }
         for neighbor in self.neighbors.values_mut() {
             let before = neighbor.adjacencies.len();
             neighbor.adjacencies.retain(|interface, adjacency| !lost(interface, adjacency));
             if neighbor.adjacencies.len() < before {
                 self.lib.touch_all();
-                if neighbor.adjacencies.is_empty() {
-                    alone.push(neighbor.lsr_id);
-                }
             }
-        }
-        for lsr_id in alone {
-            self.end_session(now, lsr_id, End::ours(Status::HOLD_TIMER_EXPIRED, why));
         }
     }
 }

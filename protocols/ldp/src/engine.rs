@@ -16,6 +16,10 @@ use std::{
 
 /// Lines to the operator about one neighbour keep this distance.
 const LOG_PACE: Duration = Duration::from_secs(1);
+/// Withdrawn labels that a neighbour may leave unreleased: a quarter of the range, within these limits. The upper one is far more
+/// than one change of routes takes back in a core.
+const MIN_UNRELEASED: usize = 64;
+const MAX_UNRELEASED: usize = 20_000;
 
 /// One LDP speaker: label space 0 of one LSR.
 #[derive(Debug)]
@@ -141,7 +145,7 @@ impl Ldp {
         for (name, interface) in &mut self.interfaces {
             interface.hello_at = enabled.contains(name).then_some(now);
         }
-        self.lose_adjacencies(now, |interface, _| !enabled.contains(interface), "LDP was taken off its interface");
+        self.lose_adjacencies(now, |interface, _| !enabled.contains(interface), "LDP was taken off its interface", false);
         self.neighbors.values_mut().for_each(crate::neighbor::Neighbor::forgive);
     }
 
@@ -158,7 +162,7 @@ impl Ldp {
             }
             None => {
                 self.interfaces.remove(&name);
-                self.lose_adjacencies(now, |interface, _| *interface == name, "its interface is down");
+                self.lose_adjacencies(now, |interface, _| *interface == name, "its interface is down", false);
             }
         }
         self.tell_addresses(&before);
@@ -195,7 +199,7 @@ impl Ldp {
     }
 
     fn timers(&mut self, now: Time) {
-        self.lose_adjacencies(now, |_, a| a.expires.is_some_and(|at| at <= now), "hold timer expired");
+        self.lose_adjacencies(now, |_, a| a.expires.is_some_and(|at| at <= now), "hold timer expired", true);
         self.expire_pending(now);
         let all: Vec<_> = self.neighbors.keys().copied().collect();
         for lsr_id in all {
@@ -221,9 +225,7 @@ impl Ldp {
     /// What was kept over our restart is confirmed by now, or never will be.
     fn recovered(&mut self, now: Time) {
         self.kept_until = None;
-        if self.lib.forget_unclaimed(now + self.config.recovery) {
-            self.actions.push(Action::BindingsChanged);
-        }
+        self.lib.forget_unclaimed(now + self.config.recovery);
         if std::mem::take(&mut self.restarting) {
             self.actions.push(Action::Recovered);
         }
@@ -235,7 +237,9 @@ impl Ldp {
     }
 
     fn settle(&mut self, now: Time) {
-        let Changed { bindings, forwarding, exhausted } = self.lib.settle(now, &self.config, &mut self.neighbors);
+        self.end_hoarders(now);
+        self.lib.settle(now, &self.config, &mut self.neighbors);
+        let Changed { bindings, forwarding, exhausted } = std::mem::take(&mut self.lib.changed);
         if exhausted {
             self.log(now, None, format!("no label left in {}-{}", self.config.labels.first(), self.config.labels.last()));
         }
@@ -244,7 +248,6 @@ impl Ldp {
             self.actions.push(Action::BindingsChanged);
         }
         for neighbor in self.neighbors.values_mut() {
-            // After the labels that were due when the session came up (RFC 5919 §4).
             if let Some(session) = &mut neighbor.session
                 && let Some(bytes) = session.flush(now)
             {
@@ -258,6 +261,17 @@ impl Ldp {
         let all_synced = !self.synced.is_empty() && self.synced.values().all(|s| *s);
         if self.restarting && self.routed && all_synced && self.lib.all_claimed() {
             self.recovered(now);
+        }
+    }
+
+    /// A neighbour that never releases what we withdraw would use the label space up.
+    fn end_hoarders(&mut self, now: Time) {
+        let (first, last) = (self.config.labels.first().get(), self.config.labels.last().get());
+        let most = usize::try_from((last - first) / 4).unwrap_or(usize::MAX).clamp(MIN_UNRELEASED, MAX_UNRELEASED);
+        let hoarders = self.neighbors.values().filter(|n| n.withdrawn.len() > most).map(|n| n.lsr_id);
+        for lsr_id in hoarders.collect::<Vec<_>>() {
+            let why = End { keep: false, ..End::ours(Status::INTERNAL_ERROR, "it does not release the labels that were withdrawn") };
+            self.end_session(now, lsr_id, why);
         }
     }
 
@@ -309,7 +323,7 @@ impl Ldp {
         &self.lib.forwarding
     }
 
-    /// Our labels by FEC, to be stored; null labels are not among them.
+    /// Our labels by FEC, to be stored: those in use, and those withdrawn but not yet released. Null labels are not among them.
     pub fn bindings(&self) -> &BTreeMap<Ipv4Net, Label> {
         &self.lib.bindings
     }

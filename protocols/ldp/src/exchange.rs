@@ -192,7 +192,7 @@ fn released(lib: &mut Lib, neighbor: &mut Neighbor, m: &LabelMessage) {
         for entry in done {
             answered = true;
             neighbor.withdrawn.remove(&entry);
-            lib.labels.release(entry.1, None);
+            lib.released(entry.0, entry.1, None);
         }
     }
     if answered && m.label.is_none() {
@@ -201,7 +201,7 @@ fn released(lib: &mut Lib, neighbor: &mut Neighbor, m: &LabelMessage) {
     for fec in &fecs {
         if let Some(sent) = neighbor.sent.get_mut(fec).filter(|sent| sent.held && meant(sent.label)) {
             sent.held = false;
-            lib.labels.release(sent.label, None);
+            lib.released(*fec, sent.label, None);
         }
     }
 }

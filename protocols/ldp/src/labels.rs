@@ -33,22 +33,31 @@ impl Labels {
     }
 
     /// A label that nobody uses, with one user. `None`: there is none.
-    pub(crate) fn allocate(&mut self, now: Time) -> Option<Label> {
-        self.resting.retain(|_, until| *until > now);
+    pub(crate) fn allocate(&mut self) -> Option<Label> {
         let (first, last) = (self.range.first().get(), self.range.last().get());
-        let from = self.next.clamp(first, last);
+        let from = if (first..=last).contains(&self.next) { self.next } else { first };
         let candidates = (from..=last).chain(first..from).filter_map(|l| Label::try_from(l).ok());
         let label = candidates.into_iter().find(|l| !self.users.contains_key(l) && !self.resting.contains_key(l))?;
-        self.next = if label.get() == last { first } else { label.get() + 1 };
+        self.next = label.get() + 1;
         self.users.insert(label, 1);
         Some(label)
     }
 
     /// Whether it is worth to try.
-    pub(crate) fn has_room(&self, now: Time) -> bool {
-        let resting = self.resting.iter().filter(|(label, until)| **until > now && !self.users.contains_key(label)).count();
+    pub(crate) fn has_room(&self) -> bool {
+        let resting = self.resting.keys().filter(|label| !self.users.contains_key(label)).count();
         let size = self.range.last().get() - self.range.first().get() + 1;
         u32::try_from(self.users.len() + resting).is_ok_and(|taken| taken < size)
+    }
+
+    /// Nobody holds it, but some may use it until their graceful restart has run out.
+    pub(crate) fn is_resting(&self, label: Label) -> bool {
+        !self.users.contains_key(&label) && self.resting.contains_key(&label)
+    }
+
+    /// Labels whose rest is over since this was asked last.
+    pub(crate) fn rested(&mut self, now: Time) -> Vec<Label> {
+        self.resting.extract_if(.., |_, until| *until <= now).map(|(label, _)| label).collect()
     }
 
     pub(crate) fn hold(&mut self, label: Label) {
@@ -57,10 +66,10 @@ impl Labels {
         }
     }
 
-    /// One user less; `rest`: it may still use the label until then.
-    pub(crate) fn release(&mut self, label: Label, rest: Option<Time>) {
+    /// One user less; `rest`: it may still use the label until then. Gives whether it was the last.
+    pub(crate) fn release(&mut self, label: Label, rest: Option<Time>) -> bool {
         if label.is_reserved() {
-            return;
+            return false;
         }
         if let Some(until) = rest {
             let resting = self.resting.entry(label).or_default();
@@ -70,8 +79,15 @@ impl Labels {
             *users = users.saturating_sub(1);
             if *users == 0 {
                 self.users.remove(&label);
+                return true;
             }
         }
+        false
+    }
+
+    /// Labels after this one are given first: a process that ended may not have stored its last ones.
+    pub(crate) fn start_after(&mut self, label: Label) {
+        self.next = label.get() + 1;
     }
 
     /// Labels with at least one user, and how many each has.
@@ -93,15 +109,16 @@ mod tests {
     #[test]
     fn a_label_is_given_again_when_its_last_user_is_gone() {
         let mut labels = Labels::new(LabelRange::new(label(100), label(101)).unwrap());
-        assert_eq!(labels.allocate(SECOND), Some(label(100)));
+        assert_eq!(labels.allocate(), Some(label(100)));
         labels.hold(label(100));
-        assert_eq!(labels.allocate(SECOND), Some(label(101)));
-        assert_eq!(labels.allocate(SECOND), None);
+        assert_eq!(labels.allocate(), Some(label(101)));
+        assert_eq!(labels.allocate(), None);
         labels.release(label(100), None);
-        assert_eq!(labels.allocate(SECOND), None, "a neighbour holds it");
+        assert_eq!(labels.allocate(), None, "a neighbour holds it");
         labels.release(label(100), Some(SECOND * 5));
-        assert_eq!(labels.allocate(SECOND * 4), None, "it rests");
-        assert_eq!(labels.allocate(SECOND * 5), Some(label(100)));
+        assert_eq!((labels.allocate(), labels.rested(SECOND * 4)), (None, vec![]), "it rests");
+        assert!(labels.is_resting(label(100)) && !labels.is_resting(label(101)));
+        assert_eq!((labels.rested(SECOND * 5), labels.allocate()), (vec![label(100)], Some(label(100))));
         labels.hold(Label::IMPLICIT_NULL);
         labels.release(Label::IMPLICIT_NULL, None);
         assert_eq!(labels.users().len(), 2);
@@ -111,7 +128,7 @@ mod tests {
     fn the_search_goes_round() {
         let mut labels = Labels::new(LabelRange::new(label(100), label(110)).unwrap());
         for want in [100, 101, 102] {
-            assert_eq!(labels.allocate(SECOND), Some(label(want)));
+            assert_eq!(labels.allocate(), Some(label(want)));
             labels.release(label(want), None);
         }
     }

@@ -245,14 +245,15 @@ impl Ldp {
         for addresses in own.chunks(ADDRESSES_AT_ONCE) {
             neighbor.send(&Message::Address(addresses.to_vec()));
         }
-        // First those that have changed while there was no session: they settle now, and End-of-LIB comes after them all.
-        self.lib.tell_all(neighbor);
+        // All our labels, as they are now, and then End-of-LIB (RFC 5919 §4).
+        self.lib.touch_all();
+        self.lib.settle(now, &self.config, &mut self.neighbors);
+        let Some(neighbor) = self.neighbors.get_mut(&lsr_id) else { return };
         if peer.is_some_and(|p| p.capabilities.unrecognized_notification) {
             let fec = Some(FecElement::all_ipv4());
             neighbor.send(&Message::Notification(Notification { status: Status::END_OF_LIB, message_id: 0, message_kind: 0, fec }));
         }
         let interfaces = neighbor.interfaces();
-        self.lib.touch_all();
         self.actions.push(Action::SessionUp { lsr_id, interfaces });
     }
 
