@@ -160,7 +160,7 @@ impl Net {
             match (self.wires[w][side].1.pop_front().unwrap(), id) {
                 (Item::Bytes(mut bytes), Some(id)) => {
                     // A part of it, sometimes.
-                    if draw % 3 == 0 && bytes.len() > 1 {
+                    if draw.is_multiple_of(3) && bytes.len() > 1 {
                         let rest = bytes.split_off(draw % bytes.len());
                         self.wires[w][side].1.push_front(Item::Bytes(rest));
                     }
