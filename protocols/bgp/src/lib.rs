@@ -1,9 +1,12 @@
-//! Sans-IO BGP engine: session FSM, adj-RIB-out, decision process (RFC 4271, 4456, 4724, 7606).
+//! Sans-IO BGP engine of a provider edge: session FSM, adj-RIB-out, decision process
+//! (RFC 4271, 4456, 4684, 4724, 6793, 7313, 7606, 7911, 8538, 8654, 9234, 9494).
 //!
 //! ```text
 //!   connections, bytes, time ─► Peer::handle ─► Actions: connect, send, close; Up, Down, Update, EndOfRib
+//!                                │ fsm: opening, ending   session: what two OPENs agree on   inbound: UPDATEs into routes
 //!   desired routes ─► AdjRibOut ─► packed UPDATEs, as fast as the connection takes them
-//!   candidates ─► decision::best
+//!                       │ outbound: what the session makes of attributes   membership: what the peer wants to hear of
+//!   candidates ─► decision::select: paths to share traffic, and a backup
 //! ```
 //! Nothing here reads a clock or owns a socket: time is an argument, counted from any fixed moment.
 

@@ -86,6 +86,8 @@ impl SendContext {
         // RFC 4456 §8: for this AS only.
         a.originator_id = None;
         a.cluster_list.clear();
+        // RFC 4360 §6: those that are not transitive stay in the AS.
+        a.ext_communities.retain(|c| c[0] & 0x40 == 0);
         let ours_in_front = a.as_path.first() == Some(self.local_as);
         // RFC 4271 §5.1.4: a MED learnt from one AS is not told to another.
         if !ours_in_front && !a.as_path.is_empty() {
@@ -151,10 +153,12 @@ mod tests {
             local_pref: Some(200),
             originator_id: Some(ROUTER),
             cluster_list: vec![ROUTER],
+            ext_communities: vec![[0, 2, 0, 1, 0, 0, 0, 1], [0x40, 4, 0, 1, 0, 0, 0, 1]],
             ..Attributes::default()
         };
         let outside = sent(external(), &a);
-        assert_eq!(outside, Attributes { as_path: AsPath::sequence([65000, 65101]), ..Attributes::default() });
+        let ext_communities = vec![a.ext_communities[0]];
+        assert_eq!(outside, Attributes { as_path: AsPath::sequence([65000, 65101]), ext_communities, ..Attributes::default() });
         // Prepended already: nothing is added.
         assert_eq!(sent(external(), &outside), outside);
         let inside = SendContext::new(65000, 65000);
