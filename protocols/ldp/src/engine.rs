@@ -3,6 +3,7 @@
 use crate::db::{Changed, Lib, Neighbors};
 use crate::discovery::Interface;
 use crate::fsm::{End, Session, State};
+use crate::neighbor::Neighbor;
 use crate::packet::Status;
 use crate::{Action, BindingView, Config, ConnId, Event, Forwarding, NeighborView, RemoteView, Start, Time};
 use edgeplex_types::Label;
@@ -281,7 +282,10 @@ impl Ldp {
         let now_synced: BTreeMap<_, _> = enabled
             .map(|(name, _)| {
                 let mut here = self.neighbors.values().filter(|n| n.adjacencies.contains_key(name)).peekable();
-                let synced = here.peek().is_some() && here.all(|n| n.session.as_ref().is_some_and(Session::is_complete));
+                // A neighbour that restarts gracefully forwards by the labels it gave: a cost that changes now would end its OSPF's
+                // graceful restart as well (RFC 3623 §3.2).
+                let in_step = |n: &Neighbor| n.stale_until.is_some() || n.session.as_ref().is_some_and(Session::is_complete);
+                let synced = here.peek().is_some() && here.all(in_step);
                 (Arc::clone(name), synced)
             })
             .collect();
