@@ -102,7 +102,7 @@ metadata: {name: aardvark}
 spec:
   vpn: {import: ['65000:300'], export: ['65000:300']}
   attachments:
-    - {name: denver-1, port: eth2, vlan: 300, address: 192.168.1.1/30}
+    - {name: denver-1, port: eth2, vlan: 399, address: 192.168.1.1/30}
 ";
 
 /// The whole CVM, not merely its daemon. Labels must be the same afterwards although a CVM that knows only the attachments, in the
