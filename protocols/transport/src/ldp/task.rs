@@ -15,7 +15,7 @@ use std::{
 use tokio::{
     net::TcpStream,
     sync::mpsc,
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{info, warn};
@@ -43,6 +43,8 @@ struct Task {
     listener: Listener,
     connections: HashMap<ConnId, Connection>,
     connecting: JoinSet<(ConnId, io::Result<TcpStream>)>,
+    /// To give up what is still being tried.
+    attempts: HashMap<ConnId, AbortHandle>,
     /// Connections until their last words are out.
     lingering: JoinSet<()>,
     inputs: mpsc::Sender<Input>,
@@ -64,6 +66,7 @@ pub(super) async fn run(config: Config, start: Start, mut commands: mpsc::Unboun
         config,
         connections: HashMap::new(),
         connecting: JoinSet::new(),
+        attempts: HashMap::new(),
         lingering: JoinSet::new(),
         inputs,
         accepted: 0,
@@ -169,7 +172,8 @@ impl Task {
             Action::SendHello { interface, packet } => self.hellos.send(&interface, &packet),
             Action::Connect { conn, local, remote, password, gtsm } => {
                 let target = Target { local, remote, password, gtsm };
-                self.connecting.spawn(async move { (conn, connection::connect(target).await) });
+                let attempt = self.connecting.spawn(async move { (conn, connection::connect(target).await) });
+                self.attempts.insert(conn, attempt);
             }
             Action::Protect { conn } => {
                 if let Some(Err(error)) = self.connections.get(&conn).map(Connection::protect) {
@@ -184,7 +188,12 @@ impl Task {
                     return Some(Engine::Closed { conn, reason: "the neighbour takes nothing".into() });
                 }
             }
-            Action::Close { conn } => drop(self.connections.remove(&conn)),
+            Action::Close { conn } => {
+                self.connections.remove(&conn);
+                if let Some(attempt) = self.attempts.remove(&conn) {
+                    attempt.abort();
+                }
+            }
             Action::BindingsChanged => {
                 let bindings = self.ldp.bindings().clone();
                 self.tell(Event::Store(bindings), |e| matches!(e, Event::Store(_)));
@@ -244,6 +253,10 @@ impl Task {
     }
 
     fn connected(&mut self, conn: ConnId, result: io::Result<TcpStream>) {
+        // Given up when it was just done.
+        if self.attempts.remove(&conn).is_none() {
+            return;
+        }
         match result {
             Ok(stream) => {
                 self.adopt(conn, stream);
