@@ -67,9 +67,8 @@ fn a_segment_has_one_designated_router_and_outlives_it() {
     assert_eq!(state(&net, 3), "dr-other");
 }
 
-/// Anything may happen for a while; then all must be right.
-fn chaos(seed: u64) {
-    let mut shape = sim::Random::new(seed ^ 0xabcd);
+/// Two to five routers, wires between them, and often a segment.
+fn random_net(seed: u64, shape: &mut sim::Random) -> Net {
     let routers = 2 + shape.pick(4);
     let mut links = vec![];
     for r in 1..routers {
@@ -86,10 +85,17 @@ fn chaos(seed: u64) {
         links.push(segment(&on));
     }
     let costs: Vec<u16> = (0..40).map(|_| u16::try_from(1 + shape.below(20)).unwrap()).collect();
-    let mut net = Net::new(seed, routers, links, |router, link, i| {
+    Net::new(seed, routers, links, |router, link, i| {
         i.cost = costs[(router * 7 + link) % costs.len()];
-        i.priority = u8::from(router != 1 || costs[0] % 2 == 0);
-    });
+        i.priority = u8::from(router != 1 || costs[0].is_multiple_of(2));
+    })
+}
+
+/// Anything may happen for a while; then all must be right.
+fn chaos(seed: u64) {
+    let mut shape = sim::Random::new(seed ^ 0xabcd);
+    let mut net = random_net(seed, &mut shape);
+    let routers = net.routers.len();
     (net.loss, net.doubled, net.delay) = (shape.below(25), shape.below(10), 1 + shape.below(300));
     net.start_all();
     for _ in 0..shape.pick(12) {
@@ -151,4 +157,36 @@ fn a_graceful_restart_is_not_noticed_from_outside() {
         assert!(helped.is_none(), "{helped:?} {:?}", net.routers.iter().map(|r| &r.told).collect::<Vec<_>>());
         net.settles(s(10));
     }
+}
+
+#[test]
+fn alternates_never_send_a_packet_back() {
+    let mut present = 0;
+    for seed in 1000..1040 {
+        let mut net = random_net(seed, &mut sim::Random::new(seed));
+        net.routers.iter_mut().for_each(|r| r.config.loop_free_alternates = true);
+        net.start_all();
+        net.settles(s(60));
+        let (wrong, n) = net.wrong_alternates();
+        assert!(wrong.is_empty(), "seed {seed}: {}", wrong.join("\n"));
+        present += n;
+    }
+    assert!(present > 50, "{present}");
+}
+
+#[test]
+fn a_link_at_its_highest_cost_is_the_last_resort() {
+    // A triangle; the direct wire is not ready for LDP.
+    let mut net = Net::new(7, 3, vec![wire(0, 1), wire(1, 2), wire(2, 0)], |_, _, _| {});
+    net.start_all();
+    net.settles(s(10));
+    let hop = |n: &Net| n.engine(0).routes()[&ipnet::Ipv4Net::from(router_id(1))].next_hops.first().unwrap().interface.to_string();
+    assert_eq!(hop(&net), "l0");
+    net.handle(0, edgeplex_ospf::Event::LinkCost { interface: "l0", max: true });
+    net.run(s(2));
+    assert_eq!(hop(&net), "l2");
+    // The other way is cut.
+    net.set_link(1, false);
+    net.run(s(2));
+    assert_eq!(hop(&net), "l0");
 }

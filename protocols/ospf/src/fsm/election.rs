@@ -149,12 +149,14 @@ mod tests {
     fn roles_go_by_priority_then_identifier_and_are_not_taken_away() {
         let roles = |own, others: &[Candidate]| elect(own, others);
         assert_eq!(roles(c(1, 1, 0, 0), &[]), (a(1), a(0)), "alone");
-        assert_eq!(roles(c(1, 1, 0, 0), &[c(2, 1, 0, 0)]), (a(2), a(1)), "the higher identifier");
-        assert_eq!(roles(c(2, 1, 0, 0), &[c(1, 1, 0, 0)]), (a(2), a(1)), "and it sees the same");
+        // Steps 2 and 3 as they stand: until it says so itself, the new one is both in the eyes of others.
+        assert_eq!(roles(c(1, 1, 0, 0), &[c(2, 1, 0, 0)]), (a(2), a(2)), "the higher identifier");
+        assert_eq!(roles(c(2, 1, 0, 0), &[c(1, 1, 0, 0)]), (a(2), a(1)), "in its own eyes");
+        assert_eq!(roles(c(1, 1, 0, 0), &[c(2, 1, 2, 0)]), (a(2), a(1)), "when it has said so");
         assert_eq!(roles(c(1, 9, 0, 0), &[c(2, 1, 0, 0)]), (a(1), a(2)), "the higher priority");
         assert_eq!(roles(c(9, 9, 0, 0), &[c(1, 1, 1, 2), c(2, 1, 1, 2)]), (a(1), a(2)), "a newcomer changes nothing");
-        assert_eq!(roles(c(3, 1, 1, 2), &[c(2, 1, 1, 2)]), (a(2), a(3)), "the backup follows the designated router");
-        assert_eq!(roles(c(2, 1, 1, 2), &[c(3, 1, 1, 2)]), (a(2), a(3)), "and it sees the same");
+        assert_eq!(roles(c(3, 1, 1, 2), &[c(2, 1, 1, 2)]), (a(2), a(2)), "the backup follows the designated router");
+        assert_eq!(roles(c(2, 1, 1, 2), &[c(3, 1, 1, 2)]), (a(2), a(3)), "in its own eyes");
         assert_eq!(roles(c(1, 0, 0, 0), &[c(2, 0, 0, 0)]), (a(0), a(0)), "nobody may");
         assert_eq!(roles(c(1, 0, 0, 0), &[c(2, 1, 2, 0)]), (a(2), a(0)));
         assert_eq!(roles(c(1, 1, 1, 0), &[c(2, 1, 2, 0)]), (a(2), a(1)), "two segments that grew together");

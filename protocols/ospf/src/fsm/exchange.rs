@@ -82,13 +82,8 @@ impl Ospf {
         let own_id = self.config.router_id;
         let Some(interface) = self.interfaces.get_mut(name) else { return };
         if dd.mtu > interface.config.mtu {
-            let own = interface.config.mtu;
-            interface.refuse("mtu");
-            let Some(neighbor) = interface.neighbors.get_mut(&address) else { return };
-            let reason = format!("its MTU {} is above our {own}", dd.mtu);
-            if neighbor.last_error.as_ref() != Some(&reason) {
-                self.log(format!("OSPF neighbor {address} on {name}: {reason}"));
-            }
+            let reason = format!("its MTU {} is above our {}", dd.mtu, interface.config.mtu);
+            self.refuse(name, "mtu", &format!("a database description of {address}: {reason}"));
             if let Some(neighbor) = self.neighbor_mut(name, address) {
                 neighbor.last_error = Some(reason);
             }

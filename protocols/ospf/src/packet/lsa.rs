@@ -102,7 +102,11 @@ impl Lsa {
             return Err(at.error("LSA", Cause::Checksum));
         }
         let mut body = Reader::new(&bytes[LSA_HEADER..], at.offset() + LSA_HEADER);
-        Ok(Self { header, body: LsaBody::read(header.key.kind, &mut body)?, bytes: bytes.to_vec() })
+        let body = LsaBody::read(header.key.kind, &mut body)?;
+        // An age beyond MaxAge is MaxAge.
+        let mut bytes = bytes.to_vec();
+        bytes[..2].copy_from_slice(&header.age.to_be_bytes());
+        Ok(Self { header, body, bytes })
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {

@@ -67,7 +67,7 @@ impl Ospf {
         }
         let links = self.own_links();
         let topology = Topology::new(&self.db, self.now, self.config.router_id, &links);
-        let own: BTreeMap<Ipv4Net, Option<Arc<str>>> = self.own_prefixes();
+        let own = self.own_prefixes();
         let table = table::compute(&self.db, self.now, &topology, &links, &own, self.config.area);
         let mut routes = table.routes();
         if self.config.loop_free_alternates {
@@ -79,11 +79,11 @@ impl Ospf {
         }
     }
 
-    /// Subnets of our interfaces that are up, and our hosts: with nothing before them, whatever they cost.
-    fn own_prefixes(&self) -> BTreeMap<Ipv4Net, Option<Arc<str>>> {
+    /// Subnets of our interfaces that are up, and our hosts: with nothing before them, whatever a way around would cost.
+    fn own_prefixes(&self) -> BTreeMap<Ipv4Net, (u32, Option<Arc<str>>)> {
         let up = self.interfaces.iter().filter(|(_, i)| i.state != crate::fsm::InterfaceState::Down);
-        let subnets = up.map(|(name, i)| (i.config.address.trunc(), Some(name.clone())));
-        subnets.chain(self.config.hosts.iter().map(|host| (Ipv4Net::from(*host), None))).collect()
+        let subnets = up.map(|(name, i)| (i.config.address.trunc(), (i.config.cost.into(), Some(name.clone()))));
+        subnets.chain(self.config.hosts.iter().map(|host| (Ipv4Net::from(*host), (0, None)))).collect()
     }
 }
 

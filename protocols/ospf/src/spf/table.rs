@@ -45,22 +45,21 @@ struct Inputs<'a> {
     area: Ipv4Addr,
 }
 
-/// `own`: our prefixes with the interface each is on.
+/// `own`: our prefixes with cost and the interface each is on.
 pub(super) fn compute(
     db: &Db,
     now: Time,
     topology: &Topology<'_>,
     links: &[OwnLink],
-    own: &BTreeMap<Ipv4Net, Option<Arc<str>>>,
+    own: &BTreeMap<Ipv4Net, (u32, Option<Arc<str>>)>,
     area: Ipv4Addr,
 ) -> Table {
     let inputs = Inputs { db, now, topology, tree: topology.tree(links), area };
     let mut table = Table::default();
     table.intra_area(&inputs);
     // Ours are ours, even if there were a cheaper way around.
-    for (prefix, interface) in own {
-        let metric = |l: &&OwnLink| Some(&*l.interface) == interface.as_deref();
-        let distance = links.iter().find(metric).map_or(0, |l| l.link.metric.into());
+    for (prefix, (distance, interface)) in own {
+        let distance = *distance;
         let hops = interface.iter().map(|i| Hop { interface: i.clone(), address: None }).collect();
         table.found.insert(*prefix, Found { kind: RouteKind::IntraArea, distance, external: 0, hops, ends: vec![], connected: true });
     }

@@ -79,4 +79,35 @@ impl Net {
         }
         out
     }
+
+    /// Loop-free alternates towards other routers' hosts: those that are wrong, and those that are missing.
+    pub(crate) fn wrong_alternates(&self) -> (Vec<String>, usize) {
+        let (mut wrong, mut present) = (vec![], 0);
+        for router in (0..self.routers.len()).filter(|r| self.alive(*r)) {
+            let back = self.distances(&BTreeMap::from([(router, 0)]));
+            for to in (0..self.routers.len()).filter(|r| *r != router && self.alive(*r)) {
+                let Some(route) = self.engine(router).routes().get(&Ipv4Net::from(router_id(to))) else { continue };
+                let (Some(primary), 1) = (route.next_hops.first(), route.next_hops.len()) else {
+                    assert!(route.backup.is_empty(), "several next hops need no alternate");
+                    continue;
+                };
+                let way = self.distances(&BTreeMap::from([(to, 0)]));
+                // RFC 5286 §3.1, inequality 1.
+                let safe = |(link, via): &(usize, usize)| *name(*link) != *primary.interface && way[via] < back[via] + route.cost;
+                let all: BTreeSet<NextHop> = self
+                    .steps(router)
+                    .into_iter()
+                    .filter(safe)
+                    .map(|(l, r)| NextHop { interface: name(l), address: address(l, r) })
+                    .collect();
+                present += route.backup.len();
+                let kept_from = |l: &super::Link| l.network == edgeplex_ospf::Network::Broadcast;
+                let must = !all.is_empty() && !self.links.iter().any(kept_from);
+                if !route.backup.is_subset(&all) || (must && route.backup.is_empty()) {
+                    wrong.push(format!("router {router} to {to} by {primary}: {:?}, of {all:?}", route.backup));
+                }
+            }
+        }
+        (wrong, present)
+    }
 }

@@ -16,6 +16,8 @@ use tracing::{debug, info, warn};
 
 /// Packets taken from one socket before others have their turn.
 const READ_AT_ONCE: usize = 64;
+/// While more events than this wait for the daemon, no packets are read.
+const MAX_BACKLOG: usize = 256;
 /// An interface whose socket cannot be opened is tried again.
 const OPEN_AGAIN: Duration = Duration::from_millis(500);
 /// Last words are said twice: nobody will repeat them.
@@ -108,7 +110,7 @@ impl Task {
             Some((name, _)) => Poll::Ready(Wake::Readable(name.clone())),
             None => Poll::Pending,
         });
-        let waiting = !self.backlog.is_empty();
+        let (waiting, full) = (!self.backlog.is_empty(), self.backlog.len() >= MAX_BACKLOG);
         tokio::select! {
             command = commands.recv() => Wake::Command(command),
             permit = self.events.reserve(), if waiting => match (permit, self.backlog.pop_front()) {
@@ -118,7 +120,7 @@ impl Task {
                 }
                 (permit, _) => Wake::Delivered(permit.is_ok()),
             },
-            wake = readable => wake,
+            wake = readable, if !full => wake,
             () = sleep => Wake::Timer,
         }
     }
