@@ -95,6 +95,8 @@ pub(super) fn edgeplexd(ctx: &Ctx<'_>) -> Result<Evidence> {
     .figure("vm_processes", after.1.len()))
 }
 
+/// Where the label-switching router sends what the CVM is to look at (`fib_api::PUNT_MAC`).
+const PUNT_MAC: &str = "02:00:5e:00:00:fd";
 /// A customer without routers.
 const LATE: &str = "apiVersion: edgeplex/v1
 kind: Customer
@@ -113,14 +115,18 @@ pub(super) fn cvm(ctx: &Ctx<'_>) -> Result<Evidence> {
     let late = ctx.out.join("aardvark.yaml");
     std::fs::write(&late, LATE)?;
     node.run(&["edgeplex", "apply", "-f", &late.to_string_lossy()])?;
-    let labels = wait::until("the late customer has a label", CONVERGE, || {
-        let now = ctx.labels(city)?;
-        Ok(if now.len() > CUSTOMERS.len() { Ok(now) } else { Err(format!("{now:?}")) })
+    let labels = wait::until("the switch knows the late customer's label", CONVERGE, || {
+        let (now, rules) = (ctx.labels(city)?, ctx.flows(city)?);
+        let known = |label: &u64| rules.iter().any(|r| r.contains(&format!("mpls_label={label} ")));
+        Ok(if now.len() > CUSTOMERS.len() && now.values().all(known) { Ok(now) } else { Err(format!("{now:?}")) })
     })?;
     ensure!(!labels.values().is_sorted(), "labels are in the order of the names, nothing would be proven: {labels:?}");
     let forwarders = || CUSTOMERS.map(|c| ctx.pid_in_pvm(c, city, "fastforward").ok());
-    // All but the two rules between the core port and the CVM itself, whose port is a new one.
-    let rules = || -> Result<Vec<String>> { Ok(ctx.flows(city)?.into_iter().filter(|r| !r.contains("priority=100,in_port")).collect()) };
+    // All but those between the CVM itself, whose port is a new one, and the core port or the label-switching router.
+    let of_the_cvm = ["priority=100,in_port", "priority=150,in_port", &format!("dl_dst={PUNT_MAC}")];
+    let rules = || -> Result<Vec<String>> {
+        Ok(ctx.flows(city)?.into_iter().filter(|r| !of_the_cvm.iter().any(|part| r.contains(part))).collect())
+    };
     let before = (rules()?, forwarders());
     ensure!(!before.0.is_empty(), "{city} has no rules");
     let streams = all_streams(ctx)?;
