@@ -1,10 +1,12 @@
 //! Measures the FIB on this machine: `cargo run --release -p edgeplex-ff-fib --example measure`.
 //! For 10, 10,000 and a million routes with the prefix lengths of the Internet's table: bytes a route, time to load,
 //! lookups a second one by one and in bursts of 32 (uniform keys below known routes), time of one change. Medians of 5.
+//! The same of IPv6 for /48 in a few /32, up to 100,000.
 //! Then, since the thread that programs also forwards, the longest that any single call took: to put one route in from
 //! nothing to all, to sweep 128, to change the default route, to fill a page of 1000.
 
 use edgeplex_ff_fib::Leaf;
+use edgeplex_ff_fib::key::Key;
 use edgeplex_ff_fib::routes::{Generation, Routes};
 use std::hint::black_box;
 use std::time::Instant;
@@ -76,7 +78,7 @@ impl Slowest {
 /// Puts all in, changes the default route, reads all pages, sweeps all away; microseconds of the slowest calls.
 fn slowest(all: &[(u32, u8)]) -> [f64; 4] {
     let [mut insert, mut default, mut page, mut sweep] = [(); 4].map(|()| Slowest::default());
-    let (mut routes, old) = (Routes::default(), Generation::default());
+    let (mut routes, old) = (Routes::<u32>::default(), Generation::default());
     for (a, len) in all {
         insert.of(|| routes.insert(*a, *len, 7, old));
     }
@@ -105,56 +107,79 @@ fn seconds(mut f: impl FnMut()) -> f64 {
     median((0..5).map(once).collect())
 }
 
+/// Sites of a few providers.
+fn sites(n: usize, r: &mut Random) -> Vec<(u128, u8)> {
+    let mut seen = std::collections::HashSet::new();
+    let block = |r: &mut Random| (0x2001_0db8 + r.next() % 8) << 32;
+    while seen.len() < n {
+        seen.insert(u128::from(block(r) | r.next() & 0xffff << 16) << 64);
+    }
+    let mut all: Vec<_> = seen.into_iter().map(|a| (a, 48)).collect();
+    all.sort_unstable();
+    all
+}
+
+/// One line: what `n` routes cost and how fast they are. `host`: an address below a prefix, by some random bits.
 #[allow(clippy::cast_precision_loss, reason = "figures for people")]
+fn line<K: Key>(name: &str, all: &[(K, u8)], r: &mut Random, host: impl Fn(K, u8, &mut Random) -> K) {
+    let n = all.len();
+    let mut routes = Routes::<K>::default();
+    let load = Instant::now();
+    for (i, (a, len)) in all.iter().enumerate() {
+        routes.insert(*a, *len, u32::try_from(i % 500).unwrap_or(0), Generation::default());
+    }
+    let load = load.elapsed().as_secs_f64() * 1e3;
+    let keys: Vec<K> = (0..KEYS)
+        .map(|_| {
+            let (a, len) = all.get(r.word() as usize % n).copied().unwrap_or_default();
+            host(a, len, r)
+        })
+        .collect();
+    let one = seconds(|| {
+        for k in &keys {
+            black_box(routes.lookup(*k));
+        }
+    });
+    let mut out: [Option<Leaf>; 32] = [None; 32];
+    let burst = seconds(|| {
+        for k in keys.chunks(32) {
+            routes.lookup_burst(k, &mut out);
+            black_box(&out);
+        }
+    });
+    let changes: Vec<_> = all.iter().step_by((n / 10_000).max(1)).copied().collect();
+    let change = seconds(|| {
+        for (a, len) in &changes {
+            let target = routes.remove(*a, *len).unwrap_or(0);
+            routes.insert(*a, *len, target, Generation::default());
+        }
+    });
+    let (lookup, exact) = routes.bytes();
+    let per_route = |b: usize| b as f64 / n as f64;
+    let (m, per_change) = (KEYS as f64 / 1e6, change * 1e9 / (2 * changes.len()) as f64);
+    println!(
+        "{n:>8} {name} {:>12.1} {:>12.1} {load:>9.1} {:>8.1} {:>9.1} {per_change:>10.0}",
+        per_route(lookup),
+        per_route(lookup + exact),
+        m / one,
+        m / burst
+    );
+}
+
 fn main() {
     println!(
-        "{:>8} {:>12} {:>12} {:>9} {:>8} {:>9} {:>10}",
-        "routes", "lookup B/rt", "all B/rt", "load ms", "M/s", "burst M/s", "change ns"
+        "{:>8} {:>4} {:>12} {:>12} {:>9} {:>8} {:>9} {:>10}",
+        "routes", "IP", "lookup B/rt", "all B/rt", "load ms", "M/s", "burst M/s", "change ns"
     );
     for n in [10, 10_000, 1_000_000] {
         let mut r = Random(42);
         let all = prefixes(n, &mut r);
-        let mut routes = Routes::default();
-        let load = Instant::now();
-        for (i, (a, len)) in all.iter().enumerate() {
-            routes.insert(*a, *len, u32::try_from(i % 500).unwrap_or(0), Generation::default());
-        }
-        let load = load.elapsed().as_secs_f64() * 1e3;
-        let keys: Vec<u32> = (0..KEYS)
-            .map(|_| {
-                let (a, len) = all.get(r.word() as usize % n).copied().unwrap_or_default();
-                a | r.word() & !(u32::MAX << (32 - len))
-            })
-            .collect();
-        let one = seconds(|| {
-            for k in &keys {
-                black_box(routes.lookup(*k));
-            }
-        });
-        let mut out: [Option<Leaf>; 32] = [None; 32];
-        let burst = seconds(|| {
-            for k in keys.chunks(32) {
-                routes.lookup_burst(k, &mut out);
-                black_box(&out);
-            }
-        });
-        let changes: Vec<_> = all.iter().step_by((n / 10_000).max(1)).copied().collect();
-        let change = seconds(|| {
-            for (a, len) in &changes {
-                let target = routes.remove(*a, *len).unwrap_or(0);
-                routes.insert(*a, *len, target, Generation::default());
-            }
-        });
-        let (lookup, exact) = routes.bytes();
-        let per_route = |b: usize| b as f64 / n as f64;
-        let (m, per_change) = (KEYS as f64 / 1e6, change * 1e9 / (2 * changes.len()) as f64);
-        println!(
-            "{n:>8} {:>12.1} {:>12.1} {load:>9.1} {:>8.1} {:>9.1} {per_change:>10.0}",
-            per_route(lookup),
-            per_route(lookup + exact),
-            m / one,
-            m / burst
-        );
+        line("  v4", &all, &mut r, |a, len, r| a | r.word() & !u32::mask(len));
+    }
+    for n in [10, 10_000, 100_000] {
+        let mut r = Random(42);
+        let all = sites(n, &mut r);
+        line("  v6", &all, &mut r, |a, _, r| a | u128::from(r.next()));
     }
     println!("{:>8} {:>12} {:>12} {:>12} {:>12}", "routes", "insert us", "sweep us", "default us", "page us");
     for n in [10_000, 100_000, 1_000_000] {

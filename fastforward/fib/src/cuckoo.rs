@@ -32,6 +32,7 @@ struct Bucket<K> {
 }
 
 impl<K: Key> Bucket<K> {
+    #[inline]
     fn find(&self, key: K) -> Option<usize> {
         let mut hits = 0u8;
         for (i, k) in self.keys.iter().enumerate() {
@@ -85,6 +86,7 @@ impl<K: Key> Default for Cuckoo<K> {
 
 impl<K: Key> Table<K> {
     /// First and second bucket; the same only while there is one bucket.
+    #[inline]
     fn places(&self, key: K) -> (usize, usize) {
         let n = self.buckets.len() as u64;
         let h = key.fold(self.seed);
@@ -95,6 +97,7 @@ impl<K: Key> Table<K> {
         if a != b { (a, b) } else { (a, if a + 1 < self.buckets.len() { a + 1 } else { 0 }) }
     }
 
+    #[inline]
     fn get(&self, key: K) -> Option<u32> {
         let (a, b) = self.places(key);
         let first = self.buckets.get(a)?;
@@ -187,6 +190,7 @@ impl<K: Key> Cuckoo<K> {
         if let Some(Resize::Empty(t, _)) = self.resize.as_deref_mut() { Some(t) } else { None }
     }
 
+    #[inline]
     pub fn get(&self, key: K) -> Option<u32> {
         if let Some(v) = self.table.get(key) {
             return Some(v);

@@ -25,9 +25,11 @@ impl Key for u32 {
         // At most 32.
         u8::try_from((self ^ other).leading_zeros()).unwrap_or(0)
     }
+    #[inline]
     fn octet(self, depth: u8) -> u8 {
         self.wrapping_shl(u32::from(depth)).to_be_bytes()[0]
     }
+    #[inline]
     fn fold(self, seed: u64) -> u64 {
         (u64::from(self) ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
@@ -42,6 +44,7 @@ impl Key for u128 {
         // At most 128.
         u8::try_from((self ^ other).leading_zeros()).unwrap_or(0)
     }
+    #[inline]
     fn octet(self, depth: u8) -> u8 {
         self.wrapping_shl(u32::from(depth)).to_be_bytes()[0]
     }

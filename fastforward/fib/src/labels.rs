@@ -59,6 +59,7 @@ impl Labels {
         self.exact.len()
     }
 
+    #[inline]
     pub(crate) fn get(&self, label: Label) -> Option<Meaning> {
         self.map.get(label.get()).map(Meaning::from)
     }

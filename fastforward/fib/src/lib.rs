@@ -269,11 +269,13 @@ impl Fib {
     }
 
     /// Where a packet to this address goes.
+    #[inline]
     pub fn route(&self, address: Ipv4Addr) -> Option<&Forward> {
         self.targets.get(self.routes4.lookup(address.into())?.target)
     }
 
     /// Where a packet to this address goes.
+    #[inline]
     pub fn route6(&self, address: Ipv6Addr) -> Option<&Forward> {
         self.targets.get(self.routes6.lookup(address.into())?.target)
     }
@@ -281,6 +283,7 @@ impl Fib {
     /// The VPN label and the leg for this flow. A path whose tunnel is down is passed over for those that are up, and if
     /// none is, for the backups. `None` if all are down or this is no VPN target. The upper half of the hash chooses the
     /// path, the lower half the leg: neither tells the other.
+    #[inline]
     pub fn path(&self, forward: &Forward, flow: u64) -> Option<(Label, Way)> {
         let Forward::Vpn(paths) = forward else { return None };
         let path = if paths.is_single() { &paths.first } else { paths.nth(share(flow >> 32, paths.count()))? };
@@ -306,6 +309,7 @@ impl Fib {
     }
 
     /// What a label of the core means here.
+    #[inline]
     pub fn label(&self, label: Label) -> Option<Incoming> {
         Some(match self.labels.get(label)? {
             Meaning::Vrf => Incoming::Vrf,
@@ -319,14 +323,17 @@ impl Fib {
     }
 
     /// The leg of a tunnel for a flow, whose hash is asked for if there are several; `None` if it is down.
+    #[inline]
     pub fn switch(&self, tunnel: u32, flow: impl FnOnce() -> u64) -> Option<Way> {
         self.tunnels.choose(tunnel, flow)
     }
 
+    #[inline]
     pub fn leg(&self, way: Way) -> Option<&Leg> {
         self.tunnels.leg(way)
     }
 
+    #[inline]
     pub fn leg_mut(&mut self, way: Way) -> Option<&mut Leg> {
         self.tunnels.leg_mut(way)
     }
@@ -335,10 +342,12 @@ impl Fib {
     pub fn labels(&self) -> usize {
         self.labels.len()
     }
+    #[inline]
     pub fn interface(&self) -> Option<&Interface> {
         self.interface.as_ref().map(|i| &i.0)
     }
     /// Of a label-switching router.
+    #[inline]
     pub fn ports(&self) -> &[Port] {
         self.ports.as_ref().map_or(&[], |p| &p.0)
     }

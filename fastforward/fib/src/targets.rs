@@ -40,6 +40,7 @@ impl Paths {
     pub(crate) fn count(&self) -> usize {
         usize::from(self.others) + 1
     }
+    #[inline]
     pub(crate) fn is_single(&self) -> bool {
         self.others == 0
     }

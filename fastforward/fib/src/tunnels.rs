@@ -36,6 +36,7 @@ impl Leg {
     }
 
     /// Transport labels, outermost first.
+    #[inline]
     pub fn transport(&self) -> &[Label] {
         self.labels.get(..usize::from(self.depth)).unwrap_or_default()
     }
@@ -117,9 +118,11 @@ impl Tunnels {
         self.by_id.insert(id, n);
         n
     }
+    #[inline]
     fn get(&self, n: u32) -> Option<&Slot> {
         self.slots.get(n as usize)?.as_ref()
     }
+    #[inline]
     fn get_mut(&mut self, n: u32) -> Option<&mut Slot> {
         self.slots.get_mut(n as usize)?.as_mut()
     }
@@ -196,6 +199,7 @@ impl Tunnels {
     }
 
     /// The leg for a flow, if there is any. Uses the lower half of its hash.
+    #[inline]
     pub(crate) fn choose(&self, n: u32, flow: impl FnOnce() -> u64) -> Option<Way> {
         let slot = self.get(n)?;
         slot.first.as_ref()?;
@@ -204,11 +208,13 @@ impl Tunnels {
         Some(Way { tunnel: n, leg: u8::try_from(leg).unwrap_or(0) })
     }
 
+    #[inline]
     pub(crate) fn leg(&self, w: Way) -> Option<&Leg> {
         let slot = self.get(w.tunnel)?;
         if w.leg == 0 { slot.first.as_ref() } else { slot.others.get(usize::from(w.leg) - 1) }
     }
 
+    #[inline]
     pub(crate) fn leg_mut(&mut self, w: Way) -> Option<&mut Leg> {
         let slot = self.get_mut(w.tunnel)?;
         if w.leg == 0 { slot.first.as_mut() } else { slot.others.get_mut(usize::from(w.leg) - 1) }
@@ -241,6 +247,7 @@ impl Tunnels {
 }
 
 /// Multiply-shift on the lower 32 bits: an even share of all hashes for each of `n`.
+#[inline]
 pub(crate) fn share(hash: u64, n: usize) -> usize {
     usize::try_from(((hash & 0xffff_ffff) * n as u64) >> 32).unwrap_or(0)
 }

@@ -1,6 +1,7 @@
 //! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 
 /// One's complement sum of `bytes`, folded to 16 bits; an odd last byte is padded with zero.
+#[inline]
 pub fn sum(bytes: &[u8]) -> u16 {
     let (pairs, rest) = bytes.as_chunks::<2>();
     let mut s: u64 = pairs.iter().map(|p| u64::from(u16::from_be_bytes(*p))).sum();
@@ -11,16 +12,19 @@ pub fn sum(bytes: &[u8]) -> u16 {
 }
 
 /// The checksum to write over `bytes` whose checksum field is zero. Over bytes with a right checksum it is 0.
+#[inline]
 pub fn checksum(bytes: &[u8]) -> u16 {
     !sum(bytes)
 }
 
 /// The checksum after one 16-bit word changed from `old` to `new`.
 /// RFC 1624 §3, equation 3: HC' = ~(~HC + ~m + m').
+#[inline]
 pub fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !fold(u64::from(!checksum) + u64::from(!old) + u64::from(new))
 }
 
+#[inline]
 fn fold(mut s: u64) -> u16 {
     while s > 0xffff {
         s = (s & 0xffff) + (s >> 16);

@@ -17,6 +17,7 @@ pub const IPV6: u16 = 0x86dd;
 pub struct Frame<'a>(&'a [u8]);
 
 impl<'a> Frame<'a> {
+    #[inline]
     pub fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
         if bytes.len() < HEADER_LEN {
             return Err(Malformed::new("Ethernet", bytes.len(), Fault::Truncated));
@@ -27,32 +28,40 @@ impl<'a> Frame<'a> {
         }
         Ok(frame)
     }
+    #[inline]
     pub fn destination(&self) -> MacAddr {
         MacAddr(array(self.0, 0))
     }
+    #[inline]
     pub fn source(&self) -> MacAddr {
         MacAddr(array(self.0, 6))
     }
+    #[inline]
     fn outer_type(&self) -> u16 {
         be16(self.0, 12)
     }
     /// The tag control information (PCP, DEI, VLAN id) if the frame is tagged.
+    #[inline]
     pub fn tag(&self) -> Option<u16> {
         (self.outer_type() == VLAN).then(|| be16(self.0, 14))
     }
+    #[inline]
     pub fn header_len(&self) -> usize {
         if self.outer_type() == VLAN { HEADER_LEN + TAG_LEN } else { HEADER_LEN }
     }
     /// The EtherType, behind the tag if there is one.
+    #[inline]
     pub fn ether_type(&self) -> u16 {
         be16(self.0, self.header_len() - 2)
     }
+    #[inline]
     pub fn payload(&self) -> &'a [u8] {
         &self.0[self.header_len()..]
     }
 }
 
 /// An untagged header, ready to stand in front of a payload.
+#[inline]
 pub fn header(destination: MacAddr, source: MacAddr, ether_type: u16) -> [u8; HEADER_LEN] {
     let mut out = [0; HEADER_LEN];
     out[..6].copy_from_slice(&destination.0);

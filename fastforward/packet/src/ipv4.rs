@@ -19,12 +19,14 @@ pub struct Packet<'a>(&'a [u8]);
 
 impl<'a> Packet<'a> {
     /// RFC 1812 §5.2.2: the five checks of a router before it looks at anything else.
+    #[inline]
     pub fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let me = Self::trusted(bytes)?;
         if checksum::checksum(me.header()) == 0 { Ok(me) } else { Err(Malformed::new("IPv4", 10, Fault::Checksum)) }
     }
 
     /// Lengths and version alone: for whoever only looks at a packet in passing.
+    #[inline]
     pub fn trusted(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let bad = |offset, fault| Err(Malformed::new("IPv4", offset, fault));
         if bytes.len() < MIN_HEADER_LEN {
@@ -46,51 +48,65 @@ impl<'a> Packet<'a> {
         }
         Ok(Self(&bytes[..total]))
     }
+    #[inline]
     pub fn as_bytes(&self) -> &'a [u8] {
         self.0
     }
+    #[inline]
     pub fn header_len(&self) -> usize {
         usize::from(self.0[0] & 0xf) * 4
     }
+    #[inline]
     pub fn header(&self) -> &'a [u8] {
         &self.0[..self.header_len()]
     }
     pub fn options(&self) -> &'a [u8] {
         &self.0[MIN_HEADER_LEN..self.header_len()]
     }
+    #[inline]
     pub fn payload(&self) -> &'a [u8] {
         &self.0[self.header_len()..]
     }
     /// DSCP and ECN.
+    #[inline]
     pub fn tos(&self) -> u8 {
         self.0[1]
     }
+    #[inline]
     pub fn total_len(&self) -> usize {
         self.0.len()
     }
+    #[inline]
     pub fn dont_fragment(&self) -> bool {
         be16(self.0, 6) & FLAG_DF != 0
     }
+    #[inline]
     pub fn more_fragments(&self) -> bool {
         be16(self.0, 6) & FLAG_MF != 0
     }
     /// Offset of this fragment, in units of 8 bytes.
+    #[inline]
     pub fn fragment_offset(&self) -> u16 {
         be16(self.0, 6) & OFFSET
     }
+    #[inline]
     pub fn ttl(&self) -> u8 {
         self.0[8]
     }
+    #[inline]
     pub fn protocol(&self) -> u8 {
         self.0[9]
     }
+    #[inline]
     pub fn source(&self) -> Ipv4Addr {
         array::<4>(self.0, 12).into()
     }
+    #[inline]
     pub fn destination(&self) -> Ipv4Addr {
         array::<4>(self.0, 16).into()
     }
     /// Source and destination port of an unfragmented TCP or UDP packet.
+    #[inline]
     pub fn ports(&self) -> Option<(u16, u16)> {
         let whole = self.fragment_offset() == 0 && !self.more_fragments();
         let p = self.payload();
@@ -99,6 +115,7 @@ impl<'a> Packet<'a> {
 }
 
 /// Sets the TTL of the header at the start of `packet` and updates its checksum (RFC 1624). Too few bytes: no change.
+#[inline]
 pub fn set_ttl(packet: &mut [u8], ttl: u8) {
     let Some(header) = packet.first_chunk_mut::<MIN_HEADER_LEN>() else { return };
     let old = be16(header, 8);

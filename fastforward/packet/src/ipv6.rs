@@ -34,6 +34,7 @@ pub struct Upper<'a> {
 }
 
 impl<'a> Packet<'a> {
+    #[inline]
     pub fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let bad = |offset, fault| Err(Malformed::new("IPv6", offset, fault));
         if bytes.len() < HEADER_LEN {
@@ -48,32 +49,41 @@ impl<'a> Packet<'a> {
         }
         Ok(Self(&bytes[..total]))
     }
+    #[inline]
     pub fn as_bytes(&self) -> &'a [u8] {
         self.0
     }
+    #[inline]
     pub fn total_len(&self) -> usize {
         self.0.len()
     }
+    #[inline]
     pub fn payload(&self) -> &'a [u8] {
         &self.0[HEADER_LEN..]
     }
     /// DSCP and ECN.
+    #[inline]
     pub fn traffic_class(&self) -> u8 {
         self.0[0] << 4 | self.0[1] >> 4
     }
     /// 20 bits; 0 if the source gave none (RFC 6437).
+    #[inline]
     pub fn flow_label(&self) -> u32 {
         u32::from_be_bytes(array(self.0, 0)) & 0xf_ffff
     }
+    #[inline]
     pub fn next_header(&self) -> u8 {
         self.0[6]
     }
+    #[inline]
     pub fn hop_limit(&self) -> u8 {
         self.0[7]
     }
+    #[inline]
     pub fn source(&self) -> Ipv6Addr {
         array::<16>(self.0, 8).into()
     }
+    #[inline]
     pub fn destination(&self) -> Ipv6Addr {
         array::<16>(self.0, 24).into()
     }
@@ -113,6 +123,7 @@ impl<'a> Packet<'a> {
 }
 
 /// Sets the hop limit of the header at the start of `packet`. Too few bytes: no change.
+#[inline]
 pub fn set_hop_limit(packet: &mut [u8], hop_limit: u8) {
     if let Some(b) = packet.get_mut(7) {
         *b = hop_limit;

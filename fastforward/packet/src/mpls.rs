@@ -26,6 +26,7 @@ pub struct Entry {
 
 impl Entry {
     /// Reads the entry at the start of `bytes`.
+    #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let Some((&[a, b, c, ttl], _)) = bytes.split_first_chunk::<LEN>() else {
             return Err(Malformed::new("MPLS", bytes.len(), Fault::Truncated));
@@ -36,6 +37,7 @@ impl Entry {
         Ok(Self { label, tc: c >> 1 & 7, bottom: c & 1 == 1, ttl })
     }
 
+    #[inline]
     pub fn to_bytes(self) -> [u8; LEN] {
         let word = self.label.get() << 12 | u32::from(self.tc & 7) << 9 | u32::from(self.bottom) << 8 | u32::from(self.ttl);
         word.to_be_bytes()
@@ -43,6 +45,7 @@ impl Entry {
 }
 
 /// Entries of the stack at the start of `bytes`, the bottom one among them; `None` if it is cut or deeper than `max`.
+#[inline]
 pub fn depth(bytes: &[u8], max: usize) -> Option<usize> {
     let bottom = |e: &[u8; LEN]| e[2] & 1 == 1;
     bytes.as_chunks::<LEN>().0.iter().take(max).position(bottom).map(|at| at + 1)

@@ -43,7 +43,7 @@ type NoExit = (Drop, Option<Error>);
 
 impl<B: PacketBuf> Forwarder<B> {
     /// Routes a packet by the VRF.
-    pub(super) fn route(&mut self, now: Instant, buf: B, p: Packet, origin: Origin, sink: &mut impl Sink<B>) -> Result<(), Drop> {
+    pub(super) fn route(&mut self, now: Instant, buf: B, p: &Packet, origin: Origin, sink: &mut impl Sink<B>) -> Result<(), Drop> {
         let interface = self.fib.interface().ok_or(Drop::NotReady)?;
         let route = match p.destination {
             IpAddr::V4(a) => self.fib.route(a),
@@ -67,7 +67,7 @@ impl<B: PacketBuf> Forwarder<B> {
     }
 
     /// Sends a packet that came with a CE's own label to that CE, without a lookup.
-    pub(super) fn send_to_ce(&mut self, now: Instant, buf: B, p: Packet, ce: IpAddr, sink: &mut impl Sink<B>) -> Result<(), Drop> {
+    pub(super) fn send_to_ce(&mut self, now: Instant, buf: B, p: &Packet, ce: IpAddr, sink: &mut impl Sink<B>) -> Result<(), Drop> {
         let expired = p.ttl <= 1;
         let exit = if expired { Err((Drop::TtlExpired, Some(Error::TimeExceeded))) } else { Ok(Exit::Neighbour(ce)) };
         self.depart(now, buf, p, Origin::Core, exit, sink)
@@ -77,7 +77,7 @@ impl<B: PacketBuf> Forwarder<B> {
         &mut self,
         now: Instant,
         buf: B,
-        p: Packet,
+        p: &Packet,
         origin: Origin,
         exit: Result<Exit, NoExit>,
         sink: &mut impl Sink<B>,
@@ -107,7 +107,7 @@ impl<B: PacketBuf> Forwarder<B> {
     }
 
     /// TTL and MTU, then out; in pieces if it must be.
-    fn leave(&mut self, now: Instant, mut buf: B, p: Packet, origin: Origin, exit: Exit, sink: &mut impl Sink<B>) -> Result<(), Drop> {
+    fn leave(&mut self, now: Instant, mut buf: B, p: &Packet, origin: Origin, exit: Exit, sink: &mut impl Sink<B>) -> Result<(), Drop> {
         let ttl = if origin.decrements() { p.ttl.saturating_sub(1) } else { p.ttl };
         let mtu = self.mtu(&exit);
         if p.len > mtu && !p.may_fragment {
@@ -192,7 +192,7 @@ impl<B: PacketBuf> Forwarder<B> {
     }
 
     /// To the VM's own kernel, under a header as if its gateway had sent it.
-    fn deliver(&mut self, now: Instant, mut buf: B, p: Packet, origin: Origin, sink: &mut impl Sink<B>) -> Result<(), Drop> {
+    fn deliver(&mut self, now: Instant, mut buf: B, p: &Packet, origin: Origin, sink: &mut impl Sink<B>) -> Result<(), Drop> {
         if origin == Origin::Tap {
             return Err(Drop::TapLoop);
         }

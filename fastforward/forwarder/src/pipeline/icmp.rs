@@ -106,7 +106,7 @@ impl<B: PacketBuf> Forwarder<B> {
             let Some(buf) = made else { return Ok(()) };
             let ip = Ip::parse(buf.data())?;
             let packet = ip.facts(self.seed, ip.ttl(), 0);
-            self.route(now, buf, packet, Origin::Own, sink)
+            self.route(now, buf, &packet, Origin::Own, sink)
         });
         if let Err(reason) = told {
             self.counts.drop(reason);

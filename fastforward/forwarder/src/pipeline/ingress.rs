@@ -55,7 +55,7 @@ impl<B: PacketBuf> Forwarder<B> {
         }
         let packet = ip.facts(self.seed, ip.ttl(), 0);
         strip(&mut buf, ethernet::HEADER_LEN, len)?;
-        self.route(now, buf, packet, Origin::Customer, sink)
+        self.route(now, buf, &packet, Origin::Customer, sink)
     }
 
     pub(super) fn core(&mut self, now: Instant, mut buf: B, sink: &mut impl Sink<B>) -> Result<(), Drop> {
@@ -80,8 +80,8 @@ impl<B: PacketBuf> Forwarder<B> {
         let len = header + ip.total_len();
         strip(&mut buf, header, len)?;
         match meaning {
-            Incoming::Vrf => self.route(now, buf, packet, Origin::Core, sink),
-            Incoming::NextHop(ce) => self.send_to_ce(now, buf, packet, ce, sink),
+            Incoming::Vrf => self.route(now, buf, &packet, Origin::Core, sink),
+            Incoming::NextHop(ce) => self.send_to_ce(now, buf, &packet, ce, sink),
             // Neither is programmed into a port VM.
             Incoming::Tunnel(_) | Incoming::Pop => Err(Drop::LabelUnknown),
         }
@@ -130,6 +130,6 @@ impl<B: PacketBuf> Forwarder<B> {
         let packet = ip.facts(self.seed, ip.ttl(), 0);
         let len = ethernet::HEADER_LEN + ip.total_len();
         strip(&mut buf, ethernet::HEADER_LEN, len)?;
-        self.route(now, buf, packet, Origin::Tap, sink)
+        self.route(now, buf, &packet, Origin::Tap, sink)
     }
 }

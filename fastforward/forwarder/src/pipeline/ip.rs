@@ -4,6 +4,7 @@ use super::{Drop, flow};
 use edgeplex_ff_fib::api::Interface;
 use edgeplex_ff_packet::{ethernet, ipv4, ipv6};
 use edgeplex_ff_phy::PacketBuf;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A packet that was found well formed.
@@ -130,21 +131,41 @@ pub(super) fn strip(buf: &mut impl PacketBuf, front: usize, len: usize) -> Resul
 }
 
 pub(super) fn is_own(i: &Interface, a: IpAddr) -> bool {
-    i.addresses.iter().any(|n| n.addr() == a)
+    match a {
+        IpAddr::V4(a) => is_own4(i, a),
+        IpAddr::V6(a) => is_own6(i, a),
+    }
+}
+
+// Each packet is held against them: they compare numbers of one version, not addresses of either.
+
+fn subnets4(i: &Interface) -> impl Iterator<Item = &Ipv4Net> {
+    i.addresses.iter().filter_map(|n| if let IpNet::V4(n) = n { Some(n) } else { None })
+}
+
+fn subnets6(i: &Interface) -> impl Iterator<Item = &Ipv6Net> {
+    i.addresses.iter().filter_map(|n| if let IpNet::V6(n) = n { Some(n) } else { None })
+}
+
+fn is_own4(i: &Interface, a: Ipv4Addr) -> bool {
+    subnets4(i).any(|n| n.addr() == a)
+}
+
+fn is_own6(i: &Interface, a: Ipv6Addr) -> bool {
+    subnets6(i).any(|n| n.addr() == a)
 }
 
 /// Whether a neighbour may have this address: one of a subnet of ours, or of the link.
 pub(super) fn is_on_link(i: &Interface, a: IpAddr) -> bool {
     match a {
-        IpAddr::V4(a) => i.addresses.iter().any(|n| n.contains(&IpAddr::V4(a))) && !is_subnet_broadcast(i, a),
-        IpAddr::V6(a) => a.is_unicast_link_local() || i.addresses.iter().any(|n| n.contains(&IpAddr::V6(a))),
+        IpAddr::V4(a) => subnets4(i).any(|n| n.contains(&a)) && !is_subnet_broadcast(i, a),
+        IpAddr::V6(a) => a.is_unicast_link_local() || subnets6(i).any(|n| n.contains(&a)),
     }
 }
 
 /// Network or broadcast address of one of the attachment's subnets; /31 and /32 have none (RFC 3021).
 pub(super) fn is_subnet_broadcast(i: &Interface, a: Ipv4Addr) -> bool {
-    let a = IpAddr::V4(a);
-    i.addresses.iter().any(|n| n.prefix_len() < 31 && (n.broadcast() == a || n.network() == a))
+    subnets4(i).any(|n| n.prefix_len() < 31 && (n.broadcast() == a || n.network() == a))
 }
 
 /// RFC 1812 §5.3.7: addresses that no packet to be forwarded may have.
@@ -153,7 +174,7 @@ fn is_martian(a: Ipv4Addr) -> bool {
 }
 
 fn check4(interface: &Interface, source: Ipv4Addr, destination: Ipv4Addr) -> Result<(), Drop> {
-    if is_own(interface, source.into()) {
+    if is_own4(interface, source) {
         return Err(Drop::SourceOwnAddress);
     }
     if is_martian(source) || source.octets()[0] >= 224 || is_subnet_broadcast(interface, source) {
@@ -175,7 +196,7 @@ fn is_martian6(a: Ipv6Addr) -> bool {
 }
 
 fn check6(interface: &Interface, source: Ipv6Addr, destination: Ipv6Addr) -> Result<(), Drop> {
-    if is_own(interface, source.into()) {
+    if is_own6(interface, source) {
         return Err(Drop::SourceOwnAddress);
     }
     if is_martian6(source) || source.is_multicast() {
@@ -188,7 +209,7 @@ fn check6(interface: &Interface, source: Ipv6Addr, destination: Ipv6Addr) -> Res
         return Err(Drop::MartianDestination);
     }
     // RFC 4291 §2.5.6: what is of the link stays on it.
-    if (source.is_unicast_link_local() || destination.is_unicast_link_local()) && !is_own(interface, destination.into()) {
+    if (source.is_unicast_link_local() || destination.is_unicast_link_local()) && !is_own6(interface, destination) {
         return Err(Drop::LinkLocal);
     }
     Ok(())
