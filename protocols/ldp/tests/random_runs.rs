@@ -41,7 +41,7 @@ fn views_agree_and_no_label_leaks() {
     if let Some(seed) = std::env::var("LDP_SEED").ok().and_then(|s| s.parse().ok()) {
         return run(seed);
     }
-    let runs = std::env::var("LDP_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(24);
+    let runs = std::env::var("LDP_RUNS").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
     for seed in 1..=runs {
         if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
             eprintln!("with LDP_SEED={seed}");
