@@ -56,7 +56,11 @@ impl SendContext {
 
     /// Whether routes with these attributes may be sent.
     pub(crate) fn allows(&self, family: Family, a: &Attributes) -> bool {
-        if a.communities.contains(&NO_ADVERTISE) || !self.ibgp() && a.communities.iter().any(|c| NO_EXPORT.contains(c)) {
+        // A path that starts with our AS was prepared for this neighbour by its owner, who looked at what had been learnt: the
+        // communities are now policy's words to the neighbour.
+        let prepared = !self.ibgp() && a.as_path.first() == Some(self.local_as);
+        let secret = |c: &u32| *c == NO_ADVERTISE || !self.ibgp() && NO_EXPORT.contains(c);
+        if !prepared && a.communities.iter().any(secret) {
             return false;
         }
         // RFC 9494 §4.3
@@ -191,6 +195,10 @@ mod tests {
             assert_eq!((inside.allows(F, &with(community)), external().allows(F, &with(community))), (in_, out), "{community:#x}");
         }
         assert!(SendContext { long_lived: true, ..inside }.allows(F, &with(LLGR_STALE)));
+        // The operator's policy towards the neighbour: it is sent, and says so.
+        let prepared = Attributes { as_path: AsPath::sequence([65000]), ..with(0xffff_ff01) };
+        assert!(external().allows(F, &prepared));
+        assert_eq!(sent(external(), &prepared).communities, [0xffff_ff01]);
     }
 
     #[test]
