@@ -1,6 +1,6 @@
 //! One TCP connection of a neighbour: making it, reading it, and writing what it takes.
 
-use super::sockopt;
+use crate::sockopt;
 use edgeplex_bgp::{ConnId, PeerConfig};
 use socket2::SockRef;
 use std::io;

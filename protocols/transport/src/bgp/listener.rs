@@ -1,6 +1,7 @@
 //! Accepts BGP connections and hands each to its neighbour's task.
 
-use super::{Doors, connection, sockopt};
+use super::{Doors, connection};
+use crate::sockopt;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::HashMap;
 use std::io;

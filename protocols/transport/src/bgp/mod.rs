@@ -8,7 +8,6 @@
 
 mod connection;
 mod listener;
-pub(crate) mod sockopt;
 mod task;
 
 use edgeplex_bgp::{Graceful, Local, PeerConfig};

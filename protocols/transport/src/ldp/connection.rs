@@ -1,8 +1,7 @@
 //! One TCP connection: two small tasks carry its bytes, the engine's task owns its meaning.
 
 use super::{PORT, task::Input};
-use crate::bgp::sockopt::set_md5;
-use crate::sockopt::set_min_ttl;
+use crate::sockopt::{set_md5, set_min_ttl};
 use edgeplex_ldp::ConnId;
 use socket2::SockRef;
 use std::{
@@ -55,7 +54,7 @@ pub(super) async fn connect(target: Target) -> io::Result<TcpStream> {
     let connecting = socket.connect(SocketAddr::from((target.remote, PORT)));
     let stream = timeout(CONNECT, connecting).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     if target.gtsm {
-        set_min_ttl(stream.as_fd(), false, GTSM)?;
+        set_min_ttl(stream.as_fd(), Ipv4Addr::UNSPECIFIED.into(), GTSM)?;
     }
     Ok(stream)
 }
@@ -91,7 +90,7 @@ impl Connection {
     }
 
     pub(super) fn protect(&self) -> io::Result<()> {
-        set_min_ttl(self.stream.as_fd(), false, GTSM)
+        set_min_ttl(self.stream.as_fd(), Ipv4Addr::UNSPECIFIED.into(), GTSM)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Hellos over UDP, one socket an interface; and the listener for sessions.
 
 use super::{PORT, connection::TOS};
-use crate::bgp::sockopt::set_md5;
+use crate::sockopt::set_md5;
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use std::{
     collections::BTreeMap,
