@@ -62,6 +62,9 @@ pub(crate) fn ldp_config(config: &CvmConfig) -> Option<ldp::Config> {
         hold: Duration::from_secs(wanted.hold_s.into()),
         keepalive_s: wanted.keepalive_s,
         explicit_null: wanted.explicit_null,
+        // RFC 6720 wants sessions of one hop, and RFC 5443 makes a link without a session the last choice: where there is another
+        // way the session would have to come up over that one, its packets would be taken for a stranger's, and it never would.
+        gtsm: !(wanted.igp_sync && config.ospf.is_some()),
         reconnect,
         recovery: reconnect,
         passwords: wanted.passwords.iter().map(|p| (p.neighbor, p.password.clone())).collect(),
@@ -74,4 +77,25 @@ pub(crate) fn bfd_parameters(bfd: &Bfd) -> Parameters {
     // The file was checked; what could not be is slow rather than absent.
     let checked = Parameters::new(Duration::from_millis(bfd.interval_ms.into()), bfd.multiplier);
     checked.or_else(|_| Parameters::new(floor, 3)).unwrap_or_else(|_| unreachable!("1 s and 3 are within the limits"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_session_that_may_have_to_come_up_over_several_hops_is_not_guarded_by_their_number() {
+        let config = |igp_sync: bool| {
+            let file = serde_json::json!({
+                "version": 1, "name": "p1", "role": "p", "asn": 65000, "loopback": "10.255.0.1", "core": [], "core_routes": [],
+                "ospf": {"area": "0.0.0.0"},
+                "ldp": {"labels": {"first": 100, "last": 199}, "hello_s": 5, "hold_s": 15, "keepalive_s": 60, "igp_sync": igp_sync},
+                "route_reflectors": [], "labels": {"first": 16, "last": 99}, "label_quarantine_s": 60, "stale_s": 30,
+                "relay": {"endpoint": "", "secret_key": ""}, "attachments": [],
+            });
+            ldp_config(&serde_json::from_value(file).unwrap()).unwrap()
+        };
+        assert!(config(false).gtsm && !config(true).gtsm);
+    }
 }
