@@ -31,7 +31,7 @@ impl Printer {
         let text = match self.format {
             Format::Table => text(value),
             Format::Json => serde_json::to_string_pretty(value).map_err(unprintable)?,
-            Format::Yaml => serde_saphyr::to_string(&value).map_err(unprintable)?,
+            Format::Yaml => yaml(value)?,
         };
         write(&text)
     }
@@ -41,9 +41,16 @@ impl Printer {
         if self.format != Format::Yaml {
             return self.print(values, text);
         }
-        let documents: Result<Vec<_>, _> = values.iter().map(serde_saphyr::to_string).collect();
-        write(&documents.map_err(unprintable)?.join("---\n"))
+        let documents: Result<Vec<_>, _> = values.iter().map(yaml).collect();
+        write(&documents?.join("---\n"))
     }
+}
+
+/// Lists stand deeper than their key: with the compact style the serializer sets an empty one, after another list, at its key's own
+/// depth, which is no YAML.
+fn yaml<T: Serialize + ?Sized>(value: &T) -> Result<String, Stop> {
+    let options = serde_saphyr::ser_options! { compact_list_indent: false };
+    serde_saphyr::to_string_with_options(&value, options).map_err(unprintable)
 }
 
 fn unprintable(e: impl Display) -> Stop {
@@ -133,6 +140,16 @@ mod tests {
     fn tables_are_aligned_and_plain() {
         let t = table(&["NAME", "STATE"], [vec!["acme".into(), "ready".into()], vec!["a-long-name".into(), String::new()]]);
         assert_eq!(t, "NAME          STATE\nacme          ready\na-long-name   -\n");
+    }
+
+    #[test]
+    fn yaml_is_read_back_as_what_it_was() {
+        let value = serde_json::json!([
+            {"prefix": "10.0.0.0/8", "target": {"Vpn": {"paths": [{"label": 4006, "tunnel": 1}], "backup": []}}},
+            {"prefix": "::/0", "target": {"Vpn": {"paths": [], "backup": [{"label": 3, "tunnel": 2}]}}, "empty": {}},
+        ]);
+        let text = yaml(&value).unwrap();
+        assert_eq!(serde_saphyr::from_str::<serde_json::Value>(&text).unwrap(), value, "{text}");
     }
 
     #[test]
