@@ -39,8 +39,10 @@ pub(crate) fn sanitize(asn: u32, bytes: &[u8]) -> Result<Attributes, ExportError
     if rib::loops(&a, asn) {
         return Err(ExportError::Loop(asn));
     }
-    // RFC 4271 §5.1.5, RFC 4456 §8: these are the provider's to set.
-    a.local_pref = Some(LOCAL_PREF);
+    // RFC 4271 §5.1.5: the provider's policy, which the PVM applies, may have set one; the PVM takes off what a CE sends. It weighs
+    // within the customer's own VPNs alone.
+    a.local_pref = a.local_pref.or(Some(LOCAL_PREF));
+    // RFC 4456 §8: these are the provider's to set.
     a.originator_id = None;
     a.cluster_list.clear();
     // RFC 4364 §4.3.1: which VPNs a route belongs to is the provider's word alone.

@@ -29,11 +29,18 @@ fn a_customer_cannot_name_a_vpn_or_play_the_provider() {
     let a = sanitize(65000, &hostile().to_bytes()).unwrap();
     assert_eq!(a.route_targets().count(), 0);
     assert_eq!(a.ext_communities, vec![[0, 3, 0xfd, 0xe8, 0, 0, 0, 5]]);
-    assert_eq!((a.local_pref, a.originator_id, a.cluster_list.len()), (Some(100), None, 0));
+    assert_eq!((a.originator_id, a.cluster_list.len()), (None, 0));
     assert_eq!((a.med, &a.communities[..]), (Some(7), &[0xfde8_0001][..]));
     assert_eq!(a.unknown.iter().map(|u| u.code).collect::<Vec<_>>(), vec![99]);
     let ours: BTreeSet<RouteTarget> = ["65000:100".parse().unwrap()].into();
     assert_eq!(export(&a, &ours).unwrap().route_targets().collect::<BTreeSet<_>>(), ours);
+}
+
+#[test]
+fn the_preference_of_the_policy_at_the_pvm_is_kept() {
+    assert_eq!(sanitize(65000, &hostile().to_bytes()).unwrap().local_pref, Some(4_000_000_000));
+    let plain = Attributes { local_pref: None, ..hostile() };
+    assert_eq!(sanitize(65000, &plain.to_bytes()).unwrap().local_pref, Some(100));
 }
 
 #[test]
