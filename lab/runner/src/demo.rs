@@ -208,7 +208,7 @@ struct Report<'a> {
     proofs: &'a [Proof],
 }
 
-fn write_report(file: &Path, lab: &str, seconds: f64, proofs: &[Proof]) -> Result<()> {
+pub fn write_report(file: &Path, lab: &str, seconds: f64, proofs: &[Proof]) -> Result<()> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).map(|l| l.trim_start_matches([' ', '\t', ':']).to_owned());

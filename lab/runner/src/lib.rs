@@ -18,4 +18,5 @@ pub mod supervise;
 pub mod tools;
 pub mod topology;
 pub mod traffic;
+pub mod vpns;
 pub mod wait;

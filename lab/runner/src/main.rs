@@ -11,6 +11,7 @@ use edgeplex_lab::{
     suite, supervise,
     tools::{badbgp, ovs_lsr, rogue, serve, tcp, udp},
     topology::{Image, Topology},
+    vpns,
 };
 use edgeplex_types::AttachmentId;
 use ipnet::IpNet;
@@ -80,6 +81,21 @@ enum Command {
         /// Name of the lab.
         #[arg(long)]
         name: Option<String>,
+    },
+    /// Prove VPN topologies and customer features on three PEs: IPv6, hub and spoke, extranet, dual-homed sites, policy.
+    Vpns {
+        /// Leave the lab running.
+        #[arg(long)]
+        keep: bool,
+        /// Write what was proven to this file.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Name of the lab.
+        #[arg(long)]
+        name: Option<String>,
+        /// Only the proofs whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Run every test of the project.
     Test {
@@ -182,6 +198,7 @@ fn main() -> ExitCode {
 fn check(command: &Command) -> Result<()> {
     match command {
         Command::Demo { json, only, .. } => demo::check(only.as_deref(), json.as_deref()),
+        Command::Vpns { only, .. } => vpns::check(only.as_deref()),
         Command::Test { only } => suite::check(only.as_deref()),
         _ => Ok(()),
     }
@@ -193,6 +210,7 @@ fn makes(command: &Command) -> Option<Vec<String>> {
         Command::Up { file, name } => (name, file.clone()),
         Command::Demo { name, .. } => (name, two_cities()),
         Command::ForeignPe { name, .. } => (name, topology("foreign-pe")),
+        Command::Vpns { name, .. } => (name, topology("vpns")),
         Command::Test { .. } => return Some(suite::LABS.map(str::to_owned).to_vec()),
         _ => return None,
     };
@@ -233,6 +251,10 @@ fn run(command: Command) -> Result<ExitCode> {
             let out = suite::root().join("lab/out").join(name.as_deref().unwrap_or("foreign-pe"));
             let options = demo::Options { topology: topology("foreign-pe"), name, keep, json: None, out, only: None };
             return code(foreign::run(&options)?);
+        }
+        Command::Vpns { keep, json, name, only } => {
+            let out = suite::root().join("lab/out").join(name.as_deref().unwrap_or("vpns"));
+            return code(vpns::run(&demo::Options { topology: topology("vpns"), name, keep, json, out, only })?);
         }
         Command::Test { only } => return code(suite::run(only.as_deref())?),
         Command::Serve { name } => serve::run(&name)?,

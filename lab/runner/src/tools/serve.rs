@@ -4,13 +4,14 @@
 use super::{PORT, tcp};
 use anyhow::{Context, Result};
 use std::{
-    net::{Ipv4Addr, TcpListener, UdpSocket},
+    net::{Ipv6Addr, TcpListener, UdpSocket},
     thread,
 };
 
 pub fn run(name: &str) -> Result<()> {
-    let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)).context("UDP")?;
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).context("TCP")?;
+    // Sockets of both families: IPv4 arrives mapped (RFC 3493 §3.7).
+    let udp = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)).context("UDP")?;
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).context("TCP")?;
     println!("serving");
     let udp_name = name.to_owned();
     thread::spawn(move || echo(&udp, &udp_name));

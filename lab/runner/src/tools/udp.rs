@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
     io::Read,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -61,7 +61,8 @@ struct Run {
 }
 
 pub fn run(options: &Options) -> Result<Report> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, options.source_port)).context("binding")?;
+    let any: IpAddr = if options.to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, options.source_port)).context("binding")?;
     socket.connect(options.to)?;
     let stop = Arc::new(AtomicBool::new(false));
     if options.count.is_none() {
