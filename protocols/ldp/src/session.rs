@@ -3,7 +3,7 @@
 use crate::db::own_fec;
 use crate::engine::{Ldp, Pending};
 use crate::fsm::{self, End, Session, State, Step, notification};
-use crate::packet::{FecElement, LdpId, MAX_PDU, Message, Notification, RawMessage, Status, frame};
+use crate::packet::{FecElement, LdpId, MAX_PDU, Message, Notification, Pdu, RawMessage, Status, frame};
 use crate::{Action, ConnId, Time};
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
@@ -85,9 +85,9 @@ impl Ldp {
 
     fn match_one(&mut self, now: Time, conn: ConnId) {
         let Some(pending) = self.pending.get(&conn) else { return };
-        let lsr_id = match frame(&pending.input, MAX_PDU) {
+        let (lsr_id, opens) = match frame(&pending.input, MAX_PDU) {
             Ok(None) => return,
-            Ok(Some(pdu)) => pdu.sender.lsr_id,
+            Ok(Some(pdu)) => (pdu.sender.lsr_id, opens(&pdu)),
             Err(error) => return self.refuse_pending(conn, error.status),
         };
         let remote = pending.remote;
@@ -100,6 +100,10 @@ impl Ldp {
         };
         // RFC 5036 §2.5.2: it is we who connect.
         if self.config.lsr_id > neighbor.transport {
+            return self.refuse_pending(conn, Status::SHUTDOWN);
+        }
+        // What could not begin a session does not end the one that there is.
+        if neighbor.session.is_some() && !opens {
             return self.refuse_pending(conn, Status::SHUTDOWN);
         }
         let Some(Pending { input, .. }) = self.pending.remove(&conn) else { return };
@@ -329,4 +333,10 @@ impl Ldp {
         }
         self.lib.touch([own_fec(&self.config)]);
     }
+}
+
+/// Whether the PDU begins as a session must: with an Initialization that is whole.
+fn opens(pdu: &Pdu<'_>) -> bool {
+    let first = pdu.messages().next().and_then(Result::ok);
+    first.is_some_and(|raw| matches!(Message::decode(&raw), Ok(Some(Message::Initialization(_)))))
 }
