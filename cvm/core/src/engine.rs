@@ -18,6 +18,9 @@ use std::{
     sync::Arc,
 };
 
+/// Neighbours of the past that are remembered.
+const MAX_PAST: usize = 256;
+
 /// The way to an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelState {
@@ -53,7 +56,7 @@ pub struct Core {
     fecs: Arc<BTreeMap<Ipv4Net, Vec<NextHop>>>,
     kernel: BTreeMap<Ipv4Net, BTreeSet<NextHop>>,
     wanted: BTreeSet<NextHop>,
-    resolved: BTreeMap<NextHop, MacAddr>,
+    seen: BTreeMap<NextHop, MacAddr>,
     /// A past process programmed what forwards now, and this one has yet to learn all of it again: nothing is taken away.
     hold: bool,
     actions: VecDeque<Action>,
@@ -81,7 +84,7 @@ impl Core {
             fecs: Arc::default(),
             kernel: BTreeMap::new(),
             wanted: BTreeSet::new(),
-            resolved: BTreeMap::new(),
+            seen: BTreeMap::new(),
             hold,
             actions: VecDeque::new(),
         };
@@ -95,6 +98,7 @@ impl Core {
         self.known.macs.retain(|hop, _| there(hop));
         self.known.routers.retain(|hop, _| there(hop));
         self.known.dead.retain(there);
+        self.seen.retain(|hop, _| there(hop));
         self.known.config = config;
         self.reroute();
     }
@@ -136,12 +140,22 @@ impl Core {
         }
     }
 
-    /// A neighbour is dead, as BFD found out, or no longer. It stays dead when its session is forgotten: only who has seen it
-    /// alive says so.
+    /// A neighbour is dead, as BFD found out, or no longer.
     pub fn liveness(&mut self, hop: NextHop, alive: bool) {
         let known = self.known.config.interface(&hop.interface).is_some();
         let changed = if alive { self.known.dead.remove(&hop) } else { known && self.known.dead.insert(hop) };
         if changed {
+            self.refresh();
+        }
+    }
+
+    /// Dead neighbours whom nobody watches any more are dead no longer, for nobody would say that they live. But for those to whom
+    /// OSPF still leads: it is about to take its routes away.
+    pub fn forget_dead(&mut self, is_watched: impl Fn(&NextHop) -> bool) {
+        let leads_to = |hop: &NextHop| self.ospf.values().any(|r| r.next_hops.contains(hop) || r.backup.contains(hop));
+        let before = self.known.dead.len();
+        self.known.dead.retain(|hop| is_watched(hop) || leads_to(hop));
+        if self.known.dead.len() != before {
             self.refresh();
         }
     }
@@ -190,9 +204,15 @@ impl Core {
         &self.wanted
     }
 
-    /// Wanted neighbours that are resolved.
+    /// Whether all of them are.
+    pub fn is_resolved(&self) -> bool {
+        self.wanted.iter().all(|hop| self.known.macs.contains_key(hop))
+    }
+
+    /// Neighbours that are wanted or once were, with the MAC address each had last: for the switch, which takes longer to be told
+    /// than a tunnel. To one that comes back packets go at once.
     pub fn neighbors(&self) -> &BTreeMap<NextHop, MacAddr> {
-        &self.resolved
+        &self.seen
     }
 
     /// A snapshot for the label-switching router begins.
@@ -245,10 +265,13 @@ impl Core {
             self.actions.push_back(Action::KernelRoutes);
         }
         let wanted = self.wanted();
-        let macs = &self.known.macs;
-        let resolved: BTreeMap<_, _> = wanted.iter().filter_map(|hop| Some((hop.clone(), *macs.get(hop)?))).collect();
-        if (&wanted, &resolved) != (&self.wanted, &self.resolved) {
-            (self.wanted, self.resolved) = (wanted, resolved);
+        let mut seen = self.seen.clone();
+        seen.extend(wanted.iter().filter_map(|hop| Some((hop.clone(), *self.known.macs.get(hop)?))));
+        if seen.len() > wanted.len() + MAX_PAST {
+            seen.retain(|hop, _| wanted.contains(hop));
+        }
+        if (&wanted, &seen) != (&self.wanted, &self.seen) {
+            (self.wanted, self.seen) = (wanted, seen);
             self.actions.push_back(Action::Neighbors);
         }
     }

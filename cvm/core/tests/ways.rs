@@ -72,6 +72,26 @@ fn a_static_route_wins_and_a_segment_wins_over_both() {
 }
 
 #[test]
+fn a_neighbor_that_comes_back_is_one_that_the_switch_still_knows() {
+    let mut o = owner(config(&[]));
+    let routes = |ways: &[&str]| Arc::new([(net("10.255.0.2/32"), ospf(20, ways, &[]))].into());
+    o.core.ospf(routes(&["10.0.0.2", "10.0.1.2"]));
+    o.work();
+    let both = o.core.neighbors().clone();
+    assert_eq!(both, [(hop("10.0.0.2"), mac(20)), (hop("10.0.1.2"), mac(21))].into());
+    o.core.ospf(routes(&["10.0.1.2"]));
+    o.core.neighbor(hop("10.0.0.2"), None);
+    o.work();
+    assert!(o.core.is_resolved(), "who is not wanted need not be");
+    assert_eq!(*o.core.neighbors(), both);
+    // Another address replaces the one it had.
+    o.core.ospf(routes(&["10.0.0.2"]));
+    assert!(!o.core.is_resolved());
+    o.core.neighbor(hop("10.0.0.2"), Some(mac(30)));
+    assert_eq!(o.core.neighbors()[&hop("10.0.0.2")], mac(30));
+}
+
+#[test]
 fn an_lsp_is_complete_or_there_is_none() {
     let mut o = owner(config(&[]));
     o.core.ospf(Arc::new([(net("10.255.0.2/32"), ospf(20, &["10.0.0.2", "10.0.1.2"], &[]))].into()));

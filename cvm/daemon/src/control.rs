@@ -236,8 +236,7 @@ impl<I: CoreIo> Control<I> {
         }
         let unsent = self.relay.send(now, &mut self.vpn, SLICE)?;
         let core = self.core.core();
-        let resolved = core.neighbors().len() == core.wanted_neighbors().len();
-        self.fabric.publish(now, core.is_settled(), resolved, || (show::fabric_labels(&self.vpn), show::fabric_neighbors(core)));
+        self.fabric.publish(now, core.is_settled(), core.is_resolved(), || (show::fabric_labels(&self.vpn), show::fabric_neighbors(core)));
         Ok(unsent || self.vpn.has_more())
     }
 

@@ -57,6 +57,19 @@ pub(crate) struct CoreSide<I> {
     file: BindingsFile,
     /// What is not stored yet, and when to try again.
     unstored: Option<(Bindings, Instant)>,
+    retry: Retry,
+}
+
+/// When the label-switching router is told again. It stays when other things happen meanwhile, however many.
+#[derive(Debug, Default)]
+struct Retry(Option<Instant>);
+
+impl Retry {
+    /// `deadline`: of the client. While answers are awaited it may lie in the past.
+    fn at(&mut self, now: Instant, deadline: Option<Instant>) -> Option<Instant> {
+        self.0 = deadline.map(|at| self.0.unwrap_or(at.max(now + RETRY)));
+        self.0
+    }
 }
 
 /// What the label-switching router is programmed with.
@@ -88,6 +101,7 @@ impl<I: CoreIo> CoreSide<I> {
             sessions: BTreeMap::new(),
             file,
             unstored: None,
+            retry: Retry::default(),
         };
         side.take(config);
         side
@@ -126,6 +140,7 @@ impl<I: CoreIo> CoreSide<I> {
             // Nobody will say that it lives, and nobody is asked.
             self.core.liveness(hop, true);
         }
+        self.forget_dead();
         let igp_sync = config.ospf.is_some() && config.ldp.as_ref().is_some_and(|ldp| ldp.igp_sync);
         if igp_sync || std::mem::replace(&mut self.igp_sync, igp_sync) {
             self.igp_sync = igp_sync;
@@ -145,10 +160,10 @@ impl<I: CoreIo> CoreSide<I> {
                 None => std::future::pending().await,
             }
         };
+        let deadline = self.retry.at(Instant::now(), deadline);
         let retry = async {
             match deadline {
-                // While answers are awaited a deadline may lie in the past.
-                Some(at) => tokio::time::sleep_until(at.max(Instant::now() + RETRY).into()).await,
+                Some(at) => tokio::time::sleep_until(at.into()).await,
                 None => std::future::pending().await,
             }
         };
@@ -171,6 +186,7 @@ impl<I: CoreIo> CoreSide<I> {
                 return None;
             }
             Event::Retry => {
+                self.retry = Retry::default();
                 self.flush_lsr(now);
                 return None;
             }
@@ -195,8 +211,7 @@ impl<I: CoreIo> CoreSide<I> {
         if let Some((bindings, _)) = self.unstored.clone().filter(|(_, at)| now >= *at) {
             self.store(now, bindings);
         }
-        let resolved = self.core.neighbors().len() == self.core.wanted_neighbors().len();
-        if self.core.is_settled() || !self.settling.is_settled(now, resolved) {
+        if self.core.is_settled() || !self.settling.is_settled(now, self.core.is_resolved()) {
             return false;
         }
         info!("the core has converged");
@@ -208,12 +223,12 @@ impl<I: CoreIo> CoreSide<I> {
 
     /// Does what follows from the events; true if the switch has to know.
     pub(crate) fn work(&mut self, now: Instant, vpn: &mut vpn::Vpn<Peer>) -> bool {
-        let mut neighbors = false;
+        let (mut neighbors, mut learn) = (false, false);
         while let Some(action) = self.core.next_action() {
             match action {
                 Action::Tunnel(endpoint, state) => vpn.tunnel(now, endpoint, state.map(tunnel_state)),
                 Action::LabelMap => {
-                    self.lsp_pings.learn(&self.core);
+                    learn = true;
                     self.flush_lsr(now);
                 }
                 Action::KernelRoutes => {
@@ -221,7 +236,7 @@ impl<I: CoreIo> CoreSide<I> {
                     self.io.command(CoreCommand::KernelRoutes(routes));
                 }
                 Action::Fecs => {
-                    self.lsp_pings.learn(&self.core);
+                    learn = true;
                     self.io.command(CoreCommand::Fecs(self.core.fecs()));
                 }
                 Action::Neighbors => {
@@ -229,6 +244,9 @@ impl<I: CoreIo> CoreSide<I> {
                     neighbors = true;
                 }
             }
+        }
+        if learn {
+            self.lsp_pings.learn(&self.core);
         }
         neighbors
     }
@@ -262,4 +280,22 @@ impl<I: CoreIo> CoreSide<I> {
 
 fn tunnel_state(state: TunnelState) -> vpn::TunnelState {
     vpn::TunnelState { tunnel: state.tunnel, cost: state.cost }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_comes_whatever_else_keeps_us_busy() {
+        let (start, mut retry) = (Instant::now(), Retry::default());
+        assert_eq!(retry.at(start, None), None);
+        let due = start + RETRY;
+        for ms in 0..50 {
+            assert_eq!(retry.at(start + Duration::from_millis(ms), Some(start)), Some(due), "after {ms} ms");
+        }
+        // A later deadline is kept as it is, one that is gone is forgotten.
+        assert_eq!(retry.at(start, None), None);
+        assert_eq!(retry.at(start, Some(start + RETRY * 2)), Some(start + RETRY * 2));
+    }
 }
