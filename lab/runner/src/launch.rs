@@ -41,13 +41,22 @@ fn frr(node: &Node) -> Result<()> {
     let wanted = |d: &str| daemons.lines().any(|l| l.trim() == format!("{d}=yes"));
     // zebra first: the others connect to it.
     for daemon in ["zebra", "staticd", "ospfd", "ldpd", "bfdd", "bgpd"].into_iter().filter(|d| *d == "zebra" || wanted(d)) {
-        node.shell(&format!(": >/etc/frr/{daemon}.conf; chown frr:frr /etc/frr/{daemon}.conf"))?;
-        node.daemon(daemon, &[&format!("/usr/lib/frr/{daemon}"), "-A", "127.0.0.1", "-P", "0", "--log", "stdout"])?;
-        node.wait_path(&format!("/run/frr/{daemon}.vty"), START)?;
+        frr_daemon(node, daemon)?;
     }
-    // The integrated file is read by vtysh, which hands each daemon its part.
-    node.shell("echo 'service integrated-vtysh-config' >/etc/frr/vtysh.conf; chown frr:frr /etc/frr/vtysh.conf; vtysh -b >/dev/null")?;
-    Ok(())
+    frr_configure(node)
+}
+
+/// Starts one daemon of FRR, without configuration.
+pub fn frr_daemon(node: &Node, daemon: &str) -> Result<()> {
+    node.shell(&format!(": >/etc/frr/{daemon}.conf; chown frr:frr /etc/frr/{daemon}.conf; rm -f /run/frr/{daemon}.vty"))?;
+    node.daemon(daemon, &[&format!("/usr/lib/frr/{daemon}"), "-A", "127.0.0.1", "-P", "0", "--log", "stdout"])?;
+    node.wait_path(&format!("/run/frr/{daemon}.vty"), START)
+}
+
+/// The integrated file is read by vtysh, which hands each daemon its part.
+pub fn frr_configure(node: &Node) -> Result<()> {
+    node.shell("echo 'service integrated-vtysh-config' >/etc/frr/vtysh.conf; chown frr:frr /etc/frr/vtysh.conf; vtysh -b >/dev/null")
+        .map(drop)
 }
 
 pub fn bird(node: &Node) -> Result<()> {

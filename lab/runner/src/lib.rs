@@ -10,6 +10,7 @@ pub mod leftovers;
 pub mod net;
 pub mod node;
 pub mod process;
+pub mod ring;
 pub mod say;
 pub mod scenarios;
 pub mod state;

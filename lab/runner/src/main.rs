@@ -6,10 +6,10 @@ use clap::{Parser, Subcommand};
 use edgeplex_lab::{
     complain, demo, foreign,
     lab::{self, Lab},
-    node, say,
+    node, ring, say,
     state::{self, LabDir},
     suite, supervise,
-    tools::{badbgp, ovs_lsr, rogue, serve, tcp, udp},
+    tools::{badbgp, flow, ovs_lsr, rogue, serve, tcp, udp},
     topology::{Image, Topology},
     vpns,
 };
@@ -73,6 +73,18 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Break a core of four routers with redundant links in every way, and count what a customer loses.
+    CoreRing {
+        /// Leave the lab running.
+        #[arg(long)]
+        keep: bool,
+        /// Write what was proven to this file.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Name of the lab.
+        #[arg(long)]
+        name: Option<String>,
+    },
     /// Prove that a VPN spans our PE and another one: FRR with kernel MPLS in a QEMU guest.
     ForeignPe {
         /// Leave the lab running.
@@ -118,6 +130,17 @@ enum Command {
         #[arg(long)]
         count: Option<u64>,
         #[arg(long, default_value_t = 64)]
+        size: usize,
+    },
+    #[command(hide = true)]
+    Flow {
+        #[arg(long)]
+        to: Ipv4Addr,
+        #[arg(long)]
+        id: u64,
+        #[arg(long)]
+        pps: u32,
+        #[arg(long)]
         size: usize,
     },
     #[command(hide = true)]
@@ -198,6 +221,7 @@ fn main() -> ExitCode {
 fn check(command: &Command) -> Result<()> {
     match command {
         Command::Demo { json, only, .. } => demo::check(only.as_deref(), json.as_deref()),
+        Command::CoreRing { json, .. } => demo::check(None, json.as_deref()),
         Command::Vpns { only, .. } => vpns::check(only.as_deref()),
         Command::Test { only } => suite::check(only.as_deref()),
         _ => Ok(()),
@@ -209,6 +233,7 @@ fn makes(command: &Command) -> Option<Vec<String>> {
     let (name, file) = match command {
         Command::Up { file, name } => (name, file.clone()),
         Command::Demo { name, .. } => (name, two_cities()),
+        Command::CoreRing { name, .. } => (name, topology("core-ring")),
         Command::ForeignPe { name, .. } => (name, topology("foreign-pe")),
         Command::Vpns { name, .. } => (name, topology("vpns")),
         Command::Test { .. } => return Some(suite::LABS.map(str::to_owned).to_vec()),
@@ -247,6 +272,10 @@ fn run(command: Command) -> Result<ExitCode> {
             let out = root.join("lab/out").join(name.as_deref().unwrap_or("demo"));
             return code(demo::run(&demo::Options { topology: two_cities(), name, keep, json, out, only })?);
         }
+        Command::CoreRing { keep, json, name } => {
+            let out = suite::root().join("lab/out").join(name.as_deref().unwrap_or("core-ring"));
+            return code(ring::run(&demo::Options { topology: topology("core-ring"), name, keep, json, out, only: None })?);
+        }
         Command::ForeignPe { keep, name } => {
             let out = suite::root().join("lab/out").join(name.as_deref().unwrap_or("foreign-pe"));
             let options = demo::Options { topology: topology("foreign-pe"), name, keep, json: None, out, only: None };
@@ -259,6 +288,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test { only } => return code(suite::run(only.as_deref())?),
         Command::Serve { name } => serve::run(&name)?,
         Command::UdpPing { to, source_port, pps, count, size } => print(&udp::run(&udp::Options { to, source_port, pps, count, size })?)?,
+        Command::Flow { to, id, pps, size } => print(&flow::run(&flow::Options { to, id, pps, size })?)?,
         Command::TcpSend { to, bytes } => print(&tcp::send(to, bytes)?)?,
         Command::Rogue { endpoint, server_key, public_key, secret_key, attachment, prefix } => {
             print(&rogue::run(&rogue::Options { endpoint, server_key, keys: public_key.zip(secret_key), attachment, prefix })?)?;
