@@ -102,10 +102,15 @@ fn what_is_ours_to_pop_goes_home_under_our_own_address() {
             assert_eq!(s.put(0, &arrives(&[low, inner], &p)), [(0, home(0x8847, &[less], &p))]);
         }
         for mut top in [lse(400, 0, true, 64), lse(0, 0, true, 64), lse(2, 0, true, 64)] {
-            assert_eq!(s.put(0, &arrives(&[top], &p)), [(0, home(kind, &[], &p))]);
-            top[3] = 1;
-            let less = if kind == 0x0800 { udp("10.1.0.9", "10.2.0.9").ttl(1).bytes() } else { udp6(NEAR6, FAR6).hops(1).bytes() };
-            assert_eq!(s.put(0, &arrives(&[top], &p)), [(0, home(kind, &[], &less))]);
+            // A packet of ours counts the hop here: RFC 5082, with 255 it would pass for a neighbour's, sent without labels.
+            for (label, own, out) in [(255, 255, 254), (255, 64, 63), (64, 255, 63), (255, 2, 1), (255, 1, 1), (1, 255, 1)] {
+                top[3] = label;
+                let of = |ttl| match kind {
+                    0x0800 => udp("10.1.0.9", "10.2.0.9").ttl(ttl).bytes(),
+                    _ => udp6(NEAR6, FAR6).hops(ttl).bytes(),
+                };
+                assert_eq!(s.put(0, &arrives(&[top], &of(own))), [(0, home(kind, &[], &of(out)))], "{label} {own}");
+            }
         }
         // One that is ours to switch is switched at once, with the lower TTL less one.
         let want = leaves(0, 1, 0x8847, &[lse(200, 0, true, 4)], &p);
@@ -215,6 +220,9 @@ fn lsp_ping_is_the_control_planes() {
     (ping6.payload[2], ping6.payload[3]) = (0x0d, 0xaf);
     let frame = arrives(&[lse(100, 6, true, 1)], &ping6.bytes());
     assert_eq!(s.put(0, &frame), [(0, punted(frame))]);
+    // At its end it comes unchanged, with the TTL of RFC 8029 §4.3.
+    let last = echo_request("127.0.0.1").ttl(1).bytes();
+    assert_eq!(s.put(0, &arrives(&[lse(400, 6, true, 255)], &last)), [(0, home(0x0800, &[], &last))]);
     // On its way it is a packet like any other.
     assert_eq!(s.put(0, &arrives(&[lse(100, 6, true, 2)], &ping))[0].0, 1);
     // To another address or port it is none.

@@ -177,6 +177,26 @@ fn own_addresses_are_punted_unchanged_and_policed() {
     (bgp.proto, bgp.payload[2], bgp.payload[3]) = (6, 0, 179);
     assert_eq!(b.put(Customer, &bgp.ce_sends()), [(Tap, bgp.ce_sends())]);
     assert_eq!(b.counters().punted.packets, 513);
+    // Nor is ARP, nor a session by ARP.
+    let arps: usize = (0..1000).map(|_| b.put(Customer, &arp(OURS, CE, 2, CE, CE_IP, OURS, OUR_IP)).len()).sum();
+    assert_eq!(arps, 256);
+    assert_eq!(b.put(Customer, &bgp.ce_sends()), [(Tap, bgp.ce_sends())]);
+}
+
+#[test]
+fn only_what_comes_from_the_attachment_is_of_its_sessions() {
+    let mut b = Bench::warm();
+    let (bgp, bfd) = (|p: &mut Ip| (p.proto, p.payload[3]) = (6, 179), |p: &mut Ip| p.payload[2..4].copy_from_slice(&[0x0e, 0xc8]));
+    let (mut far_bgp, mut far_bfd) = (udp(CE_IP, OUR_IP), udp(CE_IP, OUR_IP).ttl(255));
+    (bgp(&mut far_bgp), bfd(&mut far_bfd));
+    // From the core they share the bucket of all others, whoever they say they are from.
+    let stack = [lse(OWN_LABEL, 0, true, 255)];
+    let through = |b: &mut Bench, p: &Ip| (0..400).map(|_| b.put(Core, &p.p_sends(&stack)).len()).sum::<usize>();
+    assert_eq!((through(&mut b, &far_bgp), through(&mut b, &far_bfd)), (400, 112));
+    // RFC 5881 §5: single-hop BFD that was forwarded is nobody's session.
+    assert_eq!(b.dropped(Customer, &far_bfd.clone().ttl(254).ce_sends(), "punt-policed"), []);
+    let flood: usize = (0..2000).map(|_| b.put(Customer, &far_bfd.ce_sends()).len()).sum();
+    assert_eq!(flood, 1024, "its own, which the core has not emptied");
 }
 
 #[test]

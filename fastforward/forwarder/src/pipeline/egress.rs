@@ -6,7 +6,7 @@
 use super::icmp::Error;
 use super::ip::{Ip, Packet, ether_type, is_own, set_ttl};
 use super::neighbour::Sent;
-use super::{Drop, Forwarder, Port, Sink, counters};
+use super::{Drop, Forwarder, Port, Punt, Sink, counters};
 use edgeplex_ff_fib::api::VRF_MAC;
 use edgeplex_ff_fib::{Forward, Way};
 use edgeplex_ff_packet::{ethernet, ipv4, mpls};
@@ -200,16 +200,20 @@ impl<B: PacketBuf> Forwarder<B> {
         if p.ttl != p.header_ttl {
             set_ttl(buf.data_mut(), p.ttl);
         }
-        let routing = Ip::parse(buf.data()).is_ok_and(|ip| ip.is_routing());
         let kind = ether_type(buf.data());
         let header = buf.push_front(ethernet::HEADER_LEN).and_then(|b| b.first_chunk_mut()).ok_or(Drop::NoHeadroom)?;
         *header = ethernet::header(mac, VRF_MAC, kind);
-        self.punt(now, buf, routing, sink)
+        // No session of the attachment's is spoken from elsewhere in the VPN, whoever the source says it is.
+        self.punt(now, buf, Punt::Other, sink)
     }
 
     /// Hands a frame to the VM's own kernel if the policer lets it.
-    pub(super) fn punt(&mut self, now: Instant, frame: B, routing: bool, sink: &mut impl Sink<B>) -> Result<(), Drop> {
-        let bucket = if routing { &mut self.punt_routing } else { &mut self.punt_other };
+    pub(super) fn punt(&mut self, now: Instant, frame: B, class: Punt, sink: &mut impl Sink<B>) -> Result<(), Drop> {
+        let bucket = match class {
+            Punt::Routing => &mut self.punt_routing,
+            Punt::Resolution => &mut self.punt_resolution,
+            Punt::Other => &mut self.punt_other,
+        };
         if !bucket.take(now) {
             return Err(Drop::PuntPoliced);
         }

@@ -2,7 +2,7 @@
 
 use super::egress::Origin;
 use super::ip::{Ip, is_own, strip};
-use super::{Drop, Forwarder, Port, Sink};
+use super::{Drop, Forwarder, Port, Punt, Sink};
 use edgeplex_ff_fib::Incoming;
 use edgeplex_ff_fib::api::VRF_MAC;
 use edgeplex_ff_packet::{arp::Arp, ethernet, ipv6, mpls, nd};
@@ -49,9 +49,9 @@ impl<B: PacketBuf> Forwarder<B> {
         ip.check(interface)?;
         let len = ethernet::HEADER_LEN + ip.total_len();
         if is_own(interface, ip.destination()) {
-            let routing = ip.is_routing();
+            let class = if ip.is_routing() { Punt::Routing } else { Punt::Other };
             buf.set_len(len);
-            return self.punt(now, buf, routing, sink);
+            return self.punt(now, buf, class, sink);
         }
         let packet = ip.facts(self.seed, ip.ttl(), 0);
         strip(&mut buf, ethernet::HEADER_LEN, len)?;

@@ -60,17 +60,20 @@ impl<'a> Ip<'a> {
         }
     }
 
-    /// What keeps a routing session alive: BGP, and BFD (RFC 5881 §4, RFC 5883 §5).
+    /// What keeps a routing session alive, as it comes from the attachment itself: BGP, and BFD (RFC 5881 §4, RFC 5883 §5).
     pub(super) fn is_routing(&self) -> bool {
         const BGP: u16 = 179;
-        const BFD: [u16; 3] = [3784, 3785, 4784];
+        const BFD: u16 = 3784;
+        const BFD_OTHERS: [u16; 2] = [3785, 4784];
         let (protocol, ports) = match self {
             Self::V4(p) => (p.protocol(), p.ports()),
             Self::V6(p) => (p.next_header(), p.ports()),
         };
         match (protocol, ports) {
             (ipv4::TCP, Some((s, d))) => s == BGP || d == BGP,
-            (ipv4::UDP, Some((_, d))) => BFD.contains(&d),
+            // RFC 5881 §5: on one hop it has not been forwarded, or is dropped by the session in any case.
+            (ipv4::UDP, Some((_, BFD))) => self.ttl() == u8::MAX,
+            (ipv4::UDP, Some((_, d))) => BFD_OTHERS.contains(&d),
             _ => false,
         }
     }

@@ -49,10 +49,21 @@ pub trait Sink<B, P = Port> {
 
 /// ICMP errors a second, and at once.
 const ICMP_RATE: (u32, u32) = (1000, 256);
-/// Punted packets of routing protocols (BGP, BFD, ARP, neighbour discovery) and all others, a second and at once: a flood of pings must not
-/// drown the session, nor a flood of either the daemon behind the TAP.
+/// Punted packets, by class, a second and at once: a flood of pings or of ARP must not drown the session, nor a flood of any the
+/// daemon behind the TAP.
 const PUNT_ROUTING: (u32, u32) = (20_000, 1024);
+const PUNT_RESOLUTION: (u32, u32) = (1000, 256);
 const PUNT_OTHER: (u32, u32) = (10_000, 512);
+
+/// What a punted packet is policed as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Punt {
+    /// A session's with the CE: BGP, BFD.
+    Routing,
+    /// ARP, neighbour discovery.
+    Resolution,
+    Other,
+}
 
 /// FastForward without its devices.
 #[derive(Debug)]
@@ -65,6 +76,7 @@ pub struct Forwarder<B> {
     counts: Counts,
     icmp: Bucket,
     punt_routing: Bucket,
+    punt_resolution: Bucket,
     punt_other: Bucket,
     /// Identification of the ICMP errors we originate.
     identification: u16,
@@ -82,6 +94,7 @@ impl<B: PacketBuf> Forwarder<B> {
             counts: Counts::default(),
             icmp: bucket(ICMP_RATE),
             punt_routing: bucket(PUNT_ROUTING),
+            punt_resolution: bucket(PUNT_RESOLUTION),
             punt_other: bucket(PUNT_OTHER),
             identification: 0,
         }

@@ -2,7 +2,7 @@
 //! neighbours are, and hand the VM's kernel what its own table of neighbours needs.
 
 use super::ip::{is_on_link, is_own};
-use super::{Drop, Forwarder, Port, Sink};
+use super::{Drop, Forwarder, Port, Punt, Sink};
 use edgeplex_ff_packet::arp::{self, Arp};
 use edgeplex_ff_packet::nd::{self, Kind, Nd};
 use edgeplex_ff_packet::{Fault, ethernet, ipv6};
@@ -38,7 +38,7 @@ impl<B: PacketBuf> Forwarder<B> {
         }
         // The VM's kernel keeps neighbours of its own: it needs answers, and to hear of a neighbour that moved.
         if for_us && arp.operation == arp::REPLY || arp.sender == arp.target && !probe {
-            return self.punt(now, buf, true, sink);
+            return self.punt(now, buf, Punt::Resolution, sink);
         }
         Err(Drop::ArpNotForUs)
     }
@@ -84,7 +84,11 @@ impl<B: PacketBuf> Forwarder<B> {
                 if replaces || self.neighbours.mac(neighbour.into()).is_none_or(|known| known == mac) {
                     self.learn(now, neighbour.into(), mac, false, sink);
                 }
-                if to_destination || m.destination.is_multicast() { self.punt(now, buf, true, sink) } else { Err(Drop::NdNotForUs) }
+                if to_destination || m.destination.is_multicast() {
+                    self.punt(now, buf, Punt::Resolution, sink)
+                } else {
+                    Err(Drop::NdNotForUs)
+                }
             }
         }
     }

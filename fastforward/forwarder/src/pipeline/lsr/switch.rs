@@ -216,7 +216,17 @@ impl<B: PacketBuf> Lsr<B> {
         }
         // RFC 3443 §3.5: whose the next label or the packet is counts this hop.
         inherit_ttl(&mut buf, top.bottom, top.ttl)?;
-        let kind = if top.bottom { ether_type(buf.data()) } else { ethernet::MPLS };
+        let kind = if top.bottom {
+            // The packet itself is ours. RFC 5082 §3: a TTL of 255 is proof of a neighbour on the link, which nobody gives who
+            // comes under labels. It has arrived: 1 stays 1 (RFC 8029 §4.3: so LSP ping comes).
+            let ttl = Ip::parse(buf.data())?.ttl();
+            if ttl > 1 {
+                set_ttl(buf.data_mut(), ttl - 1);
+            }
+            ether_type(buf.data())
+        } else {
+            ethernet::MPLS
+        };
         frame(&mut buf, mac, mac, kind)?;
         self.send(port, buf, sink);
         Ok(())
