@@ -14,7 +14,7 @@ use common::{
 };
 use edgeplex_cvmd::{CoreCommand, CoreEvent, NetworkEvent};
 use edgeplex_mgmt::{
-    config::{Bfd, Ldp, Ospf, OspfAuthentication, OspfInterface, OspfNetwork, Role},
+    config::{Bfd, CoreRoute, Ldp, Ospf, OspfAuthentication, OspfInterface, OspfNetwork, Role},
     show::{CvmQuery, Fabric, ForwardingRow, PingOptions, PingReport, Reloaded, TunnelRow},
 };
 use edgeplex_transport::{bfd, ldp, ospf};
@@ -170,6 +170,45 @@ async fn reroute() {
     assert_eq!(bindings, "LdpBindings");
     let ping = CvmQuery::LspPing { prefix: REMOTE.into(), options: PingOptions::default() };
     assert!(site.ask::<PingReport>(ping).await.is_err());
+    running.stop().await;
+}
+
+#[test]
+fn a_neighbor_that_died_under_ospf_lives_for_a_static_route() {
+    common::join(common::in_namespace(from_ospf_to_static));
+}
+
+async fn from_ospf_to_static() {
+    addresses().await;
+    let (mut site, _lsr) = site();
+    let mut running = site.start().await;
+    neighbors(&running).await;
+    running.core.synced("core0", true).await;
+    running.core.synced("core1", true).await;
+    routes(&running).await;
+    let kernel = |via: [u8; 4]| {
+        move |c| {
+            if let CoreCommand::KernelRoutes(r) = c { r.routes.get(&REMOTE.into()).cloned() } else { None }
+                .filter(|h| *h == [hop(via)].into())
+        }
+    };
+    running.core.asked("the first", kernel(FIRST)).await;
+    running.core.say(CoreEvent::Bfd(bfd::Event::Down(key(0, FIRST), bfd::Why::Expired))).await;
+    running.core.asked("the alternate", kernel(SECOND)).await;
+
+    // Its adjacency ends, while OSPF's routes still lead to it: it is as dead as before.
+    let (interface, address) = ("core0".into(), FIRST.into());
+    running.core.say(CoreEvent::Ospf(ospf::Event::NeighborDown { interface, address, router_id: P1, reason: "BFD".into() })).await;
+    running.core.asked("no BFD", |c| (c == CoreCommand::Bfd { key: key(0, FIRST), client: "ospf", parameters: None }).then_some(())).await;
+    assert!(!running.core.rest().iter().any(|c| matches!(c, CoreCommand::KernelRoutes(_))));
+
+    // No OSPF there any more: a static route goes by it.
+    site.config.core[0].ospf = None;
+    site.config.core_routes = vec![CoreRoute { prefix: REMOTE.into(), via: FIRST.into() }];
+    site.write();
+    site.ask::<Reloaded>(CvmQuery::Reload).await.unwrap();
+    running.core.routes(&[(P2, SECOND, None)]).await;
+    running.core.asked("the static route", kernel(FIRST)).await;
     running.stop().await;
 }
 

@@ -25,6 +25,7 @@ impl<I: CoreIo> CoreSide<I> {
             ospf::Event::Routes(routes) => {
                 self.settling.news(now);
                 self.core.ospf(routes);
+                self.forget_dead();
             }
             ospf::Event::NeighborUp { interface, address, router_id } => {
                 info!(%interface, %address, %router_id, "OSPF adjacency is full");
@@ -46,6 +47,13 @@ impl<I: CoreIo> CoreSide<I> {
         self.settling.adjacency(now, hop.clone(), false);
         self.core.router(hop.clone(), None);
         self.unwatch(hop);
+        self.forget_dead();
+    }
+
+    /// Without a session nobody would say that a neighbour lives.
+    pub(super) fn forget_dead(&mut self) {
+        let sessions = &self.sessions;
+        self.core.forget_dead(|hop| sessions.contains_key(hop));
     }
 
     pub(super) fn ldp(&mut self, now: Instant, event: ldp::Event) {
