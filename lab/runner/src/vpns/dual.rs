@@ -1,7 +1,10 @@
 //! A site on two PEs, and a far PE that sends to it: dual-far by both (ECMP), dual-one by the best with a backup kept ready.
 //! Then one way after the other fails, while numbered datagrams flow.
 
-use super::world::{CONVERGE, World};
+use super::{
+    session::Silence,
+    world::{CONVERGE, World},
+};
 use crate::{
     scenarios::{Capture, Evidence, tshark},
     wait,
@@ -9,6 +12,7 @@ use crate::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     process::{Child, Stdio},
     time::Instant,
@@ -197,23 +201,23 @@ pub(super) fn pvm_killed(w: &World<'_>) -> Result<Evidence> {
     )
 }
 
-/// Denver loses its core link. BGP is none the wiser for its hold time; the far PE's tunnel has no leg, and the backups stand in.
+/// Denver loses its core link while the reflector's bgpd is held still: no BGP message can tell the far PE. Its IGP takes the legs of the
+/// tunnel, and the backups that were installed beforehand stand in.
 pub(super) fn pe_cut_off(w: &World<'_>) -> Result<Evidence> {
     let denver = w.node("denver")?;
-    let session = || -> Result<String> {
-        let peers = w.vtysh("rr", "show bgp ipv4 vpn summary json")?;
-        let state = peers.pointer("/peers/10.255.0.1/state").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let rows = w.rows("austin", &["show", "routes", "-c", "dual"])?;
-        let kept = rows.iter().filter(|r| r["prefix"] == PREFIX && r["next_hop"] == "10.255.0.1").count();
-        ensure!(state == "Established" && kept == 2, "BGP has converged before: session {state}, {kept} paths by denver at austin");
-        Ok("; meanwhile rr's session with denver Established and its paths at austin".to_owned())
-    };
+    let silence = RefCell::new(None);
     during(
         w,
         &Failure {
-            fail: &|| denver.run(&["ip", "link", "set", "eth1", "down"]).map(drop),
-            meanwhile: &session,
-            mend: &|| denver.run(&["ip", "link", "set", "eth1", "up"]).map(drop),
+            fail: &|| {
+                *silence.borrow_mut() = Some(Silence::of(w, "rr", &["bgpd"])?);
+                denver.run(&["ip", "link", "set", "eth1", "down"]).map(drop)
+            },
+            meanwhile: &|| Ok("; the reflector's bgpd was held still all the time".to_owned()),
+            mend: &|| {
+                silence.borrow_mut().take();
+                denver.run(&["ip", "link", "set", "eth1", "up"]).map(drop)
+            },
             limit: 3_000,
             goes_over: true,
         },

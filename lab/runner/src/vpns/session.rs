@@ -14,10 +14,10 @@ use serde_json::Value;
 use std::{fs, time::Instant};
 
 /// Daemons of a node held still: they say nothing more, and their sockets stay open. They go on when this ends.
-struct Silence(Vec<Pid>);
+pub(super) struct Silence(Vec<Pid>);
 
 impl Silence {
-    fn of(w: &World<'_>, node: &str, daemons: &[&str]) -> Result<Self> {
+    pub(super) fn of(w: &World<'_>, node: &str, daemons: &[&str]) -> Result<Self> {
         let node = w.node(node)?;
         let pids: Vec<Pid> = daemons.iter().flat_map(|d| node.processes(d)).map(Pid::from_raw).collect();
         ensure!(pids.len() == daemons.len(), "{}: {} processes of {daemons:?}", node.name, pids.len());
