@@ -10,9 +10,9 @@ use anyhow::{Context, Result, ensure};
 use std::{fmt::Write as _, fs, time::Duration};
 
 const START: Duration = Duration::from_secs(15);
-/// Where a node finds GoBGP's configuration, and where OpenBGPD's own copy is.
-const GOBGP_CONF: &str = "/run/gobgp/gobgpd.toml";
-const OPENBGPD_CONF: &str = "/run/openbgpd/own.conf";
+/// Copies of what the topology binds beside them.
+pub const GOBGP_CONF: &str = "/run/gobgp/own.toml";
+pub const OPENBGPD_CONF: &str = "/run/openbgpd/own.conf";
 /// The bridge of a PE node.
 pub const FABRIC: &str = "fabric";
 
@@ -64,14 +64,18 @@ pub fn bird(node: &Node) -> Result<()> {
     node.wait_path("/run/bird/bird.ctl", START)
 }
 
+/// GoBGP, with a copy of its configuration of which the checks may make another.
 pub fn gobgp(node: &Node) -> Result<()> {
+    node.shell(&format!("[ -e {GOBGP_CONF} ] || cp /run/gobgp/gobgpd.toml {GOBGP_CONF}"))?;
     node.daemon("gobgpd", &["gobgpd", "-f", GOBGP_CONF])?;
     crate::wait::until_true("gobgpd answers", START, || Ok(node.output(&["gobgp", "global"])?.status.success()))
 }
 
 /// OpenBGPD, with a copy of its configuration: it insists that nobody else can read the file.
 pub fn openbgpd(node: &Node) -> Result<()> {
-    node.shell(&format!("install -m 600 /run/openbgpd/bgpd.conf {OPENBGPD_CONF}; rm -f /run/openbgpd/bgpd.sock*"))?;
+    node.shell(&format!(
+        "[ -e {OPENBGPD_CONF} ] || install -m 600 /run/openbgpd/bgpd.conf {OPENBGPD_CONF}; rm -f /run/openbgpd/bgpd.sock*"
+    ))?;
     node.daemon("bgpd", &["bgpd", "-d", "-f", OPENBGPD_CONF])?;
     crate::wait::until_true("bgpd answers", START, || Ok(node.output(&["bgpctl", "show"])?.status.success()))
 }

@@ -4,6 +4,7 @@
 pub mod demo;
 pub mod foreign;
 pub mod guest;
+pub mod interop;
 pub mod lab;
 pub mod launch;
 pub mod leftovers;

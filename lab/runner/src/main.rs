@@ -1,22 +1,22 @@
 //! `edgeplex-lab`: the commands behind lab/up, lab/down, lab/exec, lab/demo and lab/test, and the small tools that
 //! the scenarios run inside the nodes.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use edgeplex_lab::{
-    complain, demo, foreign,
+    complain, demo, foreign, interop,
     lab::{self, Lab},
     node, ring, say,
     state::{self, LabDir},
     suite, supervise,
-    tools::{badbgp, flow, ovs_lsr, rogue, serve, tcp, udp},
+    tools::{badbgp, flow, ovs_lsr, rawbgp, rogue, serve, tcp, udp},
     topology::{Image, Topology},
     vpns,
 };
 use edgeplex_types::AttachmentId;
 use ipnet::IpNet;
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -93,6 +93,24 @@ enum Command {
         /// Name of the lab.
         #[arg(long)]
         name: Option<String>,
+    },
+    /// Prove one platform among FRR, BIRD, GoBGP and OpenBGPD: a matrix of protocols and peers.
+    Interop {
+        /// Run the corpus of malformed UPDATEs instead, side by side against us and the four.
+        #[arg(long)]
+        corpus: bool,
+        /// Only the phases (columns) whose name contains this, or the corpus cases.
+        #[arg(long)]
+        only: Option<String>,
+        /// Where the result is kept [default: lab/out/interop.json, or corpus.json beside it].
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Name of the lab, so that several can run side by side.
+        #[arg(long)]
+        name: Option<String>,
+        /// Leave the lab running.
+        #[arg(long)]
+        keep: bool,
     },
     /// Prove VPN topologies and customer features on three PEs: IPv6, hub and spoke, extranet, dual-homed sites, policy.
     Vpns {
@@ -179,6 +197,21 @@ enum Command {
         #[arg(long)]
         kind: badbgp::Kind,
     },
+    /// Speak BGP as told on standard input.
+    #[command(hide = true)]
+    RawBgp {
+        #[arg(long)]
+        peer: IpAddr,
+        #[arg(long)]
+        local: IpAddr,
+        #[arg(long)]
+        asn: u16,
+        #[arg(long)]
+        router_id: Ipv4Addr,
+        /// AFI/SAFI, comma-separated.
+        #[arg(long, value_delimiter = ',', value_parser = afi_safi)]
+        families: Vec<(u16, u8)>,
+    },
     /// Forward MPLS for the FRR of this node, whose kernel does not.
     #[command(hide = true)]
     OvsLsr,
@@ -222,6 +255,9 @@ fn check(command: &Command) -> Result<()> {
     match command {
         Command::Demo { json, only, .. } => demo::check(only.as_deref(), json.as_deref()),
         Command::CoreRing { json, .. } => demo::check(None, json.as_deref()),
+        Command::Interop { corpus, only, json, name, keep } => {
+            interop::check(&interop::Options { corpus: *corpus, only: only.clone(), json: json.clone(), name: name.clone(), keep: *keep })
+        }
         Command::Vpns { only, .. } => vpns::check(only.as_deref()),
         Command::Test { only } => suite::check(only.as_deref()),
         _ => Ok(()),
@@ -235,6 +271,7 @@ fn makes(command: &Command) -> Option<Vec<String>> {
         Command::Demo { name, .. } => (name, two_cities()),
         Command::CoreRing { name, .. } => (name, topology("core-ring")),
         Command::ForeignPe { name, .. } => (name, topology("foreign-pe")),
+        Command::Interop { corpus, name, .. } => (name, interop::topology(*corpus)),
         Command::Vpns { name, .. } => (name, topology("vpns")),
         Command::Test { .. } => return Some(suite::LABS.map(str::to_owned).to_vec()),
         _ => return None,
@@ -281,6 +318,9 @@ fn run(command: Command) -> Result<ExitCode> {
             let options = demo::Options { topology: topology("foreign-pe"), name, keep, json: None, out, only: None };
             return code(foreign::run(&options)?);
         }
+        Command::Interop { corpus, only, json, name, keep } => {
+            return code(interop::run(&interop::Options { corpus, only, json, name, keep })?);
+        }
         Command::Vpns { keep, json, name, only } => {
             let out = suite::root().join("lab/out").join(name.as_deref().unwrap_or("vpns"));
             return code(vpns::run(&demo::Options { topology: topology("vpns"), name, keep, json, out, only })?);
@@ -294,6 +334,9 @@ fn run(command: Command) -> Result<ExitCode> {
             print(&rogue::run(&rogue::Options { endpoint, server_key, keys: public_key.zip(secret_key), attachment, prefix })?)?;
         }
         Command::Badbgp { peer, asn, router_id, kind } => print(&badbgp::run(&badbgp::Options { peer, asn, router_id, kind })?)?,
+        Command::RawBgp { peer, local, asn, router_id, families } => {
+            rawbgp::run(&rawbgp::Options { peer, local, asn, router_id, families })?;
+        }
         Command::OvsLsr => ovs_lsr::run()?,
         Command::NodeInit { dir } => {
             if std::process::id() == 1 {
@@ -305,6 +348,11 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Daemonize { log, command } => node::daemonize(&log, &command)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn afi_safi(text: &str) -> Result<(u16, u8)> {
+    let (afi, safi) = text.split_once('/').context("must be AFI/SAFI")?;
+    Ok((afi.parse()?, safi.parse()?))
 }
 
 fn code(passed: bool) -> Result<ExitCode> {

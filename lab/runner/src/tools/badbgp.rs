@@ -3,10 +3,12 @@
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
 use serde::{Deserialize, Serialize};
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Ipv4Addr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
@@ -41,10 +43,10 @@ pub struct Report {
     pub received: Vec<u8>,
 }
 
-const OPEN: u8 = 1;
-const UPDATE: u8 = 2;
-const NOTIFICATION: u8 = 3;
-const KEEPALIVE: u8 = 4;
+pub(super) const OPEN: u8 = 1;
+pub(super) const UPDATE: u8 = 2;
+pub(super) const NOTIFICATION: u8 = 3;
+pub(super) const KEEPALIVE: u8 = 4;
 /// How long a session that should survive is watched.
 const WATCH: Duration = Duration::from_millis(1500);
 
@@ -127,29 +129,31 @@ fn update(attributes: &[u8], nlri: &[u8]) -> Vec<u8> {
     [&[0, 0][..], &length, attributes, nlri].concat()
 }
 
-struct Session {
-    stream: TcpStream,
+/// Tries until it works.
+pub(super) fn patiently<T>(work: impl Fn() -> Result<T>) -> Result<T> {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        match work() {
+            Err(e) if Instant::now() > end => return Err(e),
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            done => return done,
+        }
+    }
+}
+
+pub(super) struct Session {
+    pub(super) stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Session {
     /// Connects until the peer takes us (it may still be closing our predecessor's session), up to Established.
     fn open(options: &Options) -> Result<Self> {
-        let end = Instant::now() + Duration::from_secs(20);
-        loop {
-            match Self::try_open(options) {
-                Ok(session) => return Ok(session),
-                Err(e) if Instant::now() > end => return Err(e),
-                Err(_) => std::thread::sleep(Duration::from_millis(100)),
-            }
-        }
+        patiently(|| Self::try_open(options))
     }
 
     fn try_open(options: &Options) -> Result<Self> {
-        let stream = TcpStream::connect_timeout(&(options.peer, 179).into(), Duration::from_secs(2)).context("connecting")?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.set_write_timeout(Some(Duration::from_secs(5)))?;
-        let mut session = Self { stream, buffer: vec![] };
+        let mut session = Self::connect(options.peer.into(), None)?;
         let [hi, lo] = options.asn.to_be_bytes();
         // Version 4, hold time 90 s; capabilities: IPv4 unicast, 4-octet AS.
         let capabilities = [2, 6, 1, 4, 0, 1, 0, 1, 2, 6, 65, 4, 0, 0, hi, lo];
@@ -169,17 +173,33 @@ impl Session {
         Ok(session)
     }
 
+    /// Only the TCP connection.
+    pub(super) fn connect(peer: IpAddr, local: Option<IpAddr>) -> Result<Self> {
+        let to = SocketAddr::new(peer, 179);
+        let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        if let Some(local) = local {
+            socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(local, 0)))
+                .with_context(|| format!("binding {local}"))?;
+        }
+        socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).with_context(|| format!("connecting to {to}"))?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+        Ok(Self { stream, buffer: vec![] })
+    }
+
     fn raw(&mut self, bytes: &[u8]) -> Result<()> {
         Ok(self.stream.write_all(bytes)?)
     }
 
-    fn send(&mut self, kind: u8, body: &[u8]) -> Result<()> {
+    pub(super) fn send(&mut self, kind: u8, body: &[u8]) -> Result<()> {
         let length = u16::try_from(body.len() + 19)?.to_be_bytes();
         self.raw(&[&[0xff; 16][..], &length, &[kind], body].concat())
     }
 
     /// The next message; `None` when the peer has closed. An error of kind timeout passes through.
-    fn receive(&mut self) -> Result<Option<(u8, Vec<u8>)>> {
+    pub(super) fn receive(&mut self) -> Result<Option<(u8, Vec<u8>)>> {
         loop {
             if let Some(length) = self.buffer.get(16..18).map(|b| usize::from(u16::from_be_bytes([b[0], b[1]])))
                 && length >= 19

@@ -3,6 +3,7 @@
 pub mod badbgp;
 pub mod flow;
 pub mod ovs_lsr;
+pub mod rawbgp;
 pub mod rogue;
 pub mod serve;
 pub mod tcp;
