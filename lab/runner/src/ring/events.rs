@@ -227,7 +227,9 @@ fn kill_frr(world: &World<'_>, daemon: &str, seen: &str) -> Result<Evidence> {
         wait::until_true(&format!("{} notices", PES[0]), CONVERGE, || Ok(log.when(&[seen])?.is_some()))?;
         world.wait_datagrams()?;
         world.wait_whole()?;
-        world.wait_way(Way::Short, true)
+        world.wait_way(Way::Short, true)?;
+        // FRR is adjacent again before it has programmed its labels.
+        world.wait_datagrams()
     })?;
     with_loss(&directions, FRR_GONE, "")
 }
