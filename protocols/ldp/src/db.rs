@@ -66,7 +66,9 @@ impl Lib {
         let usable = |label: &Label| config.labels.contains(*label);
         let bindings: BTreeMap<_, _> = start.bindings.into_iter().filter(|(_, l)| usable(l) && seen.insert(*l)).collect();
         bindings.values().for_each(|l| labels.hold(*l));
-        bindings.values().max().into_iter().for_each(|l| labels.start_after(*l));
+        if let Some(last) = bindings.values().max().copied().or_else(|| start.restarting.then(|| config.labels.first())) {
+            labels.start_beyond(last);
+        }
         let mut lib = Self {
             routes: Arc::default(),
             local: BTreeMap::new(),

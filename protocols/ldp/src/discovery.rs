@@ -75,7 +75,6 @@ impl Ldp {
                 );
             }
             self.end_session(now, lsr_id, End::ours(Status::SHUTDOWN, "its transport address changed"));
-            self.tell_key(lsr_id, transport);
         }
         let agreed = match (hello.hold_s, self.config.hold_s()) {
             (FOR_EVER, ours) => ours,
@@ -84,7 +83,7 @@ impl Ldp {
         };
         let hold = Duration::from_secs(agreed.into());
         let Some(neighbor) = self.neighbors.get_mut(&lsr_id) else { return };
-        neighbor.transport = transport;
+        let rekey = std::mem::replace(&mut neighbor.transport, transport) != transport;
         neighbor.gtsm = hello.gtsm && self.config.gtsm;
         let former = neighbor.adjacencies.get(interface);
         let moved = former.is_none_or(|a| a.source != source);
@@ -96,6 +95,9 @@ impl Ldp {
         neighbor.adjacencies.insert(Arc::clone(interface), adjacency);
         if renewed {
             neighbor.forgive();
+        }
+        if rekey {
+            self.settle_keys();
         }
         if moved {
             self.lib.touch_all();
@@ -116,7 +118,7 @@ impl Ldp {
             return false;
         }
         self.neighbors.insert(lsr_id, Neighbor::new(lsr_id, transport));
-        self.tell_key(lsr_id, transport);
+        self.settle_keys();
         true
     }
 

@@ -6,7 +6,7 @@ use crate::fsm::{End, Session, State};
 use crate::neighbor::Neighbor;
 use crate::packet::Status;
 use crate::{Action, BindingView, Config, ConnId, Event, Forwarding, NeighborView, RemoteView, Start, Time};
-use edgeplex_types::Label;
+use edgeplex_types::{Label, NextHop};
 use ipnet::Ipv4Net;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +32,9 @@ pub struct Ldp {
     pub(crate) actions: Vec<Action>,
     /// Whose session runs over a connection.
     pub(crate) conns: BTreeMap<ConnId, Ipv4Addr>,
-    /// Accepted connections whose peer is not known yet.
+    /// Keys that the listener has been told, by remote address.
+    keys: BTreeMap<Ipv4Addr, String>,
+    /// Accepted connections whose peer is not known yet. None of them is older than the key for its address.
     pub(crate) pending: BTreeMap<ConnId, Pending>,
     pub(crate) opened: u64,
     /// Configuration sequence number of our Hellos.
@@ -43,6 +45,8 @@ pub struct Ldp {
     /// The forwarder has state of before our restart.
     restarting: bool,
     routed: bool,
+    /// All next hops of our routes.
+    next_hops: BTreeSet<NextHop>,
     synced: BTreeMap<Arc<str>, bool>,
     logged: BTreeMap<Option<Ipv4Addr>, Time>,
     stopped: bool,
@@ -66,6 +70,7 @@ impl Ldp {
             neighbors: BTreeMap::new(),
             actions: vec![],
             conns: BTreeMap::new(),
+            keys: BTreeMap::new(),
             pending: BTreeMap::new(),
             opened: 0,
             sequence: 1,
@@ -73,12 +78,13 @@ impl Ldp {
             kept_until: Some(now + config.recovery),
             restarting,
             routed: false,
+            next_hops: BTreeSet::new(),
             synced: BTreeMap::new(),
             logged: BTreeMap::new(),
             stopped: false,
             config,
         };
-        ldp.tell_keys(&BTreeMap::new());
+        ldp.settle_keys();
         ldp
     }
 
@@ -103,6 +109,7 @@ impl Ldp {
             Event::Closed { conn, reason } => self.closed(now, conn, reason),
             Event::Routes(routes) => {
                 self.routed = true;
+                self.next_hops = routes.values().flatten().cloned().collect();
                 self.lib.set_routes(routes);
             }
             Event::Reset { lsr_id } => {
@@ -130,6 +137,8 @@ impl Ldp {
         if old.lsr_id != self.config.lsr_id {
             self.end_all(now, "our LSR identifier changed");
             self.neighbors.clear();
+            // The listener is another.
+            self.keys.clear();
             self.lib.touch([old.lsr_id.into()]);
         }
         self.lib.labels.set_range(self.config.labels);
@@ -141,7 +150,7 @@ impl Ldp {
         for lsr_id in rekeyed {
             self.end_session(now, lsr_id, End::ours(Status::SHUTDOWN, "its password changed"));
         }
-        self.tell_keys(&passwords);
+        self.settle_keys();
         let enabled = self.config.interfaces.clone();
         for (name, interface) in &mut self.interfaces {
             interface.hello_at = enabled.contains(name).then_some(now);
@@ -173,23 +182,30 @@ impl Ldp {
         self.interfaces.values().map(|i| i.address).chain([self.config.lsr_id]).collect()
     }
 
-    /// Another password, or none any more, of whoever has one.
-    fn tell_keys(&mut self, old: &BTreeMap<Ipv4Addr, String>) {
-        let addresses: BTreeSet<_> = old.keys().chain(self.config.passwords.keys()).copied().collect();
-        for lsr_id in addresses {
-            let transport = self.neighbors.get(&lsr_id).map_or(lsr_id, |n| n.transport);
-            let password = self.config.passwords.get(&lsr_id).cloned();
-            if transport != lsr_id {
-                self.actions.push(Action::Key { remote: transport, password: password.clone() });
-            }
-            self.actions.push(Action::Key { remote: lsr_id, password });
+    /// Tells the listener the keys that are wanted now, where they are others than before. What was accepted before a key was set
+    /// may be unsigned: it is refused.
+    pub(crate) fn settle_keys(&mut self) {
+        let passwords = &self.config.passwords;
+        let transports = self.neighbors.values().filter_map(|n| Some((n.transport, passwords.get(&n.lsr_id)?.clone())));
+        let mut wanted: BTreeMap<_, _> = transports.collect();
+        // A Hello is anybody's word: what it says of an address does not outweigh the configuration.
+        wanted.extend(passwords.iter().map(|(lsr_id, password)| (*lsr_id, password.clone())));
+        let old = std::mem::replace(&mut self.keys, wanted);
+        for remote in old.keys().filter(|remote| !self.keys.contains_key(remote)) {
+            self.actions.push(Action::Key { remote: *remote, password: None });
         }
+        let new: Vec<_> = self.keys.iter().filter(|(remote, password)| old.get(remote) != Some(password)).collect();
+        let of_new = |p: &Pending| new.iter().any(|(remote, _)| **remote == p.remote);
+        let unsigned: Vec<_> = self.pending.iter().filter(|(_, p)| of_new(p)).map(|(conn, _)| *conn).collect();
+        for (remote, password) in new {
+            self.actions.push(Action::Key { remote: *remote, password: Some(password.clone()) });
+        }
+        unsigned.into_iter().for_each(|conn| self.refuse_pending(conn, Status::SHUTDOWN));
     }
 
-    pub(crate) fn tell_key(&mut self, lsr_id: Ipv4Addr, transport: Ipv4Addr) {
-        if let Some(password) = self.config.passwords.get(&lsr_id).filter(|_| transport != lsr_id) {
-            self.actions.push(Action::Key { remote: transport, password: Some(password.clone()) });
-        }
+    /// What comes from there is signed with this LSR's password, if it has one.
+    pub(crate) fn is_signed(&self, lsr_id: Ipv4Addr, remote: Ipv4Addr) -> bool {
+        self.config.passwords.get(&lsr_id).is_none_or(|password| self.keys.get(&remote) == Some(password))
     }
 
     fn end_all(&mut self, now: Time, why: &str) {
@@ -213,6 +229,7 @@ impl Ldp {
             if neighbor.adjacencies.is_empty() && neighbor.session.is_none() && neighbor.stale_until.is_none() {
                 self.neighbors.remove(&lsr_id);
                 self.logged.remove(&Some(lsr_id));
+                self.settle_keys();
             } else {
                 self.try_connect(now, lsr_id);
             }
@@ -244,7 +261,7 @@ impl Ldp {
         if exhausted {
             self.log(now, None, format!("no label left in {}-{}", self.config.labels.first(), self.config.labels.last()));
         }
-        // On disk before a neighbour learns of it.
+        // Handed over before a neighbour learns of it. It need not be on disk by then: that is what the gap after a restart is for.
         if bindings {
             self.actions.push(Action::BindingsChanged);
         }
@@ -279,16 +296,7 @@ impl Ldp {
     /// RFC 5443 §2
     fn tell_synced(&mut self) {
         let enabled = self.interfaces.iter().filter(|(_, i)| i.hello_at.is_some());
-        let now_synced: BTreeMap<_, _> = enabled
-            .map(|(name, _)| {
-                let mut here = self.neighbors.values().filter(|n| n.adjacencies.contains_key(name)).peekable();
-                // A neighbour that restarts gracefully forwards by the labels it gave: a cost that changes now would end its OSPF's
-                // graceful restart as well (RFC 3623 §3.2).
-                let in_step = |n: &Neighbor| n.stale_until.is_some() || n.session.as_ref().is_some_and(Session::is_complete);
-                let synced = here.peek().is_some() && here.all(in_step);
-                (Arc::clone(name), synced)
-            })
-            .collect();
+        let now_synced: BTreeMap<_, _> = enabled.map(|(name, _)| (Arc::clone(name), self.is_synced(name))).collect();
         let names: BTreeSet<_> = now_synced.keys().chain(self.synced.keys()).cloned().collect();
         for interface in names {
             let synced = now_synced.get(&interface).copied().unwrap_or(false);
@@ -297,6 +305,19 @@ impl Ldp {
             }
         }
         self.synced = now_synced;
+    }
+
+    fn is_synced(&self, interface: &Arc<str>) -> bool {
+        // A neighbour that restarts gracefully forwards by the labels it gave: a cost that changes now would end its OSPF's graceful
+        // restart as well (RFC 3623 §3.2).
+        let in_step = |n: &Neighbor| n.stale_until.is_some() || n.session.as_ref().is_some_and(Session::is_complete);
+        // Anybody can invent neighbours: without a session one counts only as a next hop of ours, where no other is in step.
+        let needed = |n: &Neighbor, source: Ipv4Addr| {
+            let hop = NextHop { interface: Arc::clone(interface), address: source };
+            n.is_up() || n.resets > 0 || (self.next_hops.contains(&hop) && !self.neighbors.values().any(|o| in_step(o) && o.is_at(&hop)))
+        };
+        let here = || self.neighbors.values().filter_map(|n| Some((n, n.adjacencies.get(interface)?.source)));
+        here().any(|(n, _)| in_step(n)) && here().all(|(n, source)| in_step(n) || !needed(n, source))
     }
 
     /// A neighbour cannot flood the log.

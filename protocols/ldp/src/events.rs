@@ -89,7 +89,7 @@ pub enum Action {
     Protect {
         conn: ConnId,
     },
-    /// TCP MD5 key for connections from this address; it may come again unchanged.
+    /// TCP MD5 key for connections from this address. What [`Event::Accepted`] tells of from now on has been accepted with it.
     Key {
         remote: Ipv4Addr,
         password: Option<String>,
@@ -102,7 +102,8 @@ pub enum Action {
     Close {
         conn: ConnId,
     },
-    /// [`crate::Ldp::bindings`] is to be stored for [`crate::Start`]. Comes before the messages that tell of them.
+    /// [`crate::Ldp::bindings`] is to be stored for [`crate::Start`]. Comes before the messages that tell of them, but
+    /// need not be done by then.
     BindingsChanged,
     /// [`crate::Ldp::forwarding`] has changed.
     ForwardingChanged,
@@ -115,8 +116,8 @@ pub enum Action {
         interfaces: Vec<Arc<str>>,
         reason: String,
     },
-    /// For the IGP (RFC 5443): whether all neighbours heard on the interface, and at least one, have a session and have sent
-    /// all their labels. Until it is first told, an interface is not in step.
+    /// For the IGP (RFC 5443): whether all neighbours heard on the interface that are next hops or have had a session, and at least
+    /// one, have a session and have sent all their labels. Until it is first told, an interface is not in step.
     Synced {
         interface: Arc<str>,
         synced: bool,

@@ -4,6 +4,9 @@ use crate::Time;
 use edgeplex_types::{Label, LabelRange};
 use std::collections::BTreeMap;
 
+/// Labels that a process may have given without storing them, where half of the range is not less.
+const UNSTORED: u32 = 1000;
+
 /// Reserved labels (null labels) pass through all of this untouched.
 #[derive(Debug)]
 pub(crate) struct Labels {
@@ -85,9 +88,13 @@ impl Labels {
         false
     }
 
-    /// Labels after this one are given first: a process that ended may not have stored its last ones.
-    pub(crate) fn start_after(&mut self, label: Label) {
-        self.next = label.get() + 1;
+    /// Labels well beyond this one are given first: a process that ended may have told neighbours its last ones and not have stored
+    /// them.
+    pub(crate) fn start_beyond(&mut self, label: Label) {
+        let (first, last) = (self.range.first().get(), self.range.last().get());
+        let size = last - first + 1;
+        let gap = UNSTORED.min(size / 2);
+        self.next = first + (label.get().saturating_sub(first) + 1 + gap) % size;
     }
 
     /// Labels with at least one user, and how many each has.
@@ -122,6 +129,15 @@ mod tests {
         labels.hold(Label::IMPLICIT_NULL);
         labels.release(Label::IMPLICIT_NULL, None);
         assert_eq!(labels.users().len(), 2);
+    }
+
+    #[test]
+    fn a_new_process_begins_beyond_what_was_not_stored() {
+        for (last, stored, want) in [(100_000, 500, 1501), (100_000, 99_500, 600), (109, 103, 109), (109, 107, 103), (100, 100, 100)] {
+            let mut labels = Labels::new(LabelRange::new(label(100), label(last)).unwrap());
+            labels.start_beyond(label(stored));
+            assert_eq!(labels.allocate(), Some(label(want)), "{stored} of 100-{last}");
+        }
     }
 
     #[test]

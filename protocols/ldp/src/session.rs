@@ -102,6 +102,10 @@ impl Ldp {
         if self.config.lsr_id > neighbor.transport {
             return self.refuse_pending(conn, Status::SHUTDOWN);
         }
+        // Another that has a key is at the same address.
+        if !self.is_signed(lsr_id, remote) {
+            return self.refuse_pending(conn, Status::SHUTDOWN);
+        }
         // What could not begin a session does not end the one that there is.
         if neighbor.session.is_some() && !opens {
             return self.refuse_pending(conn, Status::SHUTDOWN);
@@ -120,7 +124,7 @@ impl Ldp {
         self.digest(now, lsr_id, conn, input);
     }
 
-    fn refuse_pending(&mut self, conn: ConnId, status: Status) {
+    pub(crate) fn refuse_pending(&mut self, conn: ConnId, status: Status) {
         self.pending.remove(&conn);
         let mut out = crate::packet::Composer::new(self.config.lsr_id, MAX_PDU);
         out.push(1, &notification(status, (0, 0)));
