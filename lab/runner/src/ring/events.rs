@@ -98,15 +98,12 @@ fn with_loss(directions: &[Direction; 2], bound: Duration, more: &str) -> Result
 fn silent_cut(world: &World<'_>, cut: &Cut, settled: &dyn Fn() -> Result<()>) -> Result<Evidence> {
     let logs = cut.repaired_by.iter().map(|by| by.map(|(node, _)| world.log(node)).transpose()).collect::<Result<Vec<_>>>()?;
     let down = |neighbor: &str| ["BFD session down".to_owned(), format!("peer={neighbor} ")];
-    let mut at = 0;
     let silence = || {
         let drop_all = |interface: &str| {
             format!(
                 "nft 'add table netdev cut; add chain netdev cut silence {{ type filter hook egress device {interface} priority 0; policy drop; }}'"
             )
         };
-        // The second end is cut a moment after the first: its direction lasts a little longer.
-        at = flow::now();
         cut.ends.iter().try_for_each(|(node, interface)| world.node(node)?.shell(&drop_all(interface)).map(drop))
     };
     let directions = measured(world, silence, || {
@@ -125,7 +122,9 @@ fn silent_cut(world: &World<'_>, cut: &Cut, settled: &dyn Fn() -> Result<()>) ->
             continue;
         };
         let seen = log.when(&down(neighbor))?.with_context(|| format!("{node} lost {neighbor} without a word"))?;
-        let detection = Duration::from_micros(seen.saturating_sub(at));
+        // The ends are cut one after the other: this direction's silence began with its first loss.
+        let began = direction.lost.first().copied().unwrap_or(seen);
+        let detection = Duration::from_micros(seen.saturating_sub(began));
         // What came to the middle of the way after the detection.
         let after = direction.lost_after(seen.saturating_sub(u64::try_from(direction.delay.as_micros())? / 2));
         parts.push(format!("{} = {:.0} ms until {node} knew, then {after} more lost", sentence(direction), millis(detection)));

@@ -174,7 +174,7 @@ impl Log {
         file.seek(SeekFrom::Start(self.from))?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
-        Ok(text.lines().find(|line| words.iter().all(|w| line.contains(w.as_ref()))).and_then(|line| time_of_day(line)).map(on_this_day))
+        Ok(text.lines().find(|line| words.iter().all(|w| line.contains(w.as_ref()))).and_then(time_of_day).map(on_this_day))
     }
 }
 

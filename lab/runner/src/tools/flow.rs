@@ -137,7 +137,12 @@ mod tests {
         let (to, me) = (theirs.local_addr().unwrap(), mine.local_addr().unwrap());
         let (done, wait) = mpsc::channel::<()>();
         let options = Options { to: Ipv4Addr::LOCALHOST, id: 7, pps: 1000, size: 64 };
-        let end = thread::spawn(move || both_ways(&mine, to, &options, move || drop(wait.recv())).unwrap());
+        let end = thread::spawn(move || {
+            both_ways(&mine, to, &options, move || {
+                let _ = wait.recv();
+            })
+            .unwrap()
+        });
         let mut buffer = [0; 100];
         let mut next = || {
             assert_eq!(theirs.recv(&mut buffer).unwrap(), 64);
