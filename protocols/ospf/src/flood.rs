@@ -89,6 +89,11 @@ impl Ospf {
                 }
                 if have.is_none() && self.is_full(&scope) {
                     self.refuse(name, "database full", &format!("LSAs beyond the limit, from {source}"));
+                    // Asking again would not end before there is room.
+                    if let Some(neighbor) = self.neighbor_mut(name, source) {
+                        neighbor.requests.remove(&key);
+                        neighbor.asked.remove(&key);
+                    }
                     return;
                 }
                 self.take_newer(name, source, lsa);

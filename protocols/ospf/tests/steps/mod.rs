@@ -4,7 +4,7 @@
 //! and addresses on the segment go by their last number, N; 0 is nobody.
 //!
 //! ```text
-//! start wires | segment [OPTION…]     mtu=N prio=N grace=N restarting md5 password
+//! start wires | segment [OPTION…]     mtu=N prio=N grace=N lsas=N restarting md5 password
 //! interface l0 up | down
 //! hello N [sees] [dr=N] [backup=N] [prio=N] [hello=N] [dead=N] [mask=N] [crypto=N] [key=WORD]
 //! dd N FLAGS seq=N | last | next [mtu=N] [LSA…]     FLAGS of I, M, S or -; last, next: of what we sent it last
@@ -71,6 +71,7 @@ impl Bench {
         self.segment = words.first() == Some(&"segment");
         let mut config = Config { hosts: vec![router(1)], ..Config::new(router(1), Ipv4Addr::UNSPECIFIED) };
         config.grace_s = option(words, "grace").unwrap_or(60);
+        config.limits.lsas = option(words, "lsas").unwrap_or(config.limits.lsas);
         let network = if self.segment { Network::Broadcast } else { Network::PointToPoint };
         for at in 0..if self.segment { 1 } else { 2 } {
             let mut interface = InterfaceConfig::new(format!("10.0.{at}.1/24").parse().unwrap(), network);
