@@ -21,7 +21,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             if packet.your_discriminator & 1 == 1 {
                 packet.your_discriminator = ours;
             }
-            bfd.receive(now, key.peer, None, &packet);
+            bfd.receive(now, key.peer, key.local, None, &packet);
         }
         bfd.views(now);
         assert!(bfd.deadline().is_some(), "a session always has something to do");

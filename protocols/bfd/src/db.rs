@@ -58,15 +58,20 @@ impl Bfd {
         }
     }
 
-    /// A control packet that passed the checks of its transport (RFC 5881 §5: TTL 255 on a single hop).
-    pub fn receive(&mut self, now: Time, source: IpAddr, interface: Option<&str>, packet: &Control) -> Vec<Action> {
+    /// A control packet that passed the checks of its transport (RFC 5881 §5: TTL 255 on a single hop), from and to these addresses.
+    pub fn receive(&mut self, now: Time, source: IpAddr, destination: IpAddr, interface: Option<&str>, packet: &Control) -> Vec<Action> {
         let mut out = vec![];
+        let multihop = interface.is_none();
+        let fits = |k: &&Key| k.peer == source && k.interface.as_deref() == interface && (!multihop || k.local == destination);
         let key = match packet.your_discriminator {
             // RFC 5881 §3: the first packets are told apart by where they come from.
-            0 => self.sessions.keys().find(|k| k.peer == source && k.interface.as_deref() == interface),
-            d => self.by_discriminator.get(&d).filter(|k| k.peer == source && k.interface.as_deref() == interface),
+            0 => self.sessions.keys().find(fits),
+            d => self.by_discriminator.get(&d).filter(fits),
         };
         match key.cloned().and_then(|k| self.sessions.get_mut(&k)) {
+            // RFC 5883 §6: from afar anybody may send in the neighbour's name. While it is Up the neighbour knows our discriminator;
+            // one that begins anew is missed for the detection time first.
+            Some(session) if multihop && packet.your_discriminator == 0 && session.is_up() => self.strangers += 1,
             Some(session) => session.receive(now, packet, &mut out),
             None => self.strangers += 1,
         }

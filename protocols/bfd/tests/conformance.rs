@@ -100,7 +100,7 @@ impl OneSession {
 
     fn raw(&mut self, now: Duration, bytes: &[u8]) -> Result<Vec<Action>, String> {
         match Control::decode(bytes) {
-            Ok(packet) => Ok(self.bfd.receive(now, self.key.peer, Some("eth1"), &packet)),
+            Ok(packet) => Ok(self.bfd.receive(now, self.key.peer, self.key.local, Some("eth1"), &packet)),
             Err(error) => Err(format!("dropped: {error}")),
         }
     }

@@ -102,7 +102,7 @@ impl Net {
                 let at = self.wire.iter().position(|(t, ..)| *t == next).unwrap();
                 let (_, to, packet) = self.wire.remove(at);
                 let packet = Control::decode(&packet.encode()).unwrap();
-                let actions = self.systems[to].receive(self.now, ADDRESS[1 - to], None, &packet);
+                let actions = self.systems[to].receive(self.now, ADDRESS[1 - to], ADDRESS[to], None, &packet);
                 self.take(to, actions);
             } else {
                 for who in 0..2 {

@@ -1,6 +1,6 @@
 //! What a label-switching router answers to an echo request (RFC 8029 §4.4, §4.5).
 
-use crate::packet::{InterfaceAndLabelStack, Kind, LabelEntry, Message, ReturnCode, Tlv};
+use crate::packet::{Fec, InterfaceAndLabelStack, Kind, LabelEntry, Message, ReturnCode, Tlv};
 use edgeplex_types::Label;
 use ipnet::Ipv4Net;
 use std::{
@@ -31,7 +31,10 @@ pub fn respond(request: &Message, labels: &[LabelEntry], known: &Known, interfac
         return None;
     }
     let mut reply = Message { kind: Kind::Reply, received: now, tlvs: vec![], ..request.clone() };
-    let unknown: Vec<u8> = request.tlvs.iter().filter(|t| t.is_mandatory_unknown()).flat_map(Tlv::to_bytes).collect();
+    let mut unknown: Vec<u8> = request.tlvs.iter().filter(|t| t.is_mandatory_unknown()).flat_map(Tlv::to_bytes).collect();
+    if request.fecs.iter().any(Fec::is_mandatory_unknown) {
+        unknown.extend(request.fec_stack());
+    }
     (reply.return_code, reply.return_subcode) = if request.fecs.is_empty() {
         (ReturnCode::MALFORMED, 0)
     } else if unknown.is_empty() {
@@ -59,7 +62,7 @@ fn judge(request: &Message, labels: &[LabelEntry], known: &Known) -> (ReturnCode
     {
         rest = below;
     }
-    let fec = request.fecs.first();
+    let fec = request.fecs.iter().find_map(|fec| if let Fec::Ldp(fec) = fec { Some(fec) } else { None });
     match rest.first() {
         None if fec.is_some_and(|f| known.egress.contains(f)) => (ReturnCode::EGRESS, 1),
         None => (ReturnCode::NO_MAPPING, 1),
@@ -125,6 +128,19 @@ mod tests {
         let reply = respond(&request, &[], &known(), ([10, 0, 0, 1].into(), 4), 99).unwrap();
         assert_eq!(reply.return_code, ReturnCode::TLV_NOT_UNDERSTOOD);
         assert_eq!(reply.tlvs, [Tlv::NotUnderstood(vec![0, 99, 0, 2, 1, 2, 0, 0])]);
+
+        // An RSVP-TE session.
+        let strange = Message { fecs: vec![Fec::Other(3, vec![7; 20])], tlvs: vec![], ..request.clone() };
+        let strange = Message::decode(&strange.encode()).unwrap();
+        let reply = respond(&strange, &[], &known(), ([10, 0, 0, 1].into(), 4), 99).unwrap();
+        assert_eq!(reply.return_code, ReturnCode::TLV_NOT_UNDERSTOOD);
+        let stack = [&[0, 1, 0, 24, 0, 3, 0, 20][..], &[7; 20]].concat();
+        assert_eq!(reply.tlvs, [Tlv::NotUnderstood(stack)]);
+        assert!(Message::decode(&reply.encode()).is_ok());
+        // One that may be passed over.
+        let optional = Message { fecs: vec![Fec::Other(40000, vec![]), request.fecs[0].clone()], ..strange };
+        assert_eq!(respond(&optional, &[], &known(), ([10, 0, 0, 1].into(), 4), 99).unwrap().return_code, ReturnCode::EGRESS);
+
         request.reply_mode = 1;
         assert_eq!(respond(&request, &[], &known(), ([10, 0, 0, 1].into(), 4), 99), None);
         let reply = Message { kind: Kind::Reply, reply_mode: 2, ..request };

@@ -12,7 +12,7 @@
 
 mod tlv;
 
-pub use tlv::{DownstreamDetailedMapping, InterfaceAndLabelStack, LabelEntry, Tlv};
+pub use tlv::{DownstreamDetailedMapping, Fec, InterfaceAndLabelStack, LabelEntry, Tlv};
 
 use ipnet::Ipv4Net;
 use std::fmt;
@@ -83,7 +83,7 @@ pub struct Message {
     pub sent: u64,
     pub received: u64,
     /// Of the Target FEC Stack, outermost first; only LDP IPv4 prefixes are understood.
-    pub fecs: Vec<Ipv4Net>,
+    pub fecs: Vec<Fec>,
     pub tlvs: Vec<Tlv>,
 }
 
@@ -115,7 +115,7 @@ impl Message {
             sequence,
             sent,
             received: 0,
-            fecs: vec![fec],
+            fecs: vec![Fec::Ldp(fec)],
             tlvs: if trace { vec![Tlv::DownstreamDetailedMapping(DownstreamDetailedMapping::any())] } else { vec![] },
         }
     }
@@ -133,6 +133,13 @@ impl Message {
             tlv::write_fecs(&mut out, &self.fecs);
         }
         self.tlvs.iter().for_each(|t| t.encode(&mut out));
+        out
+    }
+
+    /// The target FEC stack, as it stands in a message.
+    pub(crate) fn fec_stack(&self) -> Vec<u8> {
+        let mut out = vec![];
+        tlv::write_fecs(&mut out, &self.fecs);
         out
     }
 
@@ -212,7 +219,8 @@ mod tests {
             Tlv::NotUnderstood(vec![0, 99, 0, 0]),
             Tlv::Other(32800, vec![1, 2, 3]),
         ];
-        for message in [request(), reply] {
+        let strange = Message { fecs: vec![Fec::Other(3, vec![0; 20]), request().fecs[0].clone()], ..request() };
+        for message in [request(), reply, strange] {
             assert_eq!(Message::decode(&message.encode()), Ok(message));
         }
     }

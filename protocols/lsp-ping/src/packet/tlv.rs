@@ -12,8 +12,25 @@ const NOT_UNDERSTOOD: u16 = 9;
 const DOWNSTREAM_DETAILED_MAPPING: u16 = 20;
 /// Sub-TLV of the target FEC stack (RFC 8029 §3.2.1).
 const LDP_IPV4_PREFIX: u16 = 1;
+/// Types from here on may be passed over in silence (RFC 8029 §3).
+const OPTIONAL: u16 = 32768;
 /// Deepest FEC or label stack that is read.
 const MAX_DEPTH: usize = 16;
+
+/// Sub-TLV of the target FEC stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fec {
+    Ldp(Ipv4Net),
+    /// Of a type that is not known here.
+    Other(u16, Vec<u8>),
+}
+
+impl Fec {
+    /// As for [TLVs](Tlv::is_mandatory_unknown).
+    pub fn is_mandatory_unknown(&self) -> bool {
+        matches!(self, Self::Other(code, _) if *code < OPTIONAL)
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tlv {
@@ -83,7 +100,7 @@ impl LabelEntry {
 impl Tlv {
     /// Whether a replier that does not know it must say so (RFC 8029 §3: types below 32768).
     pub fn is_mandatory_unknown(&self) -> bool {
-        matches!(self, Self::Other(code, _) if *code < 32768)
+        matches!(self, Self::Other(code, _) if *code < OPTIONAL)
     }
 
     pub(super) fn decode(code: u16, value: &[u8], at: usize) -> Result<Self, DecodeError> {
@@ -153,32 +170,38 @@ fn write(out: &mut Vec<u8>, code: u16, value: &[u8]) {
     out.resize(out.len().next_multiple_of(4), 0);
 }
 
-pub(super) fn write_fecs(out: &mut Vec<u8>, fecs: &[Ipv4Net]) {
+pub(super) fn write_fecs(out: &mut Vec<u8>, fecs: &[Fec]) {
     let mut value = vec![];
     for fec in fecs {
-        let mut prefix = fec.network().octets().to_vec();
-        prefix.push(fec.prefix_len());
-        write(&mut value, LDP_IPV4_PREFIX, &prefix);
+        match fec {
+            Fec::Ldp(fec) => {
+                let mut prefix = fec.network().octets().to_vec();
+                prefix.push(fec.prefix_len());
+                write(&mut value, LDP_IPV4_PREFIX, &prefix);
+            }
+            Fec::Other(code, fec) => write(&mut value, *code, fec),
+        }
     }
     write(out, TARGET_FEC_STACK, &value);
 }
 
-pub(super) fn read_fecs(value: &[u8], at: usize) -> Result<Vec<Ipv4Net>, DecodeError> {
+pub(super) fn read_fecs(value: &[u8], at: usize) -> Result<Vec<Fec>, DecodeError> {
     let mut reader = Reader { sub: true, ..Reader::new(value, at + 4) };
     let mut out = vec![];
     while let Some((code, value, at)) = reader.next()? {
+        if out.len() >= MAX_DEPTH {
+            return Err(bad("target FEC stack", at, "at most 16 deep"));
+        }
         if code != LDP_IPV4_PREFIX {
-            return Err(bad("target FEC", at, "must be an LDP IPv4 prefix (type 1)"));
+            out.push(Fec::Other(code, value.to_vec()));
+            continue;
         }
         let (address, length) = match value {
             [a, b, c, d, length] => (Ipv4Addr::new(*a, *b, *c, *d), *length),
             _ => return Err(bad("sub-TLV length", at, "must be 5 for an LDP IPv4 prefix")),
         };
         let fec = Ipv4Net::new(address, length).map_err(|_| bad("prefix length", at + 8, "must be at most 32"))?;
-        if out.len() >= MAX_DEPTH {
-            return Err(bad("target FEC stack", at, "at most 16 deep"));
-        }
-        out.push(fec.trunc());
+        out.push(Fec::Ldp(fec.trunc()));
     }
     if out.is_empty() { Err(bad("target FEC stack", at, "must not be empty")) } else { Ok(out) }
 }

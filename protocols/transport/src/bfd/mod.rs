@@ -41,7 +41,8 @@ pub struct Handle(mpsc::UnboundedSender<Command>);
 pub fn start() -> (Handle, mpsc::UnboundedReceiver<Event>) {
     let (commands, from_handles) = mpsc::unbounded_channel();
     let (events, to_owner) = mpsc::unbounded_channel();
-    tokio::spawn(run(from_handles, events));
+    let (heard, packets) = mpsc::channel(QUEUE);
+    tokio::spawn(run(from_handles, events, packets, Sockets::new(heard)));
     (Handle(commands), to_owner)
 }
 
@@ -90,11 +91,16 @@ fn seed() -> u64 {
     u64::try_from(since.as_nanos() & u128::from(u64::MAX)).unwrap_or(1) ^ (u64::from(std::process::id()) << 40)
 }
 
-async fn run(mut commands: mpsc::UnboundedReceiver<Command>, events: mpsc::UnboundedSender<Event>) {
+async fn run(
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    events: mpsc::UnboundedSender<Event>,
+    mut packets: mpsc::Receiver<Heard>,
+    mut sockets: Sockets,
+) {
     let start = Instant::now();
     let mut bfd = Bfd::new(seed());
-    let (heard, mut packets) = mpsc::channel::<Heard>(QUEUE);
-    let mut sockets = Sockets::new(heard);
+    // Packets since timers were looked at.
+    let mut in_a_row = 0;
     loop {
         let deadline = bfd.deadline().map(|t| start + t);
         let timer = async {
@@ -103,7 +109,9 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>, events: mpsc::Unbou
                 None => std::future::pending().await,
             }
         };
-        // Packets come before timers: what has arrived in time must not count as late because we were.
+        // Packets come before timers: what has arrived in time must not count as late because we were. What was in the queue when a
+        // timer fell due has had its turn after so many; a flood must not keep sessions from sending and from expiring.
+        let overdue = in_a_row >= QUEUE && deadline.is_some_and(|t| t <= Instant::now());
         let actions = tokio::select! {
             biased;
             command = commands.recv() => match command {
@@ -124,14 +132,20 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>, events: mpsc::Unbou
                     vec![]
                 }
             },
-            Some(Heard { from, interface, bytes }) = packets.recv() => match Control::decode(&bytes) {
-                Ok(packet) => bfd.receive(start.elapsed(), from, interface.as_deref(), &packet),
-                Err(error) => {
-                    debug!(%from, %error, "BFD packet dropped");
-                    vec![]
+            Some(Heard { from, to, interface, bytes }) = packets.recv(), if !overdue => {
+                in_a_row += 1;
+                match Control::decode(&bytes) {
+                    Ok(packet) => bfd.receive(start.elapsed(), from, to, interface.as_deref(), &packet),
+                    Err(error) => {
+                        debug!(%from, %error, "BFD packet dropped");
+                        vec![]
+                    }
                 }
-            },
-            () = timer => bfd.timer(start.elapsed()),
+            }
+            () = timer => {
+                in_a_row = 0;
+                bfd.timer(start.elapsed())
+            }
         };
         for action in actions {
             match action {
@@ -146,6 +160,37 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>, events: mpsc::Unbou
                 }
                 Action::Removed(key) => sockets.close(&key, bfd.views(start.elapsed()).iter().map(|v| &v.key)),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{IpAddr, Ipv4Addr};
+
+    #[tokio::test]
+    async fn sessions_go_on_under_a_flood() {
+        let (peer, local) = (Ipv4Addr::new(127, 0, 0, 3), Ipv4Addr::new(127, 0, 0, 4));
+        let ear = tokio::net::UdpSocket::bind((peer, 4784)).await.unwrap();
+        let (commands, from_handle) = mpsc::unbounded_channel();
+        let (events, _to_owner) = mpsc::unbounded_channel();
+        let (heard, packets) = mpsc::channel(QUEUE);
+        tokio::spawn(run(from_handle, events, packets, Sockets::new(heard.clone())));
+        // The queue is never empty.
+        for _ in 0..2 * QUEUE {
+            let heard = heard.clone();
+            tokio::spawn(async move {
+                let stranger = IpAddr::from([127, 0, 0, 9]);
+                while heard.send(Heard { from: stranger, to: stranger, interface: None, bytes: vec![] }).await.is_ok() {}
+            });
+        }
+        let handle = Handle(commands);
+        let key = Key { peer: peer.into(), local: local.into(), interface: None };
+        handle.add(key, "test", Parameters::new(Duration::from_millis(50), 3).unwrap());
+        let mut buffer = [0; 64];
+        for _ in 0..2 {
+            tokio::time::timeout(Duration::from_secs(10), ear.recv(&mut buffer)).await.expect("in time").unwrap();
         }
     }
 }

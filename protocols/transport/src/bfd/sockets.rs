@@ -2,7 +2,7 @@
 
 use crate::sockopt::receive_ttl;
 use edgeplex_bfd::Key;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     collections::BTreeMap,
@@ -18,6 +18,10 @@ use tracing::{debug, warn};
 const SINGLE_HOP: u16 = 3784;
 /// RFC 5883 §5.
 const MULTIHOP: u16 = 4784;
+/// RFC 5881 §5: what a router has passed on is not of our link.
+const SINGLE_HOP_TTL: u8 = 255;
+/// RFC 5883 §2 leaves open how far away a neighbour may be; packets of whoever is further than ten routers are dropped.
+const MULTIHOP_TTL: u8 = 245;
 /// RFC 5881 §4: the source port is one of these.
 const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49152..=65535;
 
@@ -25,6 +29,7 @@ const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49152..=65535;
 #[derive(Debug)]
 pub(super) struct Heard {
     pub(super) from: IpAddr,
+    pub(super) to: IpAddr,
     pub(super) interface: Option<Arc<str>>,
     pub(super) bytes: Vec<u8>,
 }
@@ -153,10 +158,15 @@ fn receiver((interface, ipv6): &Ear) -> io::Result<UdpSocket> {
     if *ipv6 {
         socket.set_only_v6(true)?;
     }
+    receive_ttl(socket.as_fd(), *ipv6)?;
+    if *ipv6 {
+        setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+    } else {
+        setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+    }
     let port = match interface {
         Some(name) => {
             socket.bind_device(Some(name.as_bytes()))?;
-            receive_ttl(socket.as_fd(), *ipv6)?;
             SINGLE_HOP
         }
         None => MULTIHOP,
@@ -167,14 +177,14 @@ fn receiver((interface, ipv6): &Ear) -> io::Result<UdpSocket> {
 
 async fn hear(socket: UdpSocket, interface: Option<Arc<str>>, heard: mpsc::Sender<Heard>) {
     let Ok(socket) = tokio::net::UdpSocket::from_std(socket) else { return };
+    let least = if interface.is_some() { SINGLE_HOP_TTL } else { MULTIHOP_TTL };
     loop {
         match socket.async_io(Interest::READABLE, || receive(&socket)).await {
-            // RFC 5881 §5: what a router has passed on is not of our link.
-            Ok((_, ttl, _)) if interface.is_some() && ttl != Some(255) => debug!(?interface, ?ttl, "BFD packet from afar dropped"),
-            Ok((from, _, bytes)) => {
+            Ok(Datagram { from, to: Some(to), ttl: Some(ttl), bytes }) if ttl >= least => {
                 // A full queue: lost, like on the wire.
-                let _ = heard.try_send(Heard { from, interface: interface.clone(), bytes });
+                let _ = heard.try_send(Heard { from, to, interface: interface.clone(), bytes });
             }
+            Ok(Datagram { from, to, ttl, .. }) => debug!(%from, ?to, ?interface, ?ttl, "BFD packet from afar dropped"),
             Err(error) => {
                 debug!(?interface, %error, "BFD socket closed");
                 return;
@@ -183,20 +193,32 @@ async fn hear(socket: UdpSocket, interface: Option<Arc<str>>, heard: mpsc::Sende
     }
 }
 
-/// One datagram: from where, with which TTL or hop limit.
-fn receive(socket: &tokio::net::UdpSocket) -> io::Result<(IpAddr, Option<u8>, Vec<u8>)> {
+/// As it came in, with its TTL or hop limit.
+struct Datagram {
+    from: IpAddr,
+    to: Option<IpAddr>,
+    ttl: Option<u8>,
+    bytes: Vec<u8>,
+}
+
+fn receive(socket: &tokio::net::UdpSocket) -> io::Result<Datagram> {
     // Longer ones are no BFD packets; what is cut off is not looked at.
     let mut buffer = [0; 64];
     let mut parts = [io::IoSliceMut::new(&mut buffer)];
-    let mut control = nix::cmsg_space!(libc::c_int);
+    let mut control = nix::cmsg_space!(libc::c_int, libc::in6_pktinfo);
     let got = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
-    let ttl = got.cmsgs()?.find_map(|c| match c {
-        ControlMessageOwned::Ipv4Ttl(ttl) | ControlMessageOwned::Ipv6HopLimit(ttl) => u8::try_from(ttl).ok(),
-        _ => None,
-    });
+    let (mut ttl, mut to) = (None, None);
+    for control in got.cmsgs()? {
+        match control {
+            ControlMessageOwned::Ipv4Ttl(value) | ControlMessageOwned::Ipv6HopLimit(value) => ttl = u8::try_from(value).ok(),
+            ControlMessageOwned::Ipv4PacketInfo(info) => to = Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into()),
+            ControlMessageOwned::Ipv6PacketInfo(info) => to = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into()),
+            _ => {}
+        }
+    }
     let v4 = got.address.as_ref().and_then(|a| a.as_sockaddr_in()).map(|a| IpAddr::from(a.ip()));
     let v6 = got.address.as_ref().and_then(|a| a.as_sockaddr_in6()).map(|a| IpAddr::from(a.ip()));
     let from = v4.or(v6).ok_or(io::ErrorKind::InvalidData)?;
     let length = got.bytes;
-    Ok((from, ttl, buffer.get(..length).unwrap_or_default().to_vec()))
+    Ok(Datagram { from, to, ttl, bytes: buffer.get(..length).unwrap_or_default().to_vec() })
 }

@@ -28,7 +28,7 @@ use tracing::{debug, warn};
 
 /// Seconds from the NTP epoch to Unix's.
 const NTP: u64 = 2_208_988_800;
-/// Requests answered a second, and in one go (RFC 8029 §5 wants a limit).
+/// Requests answered a second at a port, and in one go (RFC 8029 §5 wants a limit).
 const ANSWERS: f64 = 100.0;
 /// Questions of our own at once.
 const QUESTIONS: usize = 4;
@@ -65,6 +65,28 @@ impl Handle {
     }
 }
 
+/// Answers that may still be given: a port of which too much is asked takes nothing from others.
+struct Bucket {
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn new(now: Instant) -> Self {
+        Self { tokens: ANSWERS, filled: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        self.tokens = (self.tokens + now.duration_since(self.filled).as_secs_f64() * ANSWERS).min(ANSWERS);
+        self.filled = now;
+        let enough = self.tokens >= 1.0;
+        if enough {
+            self.tokens -= 1.0;
+        }
+        enough
+    }
+}
+
 /// A request on its way from a port to the task that answers.
 struct Heard {
     port: Port,
@@ -76,7 +98,7 @@ async fn answer(source: Ipv4Addr, mut wanted: watch::Receiver<Vec<Port>>, known:
     let (heard, mut requests) = mpsc::channel::<Heard>(64);
     let mut ears: BTreeMap<Arc<str>, (Port, tokio::task::JoinHandle<()>)> = BTreeMap::new();
     let mut replies: Option<UdpSocket> = None;
-    let (mut tokens, mut filled) = (ANSWERS, Instant::now());
+    let mut buckets: BTreeMap<Arc<str>, Bucket> = BTreeMap::new();
     wanted.mark_changed();
     loop {
         tokio::select! {
@@ -93,17 +115,16 @@ async fn answer(source: Ipv4Addr, mut wanted: watch::Receiver<Vec<Port>>, known:
                     }
                     stays
                 });
+                buckets.retain(|name, _| ears.contains_key(name));
                 for port in ports {
                     ears.entry(port.name.clone()).or_insert_with(|| (port.clone(), tokio::spawn(hear(port, heard.clone()))));
                 }
             }
             Some(request) = requests.recv() => {
-                tokens = (tokens + filled.elapsed().as_secs_f64() * ANSWERS).min(ANSWERS);
-                filled = Instant::now();
-                if tokens < 1.0 {
+                let now = Instant::now();
+                if !buckets.entry(request.port.name.clone()).or_insert_with(|| Bucket::new(now)).take(now) {
                     continue;
                 }
-                tokens -= 1.0;
                 let known = known.borrow().clone();
                 if let Some((to, reply)) = reply_to(&request, &known) {
                     if replies.is_none() {
@@ -175,5 +196,19 @@ async fn hear(port: Port, heard: mpsc::Sender<Heard>) {
             }
         }
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_so_many_at_once_and_so_many_a_second() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(start);
+        assert_eq!((0..300).filter(|_| bucket.take(start)).count(), 100);
+        let half = start + Duration::from_millis(505);
+        assert_eq!((0..300).filter(|_| bucket.take(half)).count(), 50);
     }
 }

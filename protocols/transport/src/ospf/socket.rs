@@ -27,7 +27,19 @@ pub(super) struct Port {
 pub(super) struct Datagram<'a> {
     pub(super) source: Ipv4Addr,
     pub(super) destination: Ipv4Addr,
+    ttl: u8,
     pub(super) packet: &'a [u8],
+}
+
+impl Datagram<'_> {
+    /// Whether it comes from the link of an interface with this address, and is for us.
+    pub(super) fn is_of_link(&self, address: Ipv4Addr) -> bool {
+        // RFC 2328 §A.1: TTL 1, as there are no virtual links. 255 is what neighbours send that follow RFC 5082; no router has passed
+        // that on.
+        matches!(self.ttl, 1 | 255)
+            // RFC 2328 §8.2
+            && (self.destination == address || self.destination == ALL_ROUTERS || self.destination == DESIGNATED_ROUTERS)
+    }
 }
 
 impl Port {
@@ -81,7 +93,8 @@ impl Port {
 fn parse(datagram: &[u8]) -> Option<Datagram<'_>> {
     let header = usize::from(datagram.first()? & 0x0f) * 4;
     let address = |at: usize| -> Option<Ipv4Addr> { Some(Ipv4Addr::from(<[u8; 4]>::try_from(datagram.get(at..at + 4)?).ok()?)) };
-    Some(Datagram { source: address(12)?, destination: address(16)?, packet: datagram.get(header..).filter(|_| header >= 20)? })
+    let packet = datagram.get(header..).filter(|_| header >= 20)?;
+    Some(Datagram { source: address(12)?, destination: address(16)?, ttl: *datagram.get(8)?, packet })
 }
 
 #[cfg(test)]
@@ -91,14 +104,25 @@ mod tests {
     #[test]
     fn the_ip_header_is_taken_off_whatever_its_length() {
         let mut bytes = vec![0x46; 1];
-        bytes.extend([0; 11]);
+        bytes.extend([0, 0, 0, 0, 0, 0, 0, 7, 89, 0, 0]);
         bytes.extend([10, 0, 0, 1, 224, 0, 0, 5, 1, 2, 3, 4, 9, 9]);
-        let want = Datagram { source: Ipv4Addr::new(10, 0, 0, 1), destination: ALL_ROUTERS, packet: &[9, 9] };
+        let want = Datagram { source: Ipv4Addr::new(10, 0, 0, 1), destination: ALL_ROUTERS, ttl: 7, packet: &[9, 9] };
         assert_eq!(parse(&bytes), Some(want));
         for length in 0..24 {
             assert_eq!(parse(&bytes[..length]), None);
         }
         bytes[0] = 0x44;
         assert_eq!(parse(&bytes), None, "a header of 16 bytes");
+    }
+
+    #[test]
+    fn what_comes_from_afar_or_is_for_others_is_not_taken() {
+        let (ours, theirs) = (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 1));
+        let taken = |ttl, destination| Datagram { source: theirs, destination, ttl, packet: &[] }.is_of_link(ours);
+        for destination in [ours, ALL_ROUTERS, DESIGNATED_ROUTERS] {
+            let ttls: Vec<u8> = (0..=255).filter(|ttl| taken(*ttl, destination)).collect();
+            assert_eq!(ttls, [1, 255], "{destination}");
+        }
+        assert!(!taken(1, Ipv4Addr::new(10, 255, 0, 2)), "another address of this router");
     }
 }

@@ -7,6 +7,7 @@ use edgeplex_ospf::{Action, Config, Event as Input, Ospf, Start, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::net::Ipv4Addr;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
@@ -47,6 +48,8 @@ struct Task {
     events: mpsc::Sender<Event>,
     backlog: VecDeque<Event>,
     buffer: Vec<u8>,
+    /// The interface that was read from last: the others come first.
+    last_read: Option<Arc<str>>,
 }
 
 enum Wake {
@@ -70,6 +73,7 @@ pub(super) async fn run(config: Config, restarting: bool, mut commands: mpsc::Un
         events,
         backlog: VecDeque::new(),
         buffer: vec![0; 1 << 16],
+        last_read: None,
     };
     loop {
         match task.wait(&mut commands).await {
@@ -84,7 +88,10 @@ pub(super) async fn run(config: Config, restarting: bool, mut commands: mpsc::Un
             // Nobody is left to route for.
             Wake::Command(None) | Wake::Delivered(false) => return,
             Wake::Delivered(true) => {}
-            Wake::Readable(name) => task.read(&name),
+            Wake::Readable(name) => {
+                task.read(&name);
+                task.last_read = Some(name);
+            }
             Wake::Timer => {
                 if task.open_again.is_some_and(|at| at <= Instant::now()) {
                     task.open_ports();
@@ -93,6 +100,13 @@ pub(super) async fn run(config: Config, restarting: bool, mut commands: mpsc::Un
             }
         }
     }
+}
+
+/// All of the map, beginning behind `last`: everybody gets a turn.
+fn from_next<'a, T>(map: &'a BTreeMap<Arc<str>, T>, last: Option<&Arc<str>>) -> impl Iterator<Item = (&'a Arc<str>, &'a T)> {
+    let behind = (last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+    let before = last.map(|last| map.range::<Arc<str>, _>(..=last));
+    map.range::<Arc<str>, _>(behind).chain(before.into_iter().flatten())
 }
 
 impl Task {
@@ -105,8 +119,8 @@ impl Task {
                 None => std::future::pending().await,
             }
         };
-        let ports = &self.ports;
-        let readable = poll_fn(|cx| match ports.iter().find(|(_, port)| port.poll_readable(cx)) {
+        let (ports, last) = (&self.ports, self.last_read.as_ref());
+        let readable = poll_fn(|cx| match from_next(ports, last).find(|(_, port)| port.poll_readable(cx)) {
             Some((name, _)) => Poll::Ready(Wake::Readable(name.clone())),
             None => Poll::Pending,
         });
@@ -170,6 +184,10 @@ impl Task {
         for _ in 0..READ_AT_ONCE {
             let Some(port) = self.ports.get(name) else { return };
             let actions = match port.receive(&mut self.buffer) {
+                Ok(Some(d)) if !d.is_of_link(port.address()) => {
+                    debug!(interface = %name, source = %d.source, destination = %d.destination, "an OSPF packet from afar, or for others");
+                    continue;
+                }
                 Ok(Some(d)) => {
                     let input = Input::Received { interface: name, source: d.source, destination: d.destination, packet: d.packet };
                     self.engine.handle(self.zero.elapsed(), input)
@@ -251,5 +269,20 @@ impl Task {
         for action in actions {
             self.act(action);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_interface_gets_its_turn() {
+        let ports: BTreeMap<Arc<str>, ()> = ["a", "b", "c"].map(|n| (n.into(), ())).into();
+        let order = |last: Option<&str>| {
+            let last = last.map(Arc::from);
+            from_next(&ports, last.as_ref()).map(|(n, ())| &**n).collect::<String>()
+        };
+        assert_eq!([None, Some("a"), Some("b"), Some("c"), Some("bb")].map(order), ["abc", "bca", "cab", "abc", "cab"]);
     }
 }
