@@ -16,7 +16,7 @@ use std::{
 };
 use tokio::{
     net::{TcpSocket, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::JoinHandle,
     time::timeout,
 };
@@ -27,6 +27,8 @@ const READ_SIZE: usize = 16 << 10;
 const MAX_WAITING: usize = 16 << 20;
 /// How long a closing connection may take to deliver what was said last.
 const LINGER: Duration = Duration::from_secs(1);
+/// A neighbour that takes nothing at all for so long loses its session.
+const SEND_HOLD: Duration = Duration::from_secs(120);
 const CONNECT: Duration = Duration::from_secs(10);
 /// RFC 6720 §2
 const GTSM: u8 = 255;
@@ -59,13 +61,15 @@ pub(super) async fn connect(target: Target) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// A connection in use. Dropped, it delivers what waits and closes.
+/// A connection in use. Dropped, it delivers what waits, if the neighbour takes it soon, and closes.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Arc<TcpStream>,
     out: mpsc::UnboundedSender<Vec<u8>>,
     /// Bytes given to `out` and not yet written.
     waiting: Arc<AtomicUsize>,
+    /// Tells the writer when it is dropped.
+    _alive: oneshot::Sender<()>,
 }
 
 impl Connection {
@@ -76,15 +80,24 @@ impl Connection {
         let stream = Arc::new(stream);
         let waiting = Arc::new(AtomicUsize::new(0));
         let (out, messages) = mpsc::unbounded_channel();
-        let reader = tokio::spawn(read(id, Arc::clone(&stream), inputs));
-        let writer = tokio::spawn(write(Arc::clone(&stream), messages, Arc::clone(&waiting), reader));
-        (Self { stream, out, waiting }, writer)
+        let (alive, dropped) = oneshot::channel();
+        let reader = tokio::spawn(read(id, Arc::clone(&stream), inputs.clone()));
+        let written = Arc::clone(&waiting);
+        let writing = Arc::clone(&stream);
+        let writer = tokio::spawn(async move {
+            if let Err(error) = write(&writing, messages, &written, dropped, SEND_HOLD).await {
+                // Nobody to tell: the speaker is gone.
+                let _ = inputs.send(Input::Closed(id, error.to_string())).await;
+            }
+            end(&writing, reader).await;
+        });
+        (Self { stream, out, waiting, _alive: alive }, writer)
     }
 
     /// `false`: the neighbour does not read.
     pub(super) fn send(&self, bytes: Vec<u8>) -> bool {
         let waiting = self.waiting.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len();
-        // A writer that has ended has met an error, which the reader meets too.
+        // A writer that has ended has told of it.
         let _ = self.out.send(bytes);
         waiting <= MAX_WAITING
     }
@@ -116,32 +129,42 @@ async fn read(id: ConnId, stream: Arc<TcpStream>, inputs: mpsc::Sender<Input>) {
     let _ = inputs.send(Input::Closed(id, reason)).await;
 }
 
-/// Writes until the connection is dropped, then lets the reader read away what comes: closing over unread input would reset
-/// the connection and could take our last words with it.
+/// Writes until the connection is dropped, and a little longer.
 async fn write(
-    stream: Arc<TcpStream>,
+    stream: &TcpStream,
     mut messages: mpsc::UnboundedReceiver<Vec<u8>>,
-    waiting: Arc<AtomicUsize>,
-    mut reader: JoinHandle<()>,
-) {
-    while let Some(bytes) = messages.recv().await {
-        let written =
-            if messages.is_closed() { timeout(LINGER, write_all(&stream, &bytes)).await } else { Ok(write_all(&stream, &bytes).await) };
-        waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
-        if !matches!(written, Ok(Ok(()))) {
-            break;
+    waiting: &AtomicUsize,
+    dropped: oneshot::Receiver<()>,
+    hold: Duration,
+) -> io::Result<()> {
+    let deliver = async {
+        while let Some(bytes) = messages.recv().await {
+            write_all(stream, &bytes, hold).await?;
+            waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
         }
+        Ok(())
+    };
+    tokio::pin!(deliver);
+    tokio::select! {
+        done = &mut deliver => done,
+        _ = dropped => timeout(LINGER, deliver).await.unwrap_or(Ok(())),
     }
+}
+
+/// Lets the reader read away what still comes: closing over unread input would reset the connection and could take our last words
+/// with it.
+async fn end(stream: &TcpStream, mut reader: JoinHandle<()>) {
     // Fails where the connection is broken already.
-    let _ = SockRef::from(&*stream).shutdown(Shutdown::Write);
+    let _ = SockRef::from(stream).shutdown(Shutdown::Write);
     if timeout(LINGER, &mut reader).await.is_err() {
         reader.abort();
     }
 }
 
-async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+async fn write_all(stream: &TcpStream, mut bytes: &[u8], hold: Duration) -> io::Result<()> {
     while !bytes.is_empty() {
-        stream.writable().await?;
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the neighbour takes nothing");
+        timeout(hold, stream.writable()).await.map_err(late)??;
         match stream.try_write(bytes) {
             Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -149,4 +172,40 @@ async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    /// Far more than the kernel takes for a neighbour that does not read.
+    const MUCH: usize = 64 << 20;
+
+    #[tokio::test]
+    async fn one_that_does_not_read_does_not_hold_a_dropped_connection() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut neighbor, _) = listener.accept().await.unwrap();
+        let (inputs, _input) = mpsc::channel(1);
+        let (connection, ended) = Connection::start(ConnId::Opened(1), stream, inputs);
+        assert!(!connection.send(vec![0; MUCH]), "that is too much");
+        // The write has begun.
+        assert_eq!(neighbor.read_u8().await.unwrap(), 0);
+        drop(connection);
+        timeout(LINGER * 10, ended).await.expect("it ends").unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_read_loses_its_connection() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (_neighbor, _) = listener.accept().await.unwrap();
+        let (out, messages) = mpsc::unbounded_channel();
+        let (_alive, dropped) = oneshot::channel();
+        out.send(vec![0; MUCH]).unwrap();
+        let waiting = AtomicUsize::new(MUCH);
+        let written = write(&stream, messages, &waiting, dropped, LINGER / 10);
+        assert_eq!(timeout(LINGER * 10, written).await.expect("it ends").unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
 }

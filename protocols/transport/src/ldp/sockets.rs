@@ -2,9 +2,9 @@
 
 use super::{PORT, connection::TOS};
 use crate::sockopt::set_md5;
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::AsFd,
@@ -149,29 +149,49 @@ pub(super) struct Listener {
     address: Ipv4Addr,
     socket: Option<TcpListener>,
     keys: BTreeMap<Ipv4Addr, String>,
+    /// Addresses whose key could not be set: nothing is accepted from there.
+    unkeyed: BTreeSet<Ipv4Addr>,
     complained: bool,
 }
 
 impl Listener {
     pub(super) fn new(address: Ipv4Addr) -> Self {
-        Self { address, socket: None, keys: BTreeMap::new(), complained: false }
+        Self { address, socket: None, keys: BTreeMap::new(), unkeyed: BTreeSet::new(), complained: false }
     }
 
     pub(super) fn address(&self) -> Ipv4Addr {
         self.address
     }
 
+    /// What is accepted from now on has been signed with the key.
     pub(super) fn set_key(&mut self, remote: Ipv4Addr, password: Option<String>) {
-        if self.keys.get(&remote) == password.as_ref() {
-            return;
-        }
-        if let Some(socket) = &self.socket {
-            key(socket, remote, password.as_deref());
-        }
         match password {
             Some(password) => drop(self.keys.insert(remote, password)),
             None => drop(self.keys.remove(&remote)),
         }
+        self.apply_key(remote);
+    }
+
+    fn apply_key(&mut self, remote: Ipv4Addr) {
+        let Some(socket) = &self.socket else { return };
+        let password = self.keys.get(&remote);
+        let set = set_md5(socket.as_fd(), remote.into(), password.map(String::as_str));
+        // Whoever came before the key is in the queue without it.
+        let set = if password.is_some() { set.and_then(|()| drop_waiting(socket)) } else { set };
+        match set {
+            Ok(()) => drop(self.unkeyed.remove(&remote)),
+            Err(error) if self.unkeyed.insert(remote) => warn!(%remote, %error, "cannot set the TCP MD5 key: no LDP sessions from there"),
+            Err(_) => {}
+        }
+    }
+
+    /// Whether a connection from there is what its key asks for. A key that could not be set is tried again.
+    pub(super) fn admits(&mut self, remote: Ipv4Addr) -> bool {
+        let unkeyed = self.unkeyed.contains(&remote);
+        if unkeyed {
+            self.apply_key(remote);
+        }
+        !unkeyed
     }
 
     /// Tries to listen if it does not yet.
@@ -182,9 +202,10 @@ impl Listener {
         match listen(self.address) {
             Ok(socket) => {
                 info!(address = %self.address, "listening for LDP");
-                self.keys.iter().for_each(|(remote, password)| key(&socket, *remote, Some(password)));
                 self.socket = Some(socket);
                 self.complained = false;
+                let keyed: Vec<_> = self.keys.keys().copied().collect();
+                keyed.into_iter().for_each(|remote| self.apply_key(remote));
             }
             Err(error) if !self.complained => {
                 warn!(address = %self.address, %error, "cannot listen for LDP yet, trying on");
@@ -220,8 +241,48 @@ fn listen(address: Ipv4Addr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-fn key(listener: &TcpListener, remote: Ipv4Addr, password: Option<&str>) {
-    if let Err(error) = set_md5(listener.as_fd(), remote.into(), password) {
-        warn!(%remote, %error, "cannot set the TCP MD5 key");
+/// Closes the connections that wait to be accepted; those who made them try again.
+fn drop_waiting(listener: &TcpListener) -> io::Result<()> {
+    loop {
+        match SockRef::from(listener).accept() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if !matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => return Err(error),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Our listener, but not at its port.
+    async fn listener() -> Listener {
+        let mut listener = Listener::new(Ipv4Addr::LOCALHOST);
+        listener.socket = Some(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        listener
+    }
+
+    #[tokio::test]
+    async fn what_came_before_its_key_is_not_accepted() {
+        let mut listener = listener().await;
+        let socket = listener.socket.as_ref().unwrap();
+        let mut early = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        listener.set_key(Ipv4Addr::LOCALHOST, Some("not a word".to_owned()));
+        assert!(listener.admits(Ipv4Addr::LOCALHOST));
+        let closed = tokio::task::spawn_blocking(move || std::io::Read::read(&mut early, &mut [0]));
+        assert!(!matches!(closed.await.unwrap(), Ok(1..)));
+        let waiting = SockRef::from(listener.socket.as_ref().unwrap()).accept();
+        assert_eq!(waiting.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[tokio::test]
+    async fn without_its_key_nothing_is_accepted() {
+        let mut listener = listener().await;
+        listener.set_key(Ipv4Addr::LOCALHOST, Some("x".repeat(81)));
+        assert!(!listener.admits(Ipv4Addr::LOCALHOST));
+        assert!(!listener.admits(Ipv4Addr::LOCALHOST), "it still cannot be set");
+        listener.set_key(Ipv4Addr::LOCALHOST, None);
+        assert!(listener.admits(Ipv4Addr::LOCALHOST));
     }
 }

@@ -24,7 +24,7 @@ use tracing::{info, warn};
 const RETRY: Duration = Duration::from_millis(250);
 /// Datagrams and reads that may wait for the engine.
 const INPUTS: usize = 64;
-/// Most TCP connections at once.
+/// Most TCP connections at once, those about to close among them.
 const MAX_CONNECTIONS: usize = 1024;
 
 /// What the connections tell.
@@ -45,10 +45,12 @@ struct Task {
     connecting: JoinSet<(ConnId, io::Result<TcpStream>)>,
     /// To give up what is still being tried.
     attempts: HashMap<ConnId, AbortHandle>,
-    /// Connections until their last words are out.
-    lingering: JoinSet<()>,
+    /// All connections, each until its last words are out.
+    open: JoinSet<()>,
     inputs: mpsc::Sender<Input>,
     accepted: u64,
+    /// Nothing is accepted before.
+    accept_at: Option<Instant>,
     /// What the daemon has not yet taken.
     backlog: VecDeque<Event>,
     stopping: bool,
@@ -67,9 +69,10 @@ pub(super) async fn run(config: Config, start: Start, mut commands: mpsc::Unboun
         connections: HashMap::new(),
         connecting: JoinSet::new(),
         attempts: HashMap::new(),
-        lingering: JoinSet::new(),
+        open: JoinSet::new(),
         inputs,
         accepted: 0,
+        accept_at: None,
         backlog: VecDeque::new(),
         stopping: false,
     };
@@ -89,9 +92,15 @@ pub(super) async fn run(config: Config, start: Start, mut commands: mpsc::Unboun
             command = commands.recv() => done = task.command(command),
             Some(Heard { interface, source, packet }) = heard.recv() => task.step(Engine::Hello { interface, source, packet }),
             Some(input) = input.recv() => task.input(input),
-            accepted = task.listener.accept() => task.accept(accepted).await,
-            Some(Ok((conn, result))) = task.connecting.join_next() => task.connected(conn, result),
-            Some(_) = task.lingering.join_next() => {}
+            accepted = task.listener.accept(), if task.accept_at.is_none() => task.accept(accepted),
+            () = sleep_until(task.accept_at.unwrap_or_else(Instant::now)), if task.accept_at.is_some() => task.accept_at = None,
+            Some(attempt) = task.connecting.join_next() => {
+                // One that was given up has nothing to tell.
+                if let Ok((conn, result)) = attempt {
+                    task.connected(conn, result);
+                }
+            }
+            Some(_) = task.open.join_next() => {}
             () = timer => task.step(Engine::Timer),
             () = sleep(RETRY), if !task.listener.is_open() => {}
             permit = events.reserve(), if !task.backlog.is_empty() => match (permit, task.backlog.pop_front()) {
@@ -105,7 +114,7 @@ pub(super) async fn run(config: Config, start: Start, mut commands: mpsc::Unboun
     task.connecting.abort_all();
     drop((input, task.inputs));
     // Last words are on their way; each has its own time limit.
-    while task.lingering.join_next().await.is_some() {}
+    while task.open.join_next().await.is_some() {}
     if let Some(done) = done {
         // Whoever waited may have given up.
         let _ = done.send(());
@@ -246,7 +255,7 @@ impl Task {
     fn adopt(&mut self, conn: ConnId, stream: TcpStream) {
         let (connection, task) = Connection::start(conn, stream, self.inputs.clone());
         self.connections.insert(conn, connection);
-        self.lingering.spawn(async move {
+        self.open.spawn(async move {
             // A task that panicked has closed its socket as well.
             let _ = task.await;
         });
@@ -266,9 +275,9 @@ impl Task {
         }
     }
 
-    async fn accept(&mut self, accepted: io::Result<(TcpStream, IpAddr)>) {
+    fn accept(&mut self, accepted: io::Result<(TcpStream, IpAddr)>) {
         match accepted {
-            Ok((stream, IpAddr::V4(remote))) if self.connections.len() < MAX_CONNECTIONS => {
+            Ok((stream, IpAddr::V4(remote))) if self.listener.admits(remote) && self.open.len() < MAX_CONNECTIONS => {
                 self.accepted += 1;
                 let conn = ConnId::Accepted(self.accepted);
                 self.adopt(conn, stream);
@@ -278,7 +287,7 @@ impl Task {
             Err(error) => {
                 // Out of descriptors, perhaps: the pause keeps this from spinning.
                 warn!(%error, "cannot accept LDP connections");
-                sleep(RETRY).await;
+                self.accept_at = Some(Instant::now() + RETRY);
             }
         }
     }
