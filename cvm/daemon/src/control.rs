@@ -279,6 +279,12 @@ impl<I: CoreIo> Control<I> {
             self.exit = Some(Exit::Restart);
             return Ok(());
         }
+        // Labels in use keep their meaning, whatever the ranges say now.
+        if let Some(ldp) = &new.ldp
+            && let Some((label, owner, ..)) = self.vpn.labels().iter().find(|(label, ..)| ldp.labels.contains(*label))
+        {
+            anyhow::bail!("ldp.labels {}-{}: label {label} is in use by {owner}", ldp.labels.first(), ldp.labels.last());
+        }
         self.core.configure(&new).await?;
         // Rights before all else: a removed attachment is silent from here on.
         self.relay.configure(&new)?;

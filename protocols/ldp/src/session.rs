@@ -261,6 +261,10 @@ impl Ldp {
             let fec = Some(FecElement::all_ipv4());
             neighbor.send(&Message::Notification(Notification { status: Status::END_OF_LIB, message_id: 0, message_kind: 0, fec }));
         }
+        // What kept the first session from coming up is over, and no reason to worry.
+        if neighbor.resets == 0 {
+            neighbor.last_error = None;
+        }
         let interfaces = neighbor.interfaces();
         self.actions.push(Action::SessionUp { lsr_id, interfaces });
     }

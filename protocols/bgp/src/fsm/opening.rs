@@ -157,6 +157,10 @@ impl Peer {
         c.state = State::Established;
         self.retry = None;
         self.established_at = Some(now);
+        // What kept the first session from coming up is over, and no reason to worry.
+        if self.resets == 0 {
+            self.last_error = None;
+        }
         self.inbound = Some(Inbound::new(&self.config, self.local, negotiated, local));
         self.rib_out.session_up(negotiated.families, negotiated.send_context(&self.config, &self.local, local));
         // RFC 4684 §6
