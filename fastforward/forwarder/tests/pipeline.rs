@@ -188,7 +188,8 @@ fn only_what_comes_from_the_attachment_is_of_its_sessions() {
     let mut b = Bench::warm();
     let (bgp, bfd) = (|p: &mut Ip| (p.proto, p.payload[3]) = (6, 179), |p: &mut Ip| p.payload[2..4].copy_from_slice(&[0x0e, 0xc8]));
     let (mut far_bgp, mut far_bfd) = (udp(CE_IP, OUR_IP), udp(CE_IP, OUR_IP).ttl(255));
-    (bgp(&mut far_bgp), bfd(&mut far_bfd));
+    bgp(&mut far_bgp);
+    bfd(&mut far_bfd);
     // From the core they share the bucket of all others, whoever they say they are from.
     let stack = [lse(OWN_LABEL, 0, true, 255)];
     let through = |b: &mut Bench, p: &Ip| (0..400).map(|_| b.put(Core, &p.p_sends(&stack)).len()).sum::<usize>();

@@ -17,7 +17,8 @@
 //!
 //! A PVM is hostile. What it may send is what has a rule: untagged frames to its own VLAN, and MPLS frames with the
 //! PE's source address to a core neighbour or to attachments of its own VPN on this PE. All else is dropped for want of one;
-//! so there is no way from a PVM to the label-switching router. That one, without customers of its own, is trusted as the CVM
+//! so there is no way from a PVM to the label-switching router, but by a neighbour: what labels say to one is not looked at (DESIGN.md,
+//! "A hostile VM": why the core has to be authenticated). That one, without customers of its own, is trusted as the CVM
 //! is, with what a router may send: only as the PE, or to the CVM beside it.
 
 use crate::rule::{Action, ETH_TYPE_MPLS, Match, PLATFORM_COOKIE, PortNo, Rule, VlanMatch};

@@ -4,7 +4,7 @@
 //! the way out.
 
 use super::icmp::Error;
-use super::ip::{Ip, Packet, ether_type, is_own, set_ttl};
+use super::ip::{Packet, ether_type, is_own, set_ttl};
 use super::neighbour::Sent;
 use super::{Drop, Forwarder, Port, Punt, Sink, counters};
 use edgeplex_ff_fib::api::VRF_MAC;
