@@ -219,6 +219,8 @@ fn bfd_of(own: IpAddr) -> JoinHandle<()> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
     socket.set_nonblocking(true).unwrap();
     socket.set_reuse_address(true).unwrap();
+    // RFC 5881 §5, and what multihop sessions here want at least.
+    socket.set_ttl_v4(255).unwrap();
     socket.bind(&SocketAddr::new(own, 4784).into()).unwrap();
     let socket = UdpSocket::from_std(socket.into()).unwrap();
     tokio::spawn(async move {
