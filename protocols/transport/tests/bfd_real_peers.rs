@@ -30,7 +30,9 @@ fn start_frr(wire: &mut Wire, bfd: &str) {
     sh(&format!("chown -R frr:frr {dir}"));
     let common = format!("-u frr -g frr -z {dir}/z.api --vty_socket {dir} -A 127.0.0.1 -P 0");
     wire.start(&format!("/usr/lib/frr/zebra {common} -f {dir}/zebra.conf -i {dir}/zebra.pid"));
+    let start = Instant::now();
     while !wire.path().join("z.api").exists() {
+        assert!(start.elapsed() < LIMIT, "zebra does not start");
         std::thread::sleep(Duration::from_millis(10));
     }
     wire.start(&format!("/usr/lib/frr/bfdd {common} --bfdctl {dir}/bfdd.sock -f {dir}/bfdd.conf -i {dir}/bfdd.pid"));

@@ -216,7 +216,7 @@ fn gobgp_says_which_routes_it_wants() {
     );
     std::fs::write(format!("{dir}/gobgpd.toml"), conf).unwrap();
     wire.start(&format!("gobgpd -f {dir}/gobgpd.toml"));
-    let theirs = wire.namespace().to_owned();
+    let theirs = wire.theirs.clone();
     let gobgp = |words: &str| ask("ip", &[&["netns", "exec", &theirs, "gobgp"][..], &words.split(' ').collect::<Vec<_>>()].concat());
 
     wire.run(|| async move {

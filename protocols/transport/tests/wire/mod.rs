@@ -2,7 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     path::Path,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -12,6 +12,9 @@ use std::{
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) const WE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// The same two in IPv6.
+pub(crate) const WE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub(crate) const PEER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) fn sh(command: &str) -> String {
@@ -38,7 +41,7 @@ impl Wire {
         sh(&format!(
             "ip netns add {a} && ip netns add {b} && ip link add v0 netns {a} type veth peer name v0 netns {b} &&
              ip -n {a} addr add {WE}/24 dev v0 && ip -n {b} addr add {PEER}/24 dev v0 &&
-             ip -n {a} addr add 2001:db8::1/64 dev v0 nodad && ip -n {b} addr add 2001:db8::2/64 dev v0 nodad &&
+             ip -n {a} addr add {WE6}/64 dev v0 nodad && ip -n {b} addr add {PEER6}/64 dev v0 nodad &&
              ip -n {a} link set v0 up && ip -n {b} link set v0 up && ip -n {a} link set lo up && ip -n {b} link set lo up"
         ));
         wire
