@@ -64,7 +64,8 @@ pub(crate) fn ldp_config(config: &CvmConfig) -> Option<ldp::Config> {
         explicit_null: wanted.explicit_null,
         // RFC 6720 wants sessions of one hop, and RFC 5443 makes a link without a session the last choice: where there is another
         // way the session would have to come up over that one, its packets would be taken for a stranger's, and it never would.
-        gtsm: !(wanted.igp_sync && config.ospf.is_some()),
+        // A neighbour that puts our explicit null in front of the session's packets adds a hop, too: our router pops it.
+        gtsm: !(wanted.explicit_null || wanted.igp_sync && config.ospf.is_some()),
         reconnect,
         recovery: reconnect,
         passwords: wanted.passwords.iter().map(|p| (p.neighbor, p.password.clone())).collect(),
@@ -86,16 +87,18 @@ mod tests {
 
     #[test]
     fn a_session_that_may_have_to_come_up_over_several_hops_is_not_guarded_by_their_number() {
-        let config = |igp_sync: bool| {
+        let config = |igp_sync: bool, explicit_null: bool| {
             let file = serde_json::json!({
                 "version": 1, "name": "p1", "role": "p", "asn": 65000, "loopback": "10.255.0.1", "core": [], "core_routes": [],
                 "ospf": {"area": "0.0.0.0"},
-                "ldp": {"labels": {"first": 100, "last": 199}, "hello_s": 5, "hold_s": 15, "keepalive_s": 60, "igp_sync": igp_sync},
+                "ldp": {"labels": {"first": 100, "last": 199}, "hello_s": 5, "hold_s": 15, "keepalive_s": 60, "igp_sync": igp_sync,
+                    "explicit_null": explicit_null},
                 "route_reflectors": [], "labels": {"first": 16, "last": 99}, "label_quarantine_s": 60, "stale_s": 30,
                 "relay": {"endpoint": "", "secret_key": ""}, "attachments": [],
             });
             ldp_config(&serde_json::from_value(file).unwrap()).unwrap()
         };
-        assert!(config(false).gtsm && !config(true).gtsm);
+        assert!(config(false, false).gtsm && !config(true, false).gtsm);
+        assert!(!config(false, true).gtsm, "what comes under label 0 has been counted as a hop");
     }
 }
