@@ -13,10 +13,10 @@
 use edgeplex_types::{Epoch, Label, MacAddr, TunnelId, wire};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Version of the messages below.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Operations in one `Program`, at most.
 pub const MAX_OPS: usize = 512;
 /// Paths of one route, at most; as many again as backups.
@@ -67,6 +67,11 @@ pub enum Request {
     },
     /// What each leg of each tunnel took.
     TunnelCounts,
+    /// How far sessions of the kernel beside us may go; at most [`MAX_OPS`].
+    Hold(Vec<HoldOp>),
+    Holds,
+    /// Neighbours that another instance knows: used at once, as if they had just answered; at most [`MAX_OPS`].
+    Neighbors(Vec<Neighbor>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,6 +180,47 @@ pub struct VpnPath {
     pub tunnel: TunnelId,
 }
 
+/// A TCP connection of the kernel behind the TAP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Flow {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+}
+
+/// Output commit: FastForward holds a segment of a guarded port (`--hold`) until what it tells the neighbour is safe with a
+/// successor. Of a flow that is not known yet only the handshake passes; FIN and RST pass only after [`HoldOp::Over`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HoldOp {
+    /// Segments leave that end at or before `seq` and acknowledge no more than `ack` (serial arithmetic, RFC 1982). Bounds only grow.
+    /// Ends a fence.
+    Upto { flow: Flow, seq: u32, ack: u32 },
+    /// Nothing of the flow leaves or enters.
+    Fence { flow: Flow },
+    /// The connection ends in order: it is guarded no more, and what is held goes.
+    Over { flow: Flow },
+}
+
+/// A guarded flow, as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    pub flow: Flow,
+    pub seq: u32,
+    pub ack: u32,
+    pub fenced: bool,
+    /// Segments held now, all that were held, and dropped for want of room or by a fence.
+    pub waiting: u32,
+    pub held: u64,
+    pub dropped: u64,
+    /// Longest time that a segment was held, microseconds.
+    pub longest_us: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbor {
+    pub address: IpAddr,
+    pub mac: MacAddr,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     Done,
@@ -199,6 +245,9 @@ pub enum Reply {
     },
     TunnelCounts {
         rows: Vec<TunnelCount>,
+    },
+    Holds {
+        rows: Vec<Hold>,
     },
 }
 
@@ -268,6 +317,11 @@ impl Request {
         match self {
             Self::Program { ops, .. } if ops.len() > MAX_OPS => Err(bad("ops", ops.len(), "at most 512")),
             Self::Program { ops, .. } => ops.iter().try_for_each(FibOp::check),
+            Self::Hold(ops) if ops.len() > MAX_OPS => Err(bad("ops", ops.len(), "at most 512")),
+            Self::Neighbors(rows) if rows.len() > MAX_OPS => Err(bad("neighbors", rows.len(), "at most 512")),
+            Self::Neighbors(rows) if rows.iter().any(|n| !n.mac.is_unicast()) => {
+                Err(bad("neighbors.mac", "a group address", "a unicast address"))
+            }
             Self::Routes { limit, .. } if *limit == 0 || *limit > MAX_ROWS => Err(bad("limit", limit, "1 to 1000")),
             _ => Ok(()),
         }

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!   PVM                                   CVM
-//!    ── Hello{attachment, incarnation} ──►      the CURVE key already says which attachment may speak here
+//!    ── Hello{attachment, …} ──────────────►      the CURVE key already says which attachment may speak here
 //!    ◄── Welcome{incarnation} ───────────       or Refused{reason}, and the log says who tried what
 //!    ── Sync Begin/Ops/End ──────────────►  ◄── Sync Begin/Ops/End ──   (both at once)
 //!    ── Grant{n} ─►  ◄─ Grant{n} ──             each Ops message spends one credit of the receiver's grants
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, time::Duration};
 
 /// Version of the messages below; the first byte of every frame.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Operations in one `Ops` message, at most.
 pub const MAX_OPS: usize = 512;
 /// Path attributes of one route, encoded as in an UPDATE, in bytes (RFC 4271 §4: a message has 4096).
@@ -59,10 +59,25 @@ pub enum Sync<Op> {
 /// PVM to CVM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToCvm {
-    Hello { attachment: AttachmentId, incarnation: u64 },
-    Sync { incarnation: u64, sync: Sync<CustomerOp> },
-    Grant { incarnation: u64, credits: u32 },
-    Keepalive { incarnation: u64 },
+    /// An attachment may have two instances: all are told the VPN's routes, but only the one that is not a standby and has the
+    /// highest generation speaks for the customer.
+    Hello {
+        attachment: AttachmentId,
+        incarnation: u64,
+        generation: u64,
+        standby: bool,
+    },
+    Sync {
+        incarnation: u64,
+        sync: Sync<CustomerOp>,
+    },
+    Grant {
+        incarnation: u64,
+        credits: u32,
+    },
+    Keepalive {
+        incarnation: u64,
+    },
 }
 
 /// CVM to PVM.
@@ -83,6 +98,8 @@ pub enum Refusal {
     Unknown,
     #[error("message refused by the receiver's limits")]
     Limit,
+    #[error("another instance of a higher generation speaks for that attachment")]
+    Superseded,
 }
 
 /// One change to the customer's routes as the PVM exports them.

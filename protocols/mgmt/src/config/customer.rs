@@ -33,6 +33,8 @@ pub struct PvmConfig {
     /// Paths of a prefix used together (ECMP), 1 to 16.
     pub max_paths: u8,
     pub relay: RelayClient,
+    #[serde(default)]
+    pub instance: super::Instance,
 }
 
 /// One BGP neighbour of the customer. The session carries the family of its addresses.

@@ -3,10 +3,12 @@
 
 mod core;
 mod customer;
+mod instance;
 mod policy;
 
 pub use self::core::*;
 pub use customer::*;
+pub use instance::*;
 pub use policy::*;
 
 use edgeplex_types::{AttachmentId, Label, LabelRange, Name, Rd, RouteTarget};
@@ -54,6 +56,8 @@ pub struct CvmConfig {
     /// How long a silent PVM's routes stay, seconds.
     pub stale_s: u32,
     pub relay: RelayServer,
+    #[serde(default)]
+    pub instance: Instance,
     pub attachments: Vec<CvmAttachment>,
 }
 

@@ -1,9 +1,11 @@
 //! Questions to cvmd and pvmd, and their answers. Every list is in a stable order.
 
 mod core;
+mod instance;
 mod ping;
 
 pub use self::core::*;
+pub use instance::*;
 pub use ping::*;
 
 use edgeplex_types::{AttachmentId, Label, MacAddr, Rd, RouteTarget, TunnelId};
@@ -28,6 +30,8 @@ pub enum PvmQuery {
         options: PingOptions,
     },
     Reload,
+    /// What is to be done with this instance, and what it is.
+    Instance(InstanceOrder),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +68,7 @@ pub enum CvmQuery {
         seen: u64,
     },
     Reload,
+    Instance(InstanceOrder),
 }
 
 /// Answer to `Reload`: nothing to say beyond that it was taken.

@@ -1,0 +1,13 @@
+//! A daemon's state as records: what a successor needs to go on where the daemon was, so that no neighbour notices.
+//!
+//! ```text
+//!   daemon ── Record, Record… ──► journal (a file in memory that outlives the process) ──► standby's journal
+//!                                   │ compacted from time to time: same state, fewer records
+//!                                   └──► checkpoint file      all three hold the same frames
+//! ```
+//! A session over TCP is two streams of bytes, from its first to its last: replayed into a fresh engine they make the same
+//! session. Everything else is a named value. Nothing here knows BGP, LDP or OSPF beyond how a stream may be shortened.
+
+mod record;
+
+pub use record::{Opened, Protocol, Record, SessionId, TcpOpened};
