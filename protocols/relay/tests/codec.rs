@@ -117,11 +117,11 @@ fn limits_name_the_field() {
     );
 }
 
-/// These bytes were written by version 2 and must read the same for as long as that version is spoken.
+/// These bytes were written by version 3 and must read the same for as long as that version is spoken.
 #[test]
-fn bytes_of_version_2() {
-    let hello = ToCvm::Hello { attachment: "acme/denver-1".parse().unwrap(), incarnation: 300 };
-    let bytes = [&[2, 0, 13][..], b"acme/denver-1", &[0xac, 2]].concat();
+fn bytes_of_version_3() {
+    let hello = ToCvm::Hello { attachment: "acme/denver-1".parse().unwrap(), incarnation: 300, generation: 7, standby: true };
+    let bytes = [&[3, 0, 13][..], b"acme/denver-1", &[0xac, 2, 7, 1]].concat();
     assert_eq!(encode(&hello).unwrap(), bytes);
     assert_eq!(decode::<ToCvm>(&bytes).unwrap(), hello);
 
@@ -136,7 +136,7 @@ fn bytes_of_version_2() {
             }],
         },
     };
-    let bytes = [2, 1, 1, 1, 7, 1, 0, 0, 10, 1, 0, 0, 16, 1, 0, 192, 168, 1, 2, 4, 0x40, 1, 1, 0];
+    let bytes = [3, 1, 1, 1, 7, 1, 0, 0, 10, 1, 0, 0, 16, 1, 0, 192, 168, 1, 2, 4, 0x40, 1, 1, 0];
     assert_eq!(encode(&route).unwrap(), bytes);
     assert_eq!(decode::<ToCvm>(&bytes).unwrap(), route);
 
@@ -144,9 +144,11 @@ fn bytes_of_version_2() {
         incarnation: 1,
         sync: Sync::Ops { epoch: Epoch(7), ops: vec![VpnOp::OwnLabel { label: Label::try_from(1000).unwrap(), next_hop: None }] },
     };
-    let bytes = [2, 2, 1, 1, 7, 1, 0, 0xe8, 7, 0];
+    let bytes = [3, 2, 1, 1, 7, 1, 0, 0xe8, 7, 0];
     assert_eq!(encode(&tunnel).unwrap(), bytes);
     assert_eq!(decode::<ToPvm>(&bytes).unwrap(), tunnel);
-    // Version 1 had other messages: whoever speaks it is told so.
-    assert!(decode::<ToPvm>(&[1, 2, 1, 1, 7, 1, 0, 0xe8, 7]).unwrap_err().to_string().contains("version 1"));
+    let superseded = ToPvm::Refused { incarnation: 1, reason: Refusal::Superseded };
+    assert_eq!(encode(&superseded).unwrap(), [3, 1, 1, 4]);
+    // Version 2 had another Hello: whoever speaks it is told so.
+    assert!(decode::<ToPvm>(&[2, 2, 1, 1, 7, 1, 0, 0xe8, 7]).unwrap_err().to_string().contains("version 2"));
 }

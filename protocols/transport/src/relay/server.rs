@@ -110,7 +110,7 @@ impl RelayServer {
                 continue;
             };
             match if count == 2 { decode::<ToCvm>(&body).map_err(|e| e.to_string()) } else { Err(format!("{count} frames instead of 2")) } {
-                Ok(ToCvm::Hello { attachment: claimed, incarnation }) if claimed != attachment => {
+                Ok(ToCvm::Hello { attachment: claimed, incarnation, .. }) if claimed != attachment => {
                     let seen = Counters::count(&self.counters.not_yours);
                     if seen.is_power_of_two() {
                         warn!(%attachment, %claimed, refused = seen, "relay: a PVM speaks in another attachment's name, refused");

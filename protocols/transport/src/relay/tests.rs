@@ -51,7 +51,7 @@ fn decode(key: &str) -> [u8; 32] {
 }
 
 fn hello(attachment: &str, incarnation: u64) -> ToCvm {
-    ToCvm::Hello { attachment: id(attachment), incarnation }
+    ToCvm::Hello { attachment: id(attachment), incarnation, generation: 1, standby: false }
 }
 
 /// Sends as soon as there is a connection.
