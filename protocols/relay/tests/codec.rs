@@ -148,7 +148,7 @@ fn bytes_of_version_3() {
     assert_eq!(encode(&tunnel).unwrap(), bytes);
     assert_eq!(decode::<ToPvm>(&bytes).unwrap(), tunnel);
     let superseded = ToPvm::Refused { incarnation: 1, reason: Refusal::Superseded };
-    assert_eq!(encode(&superseded).unwrap(), [3, 1, 1, 4]);
+    assert_eq!(encode(&superseded).unwrap(), [3, 1, 1, 3]);
     // Version 2 had another Hello: whoever speaks it is told so.
     assert!(decode::<ToPvm>(&[2, 2, 1, 1, 7, 1, 0, 0xe8, 7]).unwrap_err().to_string().contains("version 2"));
 }

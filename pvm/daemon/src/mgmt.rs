@@ -23,6 +23,7 @@ pub(crate) enum StateQuery {
     Routes,
     Bfd,
     Reload,
+    Instance(show::InstanceOrder),
 }
 
 #[derive(Debug)]
@@ -56,6 +57,7 @@ impl Handler for Questions {
             show::PvmQuery::Routes => self.ask(StateQuery::Routes).await,
             show::PvmQuery::Bfd => self.ask(StateQuery::Bfd).await,
             show::PvmQuery::Reload => self.ask(StateQuery::Reload).await,
+            show::PvmQuery::Instance(order) => self.ask(StateQuery::Instance(order)).await,
             show::PvmQuery::Ping { to, options } => report(self.prober.ping(to, &options).await),
             show::PvmQuery::Traceroute { to, options } => report(self.prober.traceroute(to, &options).await),
         }

@@ -116,7 +116,7 @@ impl Pvmd {
         Ok(Self {
             vrf: Vrf::new(loaded.vrf.clone()),
             relay: RelayClient::connect(&config.relay).context("relay")?,
-            session: Session::new(config.attachment.clone(), now),
+            session: Session::new(config.attachment.clone(), config.instance, now),
             forwarder: fib::Client::start(options.run.join(FIB_SOCKET)),
             started: now,
             restart: None,
@@ -332,6 +332,7 @@ impl Pvmd {
                 tokio::spawn(async move { reply.send(mgmt::answer(&show.await)) });
                 return;
             }
+            mgmt::StateQuery::Instance(_) => Answer::Error("this instance takes no orders yet".into()),
             mgmt::StateQuery::Reload => match self.reload(now).await {
                 Ok(()) => mgmt::answer(&show::Reloaded {}),
                 Err(error) => {

@@ -5,6 +5,7 @@
 //!   Calling ── Welcome ──► Up ── silence, refusal, a hole in the stream ──► Calling (another incarnation)
 //! ```
 
+use edgeplex_mgmt::config::{Instance, InstanceRole};
 use edgeplex_relay::CustomerOp;
 use edgeplex_relay::{DEAD_AFTER, KEEPALIVE, Refusal, Sync, ToCvm, ToPvm, VpnOp, WINDOW};
 use edgeplex_types::{AttachmentId, Epoch};
@@ -52,6 +53,7 @@ struct Up {
 #[derive(Debug)]
 pub(crate) struct Session {
     attachment: AttachmentId,
+    instance: Instance,
     incarnation: u64,
     epoch: Epoch,
     state: State,
@@ -68,8 +70,8 @@ pub(crate) fn clock_epoch() -> Epoch {
 }
 
 impl Session {
-    pub(crate) fn new(attachment: AttachmentId, now: Instant) -> Self {
-        Self { attachment, incarnation: random(), epoch: clock_epoch(), state: State::Calling { hello_at: now } }
+    pub(crate) fn new(attachment: AttachmentId, instance: Instance, now: Instant) -> Self {
+        Self { attachment, instance, incarnation: random(), epoch: clock_epoch(), state: State::Calling { hello_at: now } }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -80,6 +82,14 @@ impl Session {
     fn restart(&mut self, now: Instant, after: Duration) {
         self.incarnation = random();
         self.state = State::Calling { hello_at: now + after };
+    }
+
+    /// Another role or generation is another session: the CVM hears of it at once.
+    pub(crate) fn become_instance(&mut self, now: Instant, instance: Instance) {
+        if self.instance != instance {
+            self.instance = instance;
+            self.restart(now, Duration::ZERO);
+        }
     }
 
     /// The socket lost a message of ours: what follows would not fit, so start anew.
@@ -150,7 +160,9 @@ impl Session {
             State::Calling { hello_at } => {
                 if now >= *hello_at {
                     *hello_at = now + HELLO;
-                    send.push(ToCvm::Hello { attachment: self.attachment.clone(), incarnation });
+                    let Instance { generation, role } = self.instance;
+                    let standby = role == InstanceRole::Standby;
+                    send.push(ToCvm::Hello { attachment: self.attachment.clone(), incarnation, generation, standby });
                 }
                 None
             }
@@ -221,7 +233,7 @@ mod tests {
     }
 
     fn session(now: Instant) -> Session {
-        Session::new("acme/denver-1".parse().unwrap(), now)
+        Session::new("acme/denver-1".parse().unwrap(), Instance::default(), now)
     }
 
     #[test]

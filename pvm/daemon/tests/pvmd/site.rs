@@ -139,6 +139,7 @@ impl Site {
             static_routes: vec![config::StaticRoute { prefix: "10.9.0.0/16".parse().unwrap(), via: CE.into(), bfd: None }],
             max_paths: 4,
             relay: cvm.client(),
+            instance: config::Instance::default(),
         };
         let site = Self { dir, config, forward, cvm };
         site.write();
