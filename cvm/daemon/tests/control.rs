@@ -143,7 +143,8 @@ async fn strangers() {
     let mut stranger = site.pvm(0, "acme/denver-1", &generate_keypair().unwrap());
     timeout(LIMIT, async {
         loop {
-            let _ = stranger.say(ToCvm::Hello { attachment: "acme/denver-1".parse().unwrap(), incarnation: 1 });
+            let _ =
+                stranger.say(ToCvm::Hello { attachment: "acme/denver-1".parse().unwrap(), incarnation: 1, generation: 1, standby: false });
             if site.ask::<CvmStatus>(CvmQuery::Status).await.unwrap().refused > 0 {
                 break;
             }

@@ -5,7 +5,7 @@
 mod common;
 
 use edgeplex_cvmd::{KernelRoutes, Network, NetworkEvent};
-use edgeplex_mgmt::config::{CoreInterface, CvmConfig, RelayServer, Role};
+use edgeplex_mgmt::config::{CoreInterface, CvmConfig, Instance, RelayServer, Role};
 use edgeplex_types::{Label, LabelRange, MacAddr, NextHop};
 use futures::TryStreamExt;
 use rtnetlink::{
@@ -52,6 +52,7 @@ fn config() -> CvmConfig {
         label_quarantine_s: 60,
         stale_s: 30,
         relay: RelayServer { endpoint: String::new(), secret_key: String::new() },
+        instance: Instance::default(),
         attachments: vec![],
     }
 }

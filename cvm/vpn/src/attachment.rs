@@ -70,6 +70,8 @@ pub(crate) struct Attachment {
     pub(crate) epoch: Epoch,
     /// A snapshot has been received whole.
     pub(crate) synced: bool,
+    /// When the next Hello may come, were they evenly spaced.
+    pub(crate) hello_due: Instant,
     /// Since when routes are kept that the PVM has not renewed.
     pub(crate) stale_since: Option<Instant>,
     /// Routes refused because there were as many as are allowed, and whether that was told.
@@ -87,7 +89,7 @@ pub(crate) struct Attachment {
 
 impl Attachment {
     /// `ces`: those that had a label in a past process.
-    pub(crate) fn new(config: AttachmentConfig, ces: Vec<IpAddr>) -> Self {
+    pub(crate) fn new(now: Instant, config: AttachmentConfig, ces: Vec<IpAddr>) -> Self {
         Self {
             config,
             label: None,
@@ -99,6 +101,7 @@ impl Attachment {
             exported: BTreeMap::new(),
             epoch: Epoch::default(),
             synced: false,
+            hello_due: now,
             stale_since: None,
             over_limit: 0,
             limit_told: false,

@@ -9,7 +9,7 @@ use crate::{
     labels::{LabelError, LabelSpace, Owner},
     reflector::Reflector,
     rib::{Key, Received, Rib},
-    sessions::PvmSession,
+    sessions::{Conn, Instance, MAX_INSTANCES, PvmSession, Sessions},
 };
 use edgeplex_bgp_wire::{Attributes, Nlri, NlriKey, Origin, RtMembership};
 use edgeplex_relay::{CustomerOp, DEAD_AFTER, MAX_ATTRIBUTES, Refusal, Sync, ToCvm, ToPvm, WINDOW};
@@ -80,10 +80,10 @@ pub struct Vpn<P> {
     session: u32,
     /// Route targets that we have told the reflectors to want (RFC 4684).
     memberships: BTreeSet<RouteTarget>,
-    pub(crate) sessions: BTreeMap<Slot, PvmSession<P>>,
+    pub(crate) sessions: Sessions<P>,
     /// Sessions that may have something to say, and where the turn is.
-    ready: BTreeSet<Slot>,
-    turn: Slot,
+    ready: BTreeSet<Conn>,
+    turn: Conn,
     replies: VecDeque<(P, ToPvm)>,
     actions: VecDeque<Action>,
     /// Prefixes of the table whose importers are to be decided again.
@@ -118,9 +118,9 @@ impl<P: Clone + Eq> Vpn<P> {
             next_slot: 0,
             session: 0,
             memberships: BTreeSet::new(),
-            sessions: BTreeMap::new(),
+            sessions: Sessions::default(),
             ready: BTreeSet::new(),
-            turn: 0,
+            turn: Conn::FIRST,
             replies: VecDeque::new(),
             actions: VecDeque::new(),
             undecided: BTreeSet::new(),
@@ -143,9 +143,9 @@ impl<P: Clone + Eq> Vpn<P> {
         let (was, cost) = (self.rib.endpoints.tunnel(endpoint), endpoints::cost(state.as_ref()));
         let Some(old) = self.rib.endpoints.set(endpoint, state) else { return };
         if self.rib.endpoints.tunnel(endpoint) != was {
-            for (slot, session) in &mut self.sessions {
+            for (conn, session) in self.sessions.iter_mut() {
                 if session.feed.tunnel_changed(endpoint) {
-                    self.ready.insert(*slot);
+                    self.ready.insert(conn);
                 }
             }
         }
@@ -205,7 +205,7 @@ impl<P: Clone + Eq> Vpn<P> {
         let waiting = !self.synced() || self.rib.reflectors.values().any(|r| !r.is_complete());
         self.converged |= !waiting || now >= self.converged_by;
         // Snapshots that waited for something, if only for this, may end.
-        self.ready.extend(self.sessions.iter().filter(|(_, s)| !s.feed.is_live()).map(|(slot, _)| slot));
+        self.ready.extend(self.sessions.iter().filter(|(_, s)| !s.feed.is_live()).map(|(conn, _)| conn));
     }
 }
 

@@ -36,7 +36,7 @@ fn rib(count: u32, attributes: Attributes) -> Rib {
     };
     let mut rib = Rib::new(65000, Ipv4Addr::new(10, 255, 0, 1));
     rib.reflectors.insert(RR, Reflector::new(1));
-    let mut attachment = Attachment::new(config, vec![]);
+    let mut attachment = Attachment::new(std::time::Instant::now(), config, vec![]);
     attachment.label = Label::try_from(1000).ok();
     let attributes = Arc::new(Attributes { ext_communities: vec![target.0], ..attributes });
     for n in 0..count {

@@ -49,6 +49,7 @@ pub struct AttachmentView {
     pub id: AttachmentId,
     pub rd: Rd,
     pub label: Option<Label>,
+    /// Of the instance that speaks for the customer.
     pub session_up: bool,
     /// Customer routes, and VPN routes told to the PVM.
     pub customer_routes: u64,
@@ -87,14 +88,14 @@ impl<P: Clone + Eq> Vpn<P> {
     pub fn show_attachments(&self) -> Vec<AttachmentView> {
         let view = |(id, slot): (&AttachmentId, &Slot)| {
             let a = self.rib.attachments.get(slot)?;
-            let session = self.sessions.get(slot);
+            let speaker = self.sessions.speaker(*slot).and_then(|conn| self.sessions.get(conn));
             Some(AttachmentView {
                 id: id.clone(),
                 rd: a.config.rd,
                 label: a.label.or(a.config.label),
-                session_up: session.is_some(),
+                session_up: speaker.is_some(),
                 customer_routes: a.routes.len() as u64,
-                vpn_routes: session.map_or(0, |s| s.feed.told_routes()),
+                vpn_routes: speaker.map_or(0, |s| s.feed.told_routes()),
                 over_limit: a.over_limit,
             })
         };
@@ -172,7 +173,7 @@ impl<P: Clone + Eq> Vpn<P> {
             Source::Attachment(slot) => {
                 let a = self.rib.attachments.get(&slot);
                 let stale = a.is_some_and(|a| {
-                    a.stale_since.is_some() && (a.routes.is_stale(&prefix, a.epoch) || !self.sessions.contains_key(&slot))
+                    a.stale_since.is_some() && (a.routes.is_stale(&prefix, a.epoch) || self.sessions.speaker(slot).is_none())
                 });
                 // An attachment has a name as long as it has routes.
                 let id = self.slots.iter().find(|(_, s)| **s == slot).map(|(id, _)| id.clone());

@@ -41,7 +41,7 @@ impl<I: CoreIo> Control<I> {
             | CvmQuery::LdpBindings
             | CvmQuery::Bfd => self.core.show(&query).await,
             // Pings run beside the control task, and the long poll is answered before it comes here.
-            CvmQuery::LspPing { .. } | CvmQuery::LspTraceroute { .. } | CvmQuery::Fabric { .. } => {
+            CvmQuery::LspPing { .. } | CvmQuery::LspTraceroute { .. } | CvmQuery::Fabric { .. } | CvmQuery::Instance(_) => {
                 Answer::Error("not a question to the control task".into())
             }
             CvmQuery::Reload => match self.reload().await {

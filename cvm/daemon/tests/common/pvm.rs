@@ -33,7 +33,7 @@ impl Pvm {
         self.ended = false;
         timeout(LIMIT, async {
             loop {
-                let _ = self.say(ToCvm::Hello { attachment: self.id.parse().unwrap(), incarnation });
+                let _ = self.say(ToCvm::Hello { attachment: self.id.parse().unwrap(), incarnation, generation: 1, standby: false });
                 if let Ok(Ok(ToPvm::Welcome { incarnation: i })) = timeout(Duration::from_millis(200), self.client.recv()).await
                     && i == incarnation
                 {

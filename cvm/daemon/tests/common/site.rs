@@ -9,7 +9,10 @@ use super::{
 use edgeplex_cvmd::{Control, Exit, Paths, Timing};
 use edgeplex_mgmt::{
     SOCKET,
-    config::{CoreInterface, CoreNeighbor, CoreRoute, CvmAttachment, CvmConfig, LabelMode, RelayClient as ClientConfig, RelayServer, Role},
+    config::{
+        CoreInterface, CoreNeighbor, CoreRoute, CvmAttachment, CvmConfig, Instance, LabelMode, RelayClient as ClientConfig, RelayServer,
+        Role,
+    },
     show::{CvmQuery, Fabric},
 };
 use edgeplex_transport::{
@@ -86,6 +89,7 @@ impl Site {
             label_quarantine_s: 60,
             stale_s: 30,
             relay: RelayServer { endpoint: format!("ipc://{}/relay.sock", dir.path().display()), secret_key: cvm.secret.clone() },
+            instance: Instance::default(),
             attachments: vec![],
         };
         let mut site = Self { dir, config, cvm, pvms };

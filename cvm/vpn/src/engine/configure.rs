@@ -25,7 +25,7 @@ impl<P: Clone + Eq> Vpn<P> {
         for new in wanted.into_values() {
             match self.slots.get(&new.id).copied() {
                 Some(slot) => self.change_attachment(now, slot, new.clone()),
-                None => self.add_attachment(new.clone()),
+                None => self.add_attachment(now, new.clone()),
             }
         }
         self.config = config;
@@ -33,14 +33,14 @@ impl<P: Clone + Eq> Vpn<P> {
         self.assign_labels(now);
     }
 
-    fn add_attachment(&mut self, config: AttachmentConfig) {
+    fn add_attachment(&mut self, now: Instant, config: AttachmentConfig) {
         let slot = self.next_slot;
         self.next_slot += 1;
         self.slots.insert(config.id.clone(), slot);
         self.rib.by_rd.insert(config.rd, slot);
         self.look_for(slot, &config);
         let ces = if config.label_per_ce { self.ces_of_the_past(&config.id) } else { vec![] };
-        self.rib.attachments.insert(slot, Attachment::new(config, ces));
+        self.rib.attachments.insert(slot, Attachment::new(now, config, ces));
     }
 
     /// What is there to import is found by going through the table.
@@ -75,11 +75,11 @@ impl<P: Clone + Eq> Vpn<P> {
             self.look_for(slot, &new);
         }
         // Whoever takes a target away expects it to hold now: what the VRF has is looked at without waiting for the table.
-        if (&old.import, &old.leaks, old.max_paths) != (&new.import, &new.leaks, new.max_paths)
-            && let Some(session) = self.sessions.get_mut(&slot)
-        {
-            session.feed.all_changed();
-            self.ready.insert(slot);
+        if (&old.import, &old.leaks, old.max_paths) != (&new.import, &new.leaks, new.max_paths) {
+            for (conn, session) in self.sessions.of_mut(slot) {
+                session.feed.all_changed();
+                self.ready.insert(conn);
+            }
         }
         if old.export != new.export {
             self.exports.insert(slot, None);
@@ -97,9 +97,8 @@ impl<P: Clone + Eq> Vpn<P> {
         self.look_no_longer_for(slot, &attachment.config);
         self.next_walk.slots.remove(&slot);
         self.exports.remove(&slot);
-        self.ready.remove(&slot);
-        if let Some(session) = self.sessions.remove(&slot) {
-            self.replies.push_back((session.peer, ToPvm::Refused { incarnation: session.incarnation, reason: Refusal::NotYours }));
+        for conn in self.sessions.of(slot).map(|(conn, _)| conn).collect::<Vec<_>>() {
+            self.dismiss(conn, Refusal::NotYours);
         }
     }
 

@@ -96,7 +96,7 @@ impl<P: Clone + Eq> Vpn<P> {
         }
         self.actions.extend(errors.into_iter().map(Action::LabelMissing));
         for slot in &changed {
-            self.ready.insert(*slot);
+            self.ready.extend(self.sessions.of(*slot).map(|(conn, _)| conn));
             self.exports.insert(*slot, None);
         }
         if !changed.is_empty() {

@@ -2,8 +2,10 @@
 
 use super::*;
 
-/// A new session costs a look at the whole VRF: a Hello sooner than this after the last is not heard, and said again.
+/// A new session costs a look at the whole VRF: Hellos of an attachment that come faster than this are not heard, and said again.
 const HELLO_PAUSE: Duration = Duration::from_millis(50);
+/// But so much may be made up for: all instances may come at once, to a control VM that has just taken over.
+const HELLO_BURST: Duration = HELLO_PAUSE.saturating_mul(3);
 /// How long a session lasts at least before it is ended for routes that were left out and now have room.
 const RESYNC_PAUSE: Duration = Duration::from_secs(5);
 
@@ -15,12 +17,13 @@ impl<P: Clone + Eq> Vpn<P> {
             self.replies.push_back((peer, ToPvm::Refused { incarnation: incarnation(&message), reason: Refusal::NotYours }));
             return;
         };
-        if let ToCvm::Hello { incarnation, .. } = message {
-            self.hello(now, slot, peer, incarnation);
+        if let ToCvm::Hello { incarnation, generation, standby, .. } = message {
+            self.hello(now, slot, peer, incarnation, Instance { active: !standby, generation });
             return;
         }
         let incarnation = incarnation(&message);
-        let Some(session) = self.sessions.get_mut(&slot).filter(|s| s.peer == peer && s.incarnation == incarnation) else {
+        let session = self.sessions.of_mut(slot).find(|(_, s)| s.peer == peer && s.incarnation == incarnation);
+        let Some((conn, session)) = session else {
             self.replies.push_back((peer, ToPvm::Refused { incarnation, reason: Refusal::Unknown }));
             return;
         };
@@ -29,37 +32,72 @@ impl<P: Clone + Eq> Vpn<P> {
             ToCvm::Hello { .. } | ToCvm::Keepalive { .. } => {}
             ToCvm::Grant { credits, .. } => {
                 session.feed.grant(credits);
-                self.ready.insert(slot);
+                self.ready.insert(conn);
             }
-            ToCvm::Sync { sync, .. } => self.sync(now, slot, sync),
+            ToCvm::Sync { .. } if self.sessions.speaker(slot) != Some(conn) => {
+                self.refuse(now, conn, Refusal::Superseded, "an instance that does not speak for its customer sends routes".into());
+            }
+            ToCvm::Sync { sync, .. } => self.sync(now, conn, sync),
         }
     }
 
-    fn hello(&mut self, now: Instant, slot: Slot, peer: P, incarnation: u64) {
+    fn hello(&mut self, now: Instant, slot: Slot, peer: P, incarnation: u64, instance: Instance) {
         let Some(attachment) = self.rib.attachments.get_mut(&slot) else { return };
-        if let Some(session) = self.sessions.get(&slot) {
-            if session.peer == peer && session.incarnation == incarnation {
-                // Said again before it heard the answer to the first: that session stands, with its credits.
-                self.replies.push_back((peer, ToPvm::Welcome { incarnation }));
-                return;
-            }
-            if now < session.since + HELLO_PAUSE {
-                return;
-            }
+        let known = |(_, s): &(Conn, &PvmSession<P>)| s.peer == peer && s.incarnation == incarnation && s.instance == instance;
+        if self.sessions.of(slot).any(|session| known(&session)) {
+            // Said again before it heard the answer to the first: that session stands, with its credits.
+            self.replies.push_back((peer, ToPvm::Welcome { incarnation }));
+            return;
+        }
+        if attachment.hello_due > now + HELLO_BURST {
+            return;
+        }
+        // Another life of the same instance, or another role of it: what was, is over.
+        let old = self.sessions.of(slot).filter(|(_, s)| s.peer == peer || s.instance == instance).map(|(conn, _)| conn);
+        let old: Vec<Conn> = old.collect();
+        let others = || self.sessions.of(slot).filter(|(conn, _)| !old.contains(conn));
+        let highest = others().map(|(_, s)| s.instance).max();
+        let lowest = others().min_by_key(|(_, s)| s.instance).filter(|_| others().count() >= MAX_INSTANCES);
+        let refusal = match (highest, lowest) {
+            (Some(higher), _) if instance.active && higher > instance => Some(Refusal::Superseded),
+            (_, Some((_, lowest))) if lowest.instance > instance => Some(Refusal::Limit),
+            _ => None,
+        };
+        if let Some(reason) = refusal {
+            self.replies.push_back((peer, ToPvm::Refused { incarnation, reason }));
+            self.actions.push_back(Action::Refused(attachment.config.id.clone(), format!("generation {}: {reason}", instance.generation)));
+            return;
+        }
+        attachment.hello_due = attachment.hello_due.max(now) + HELLO_PAUSE;
+        if let Some(conn) = lowest.map(|(conn, _)| conn) {
+            self.dismiss(conn, Refusal::Limit);
+        }
+        for conn in old {
+            self.end_session(now, conn);
+        }
+        if instance.active {
+            // Whoever spoke before does no more; if it ever does again, then from the start.
+            self.sessions.of_mut(slot).for_each(|(_, s)| s.receiving = None);
+            self.routes_are_stale(now, slot);
         }
         self.epoch.0 += 1;
-        let feed = Feed::new(self.epoch);
-        if !attachment.routes.is_empty() {
-            attachment.stale_since.get_or_insert(now);
-        }
-        self.sessions.insert(slot, PvmSession::new(now, peer.clone(), incarnation, feed));
+        let session = PvmSession::new(now, peer.clone(), incarnation, instance, Feed::new(self.epoch));
+        let conn = self.sessions.insert(slot, session);
         self.replies.push_back((peer.clone(), ToPvm::Welcome { incarnation }));
         self.replies.push_back((peer, ToPvm::Grant { incarnation, credits: WINDOW }));
-        self.ready.insert(slot);
+        self.ready.insert(conn);
     }
 
-    fn sync(&mut self, now: Instant, slot: Slot, sync: Sync<CustomerOp>) {
-        let (Some(session), Some(attachment)) = (self.sessions.get_mut(&slot), self.rib.attachments.get_mut(&slot)) else { return };
+    /// What an attachment exports waits to be said again.
+    fn routes_are_stale(&mut self, now: Instant, slot: Slot) {
+        if let Some(attachment) = self.rib.attachments.get_mut(&slot).filter(|a| !a.routes.is_empty()) {
+            attachment.stale_since.get_or_insert(now);
+        }
+    }
+
+    fn sync(&mut self, now: Instant, conn: Conn, sync: Sync<CustomerOp>) {
+        let slot = conn.slot;
+        let (Some(session), Some(attachment)) = (self.sessions.get_mut(conn), self.rib.attachments.get_mut(&slot)) else { return };
         match sync {
             Sync::Begin { epoch } => {
                 session.receiving = Some(epoch);
@@ -78,7 +116,7 @@ impl<P: Clone + Eq> Vpn<P> {
             }
             Sync::Ops { epoch, ops } if session.receiving == Some(epoch) => {
                 if !session.spend() {
-                    self.refuse(now, slot, Refusal::Limit, "sends more than it was granted".into());
+                    self.refuse(now, conn, Refusal::Limit, "sends more than it was granted".into());
                     return;
                 }
                 let mut refused = None;
@@ -88,7 +126,7 @@ impl<P: Clone + Eq> Vpn<P> {
                     match self.customer_op(slot, op) {
                         Ok(()) => {}
                         Err(ExportError::Full) => {
-                            self.refuse(now, slot, Refusal::Limit, ExportError::Full.to_string());
+                            self.refuse(now, conn, Refusal::Limit, ExportError::Full.to_string());
                             return;
                         }
                         Err(error @ ExportError::Limit(_)) => limit = Some(error),
@@ -107,13 +145,13 @@ impl<P: Clone + Eq> Vpn<P> {
                     let why = format!("{error}: the others are left out until there is room ({} so far)", attachment.over_limit);
                     self.actions.push_back(Action::Refused(attachment.config.id.clone(), why));
                 }
-                let Some(session) = self.sessions.get_mut(&slot) else { return };
+                let Some(session) = self.sessions.get_mut(conn) else { return };
                 let (peer, incarnation) = (session.peer.clone(), session.incarnation);
                 if let Some(credits) = session.grant_due() {
                     self.replies.push_back((peer, ToPvm::Grant { incarnation, credits }));
                 }
             }
-            Sync::End { .. } | Sync::Ops { .. } => self.refuse(now, slot, Refusal::Unknown, "speaks of an epoch it has not begun".into()),
+            Sync::End { .. } | Sync::Ops { .. } => self.refuse(now, conn, Refusal::Unknown, "speaks of an epoch it has not begun".into()),
         }
     }
 
@@ -154,56 +192,66 @@ impl<P: Clone + Eq> Vpn<P> {
         if !beyond.is_empty() {
             self.exports.insert(slot, None);
         }
-        if refused > 0 {
+        if refused > 0
+            && let Some(conn) = self.sessions.speaker(slot)
+        {
             // Which routes were left out is not known here: the PVM is made to say all again.
-            self.refuse(now, slot, Refusal::Unknown, format!("{refused} routes were left out under a limit that has changed"));
+            self.refuse(now, conn, Refusal::Unknown, format!("{refused} routes were left out under a limit that has changed"));
         }
     }
 
-    fn refuse(&mut self, now: Instant, slot: Slot, reason: Refusal, why: String) {
-        let Some(session) = self.end_session(now, slot) else { return };
+    fn refuse(&mut self, now: Instant, conn: Conn, reason: Refusal, why: String) {
+        let Some(session) = self.end_session(now, conn) else { return };
         self.replies.push_back((session.peer, ToPvm::Refused { incarnation: session.incarnation, reason }));
-        if let Some(attachment) = self.rib.attachments.get(&slot) {
+        if let Some(attachment) = self.rib.attachments.get(&conn.slot) {
             self.actions.push_back(Action::Refused(attachment.config.id.clone(), why));
         }
     }
 
-    fn end_session(&mut self, now: Instant, slot: Slot) -> Option<PvmSession<P>> {
-        self.ready.remove(&slot);
-        if let Some(attachment) = self.rib.attachments.get_mut(&slot) {
+    /// Ends a session whose end means nothing for routes.
+    pub(super) fn dismiss(&mut self, conn: Conn, reason: Refusal) {
+        self.ready.remove(&conn);
+        if let Some(session) = self.sessions.remove(conn) {
+            self.replies.push_back((session.peer, ToPvm::Refused { incarnation: session.incarnation, reason }));
+        }
+    }
+
+    fn end_session(&mut self, now: Instant, conn: Conn) -> Option<PvmSession<P>> {
+        self.ready.remove(&conn);
+        if self.sessions.speaker(conn.slot) == Some(conn)
+            && let Some(attachment) = self.rib.attachments.get_mut(&conn.slot)
+        {
             attachment.stale_since.get_or_insert(now);
         }
-        self.sessions.remove(&slot)
+        self.sessions.remove(conn)
     }
 
     /// A message could not be delivered: the stream has a hole, so the session ends. The PVM finds out by its next
     /// message or by silence, and says Hello again.
     pub fn undeliverable(&mut self, now: Instant, peer: &P) {
-        let slot = self.sessions.iter().find(|(_, s)| s.peer == *peer).map(|(slot, _)| *slot);
-        if let Some(slot) = slot {
-            self.end_session(now, slot);
+        let conn = self.sessions.iter().find(|(_, s)| s.peer == *peer).map(|(conn, _)| conn);
+        if let Some(conn) = conn {
+            self.end_session(now, conn);
         }
     }
 
     pub(super) fn tick_pvms(&mut self, now: Instant) {
         let mut silent = vec![];
-        for (slot, session) in &mut self.sessions {
+        for (conn, session) in self.sessions.iter_mut() {
             if now >= session.last_heard + DEAD_AFTER {
-                silent.push(*slot);
+                silent.push(conn);
             } else if session.keepalive_due(now) {
                 self.replies.push_back((session.peer.clone(), ToPvm::Keepalive { incarnation: session.incarnation }));
             }
         }
-        silent.into_iter().for_each(|slot| {
-            self.end_session(now, slot);
+        silent.into_iter().for_each(|conn| {
+            self.end_session(now, conn);
         });
         // A customer that replaced its routes may have said the new ones before it took back the old ones.
-        let due = |(slot, s): (&Slot, &PvmSession<P>)| {
-            let room = now >= s.since + RESYNC_PAUSE && self.rib.attachments.get(slot).is_some_and(Attachment::has_room);
-            room.then_some(*slot)
-        };
-        for slot in self.sessions.iter().filter_map(due).collect::<Vec<_>>() {
-            self.refuse(now, slot, Refusal::Unknown, "there is room for routes that were left out: all are asked for again".into());
+        let full = self.rib.attachments.iter().filter(|(_, a)| a.has_room()).filter_map(|(slot, _)| self.sessions.speaker(*slot));
+        let due = |conn: &Conn| self.sessions.get(*conn).is_some_and(|s| now >= s.since + RESYNC_PAUSE);
+        for conn in full.filter(due).collect::<Vec<_>>() {
+            self.refuse(now, conn, Refusal::Unknown, "there is room for routes that were left out: all are asked for again".into());
         }
         let stale = self.config.stale;
         let expired: Vec<Slot> = self
@@ -217,7 +265,7 @@ impl<P: Clone + Eq> Vpn<P> {
             let Some(attachment) = self.rib.attachments.get_mut(&slot) else { continue };
             // In a snapshot that is being received, what it has renewed stays. Without one nothing was renewed, however alive
             // the session is.
-            let receiving = self.sessions.get(&slot).is_some_and(|s| s.receiving.is_some());
+            let receiving = self.sessions.speaker(slot).and_then(|c| self.sessions.get(c)).is_some_and(|s| s.receiving.is_some());
             let gone = !receiving && attachment.begin();
             if attachment.sweep() || gone {
                 self.exports.insert(slot, None);
@@ -232,19 +280,19 @@ impl<P: Clone + Eq> Vpn<P> {
         }
         let mut looks = work::LOOKS;
         while looks > 0
-            && let Some(slot) = self.ready.range(self.turn..).next().or_else(|| self.ready.first()).copied()
+            && let Some(conn) = self.ready.range(self.turn..).next().or_else(|| self.ready.first()).copied()
         {
-            self.turn = slot.wrapping_add(1);
-            let complete = self.converged && !self.is_looking(slot);
-            let Some(session) = self.sessions.get_mut(&slot) else {
-                self.ready.remove(&slot);
+            self.turn = conn.next();
+            let complete = self.converged && !self.is_looking(conn.slot);
+            let Some(session) = self.sessions.get_mut(conn) else {
+                self.ready.remove(&conn);
                 continue;
             };
-            if let Some(sync) = session.feed.next(&self.rib, slot, complete, &mut looks) {
+            if let Some(sync) = session.feed.next(&self.rib, conn.slot, complete, &mut looks) {
                 return Some((session.peer.clone(), ToPvm::Sync { incarnation: session.incarnation, sync }));
             }
             if !session.feed.is_busy() {
-                self.ready.remove(&slot);
+                self.ready.remove(&conn);
             }
         }
         None

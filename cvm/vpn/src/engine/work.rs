@@ -49,7 +49,7 @@ impl<P: Clone + Eq> Vpn<P> {
         self.walk_slice(&mut left);
         if !self.is_queued() && budget > left {
             // Snapshots may end now.
-            self.ready.extend(self.sessions.keys());
+            self.ready.extend(self.sessions.iter().map(|(conn, _)| conn));
         }
         self.has_more()
     }
@@ -64,7 +64,7 @@ impl<P: Clone + Eq> Vpn<P> {
 
     /// Whether [`work`](Self::work) or [`next_message`](Self::next_message) stopped for the sake of others.
     pub fn has_more(&self) -> bool {
-        self.is_queued() || self.ready.iter().any(|slot| self.sessions.get(slot).is_some_and(|s| s.feed.is_busy()))
+        self.is_queued() || self.ready.iter().any(|conn| self.sessions.get(*conn).is_some_and(|s| s.feed.is_busy()))
     }
 
     /// Whether routes that this attachment imports may be missing in its VRF.
@@ -103,9 +103,9 @@ impl<P: Clone + Eq> Vpn<P> {
     }
 
     fn prefix_changed(&mut self, slot: Slot, prefix: IpNet) {
-        if let Some(session) = self.sessions.get_mut(&slot) {
+        for (conn, session) in self.sessions.of_mut(slot) {
             session.feed.prefix_changed(prefix);
-            self.ready.insert(slot);
+            self.ready.insert(conn);
         }
     }
 
@@ -139,7 +139,7 @@ impl<P: Clone + Eq> Vpn<P> {
                     walk.after = Some(key);
                     self.walk = Some(walk);
                 }
-                None => self.ready.extend(walk.slots.iter().filter(|slot| self.sessions.contains_key(slot))),
+                None => self.ready.extend(walk.slots.iter().flat_map(|slot| self.sessions.of(*slot)).map(|(conn, _)| conn)),
             }
         }
     }

@@ -289,7 +289,7 @@ impl Bench {
     }
     fn hello(&mut self, peer: u32) {
         let attachment = self.owner(peer);
-        self.message(peer, ToCvm::Hello { attachment, incarnation: u64::from(peer) });
+        self.message(peer, ToCvm::Hello { attachment, incarnation: u64::from(peer), generation: 1, standby: false });
     }
     fn ops(&mut self, peer: u32, ops: Vec<CustomerOp>) {
         self.message(peer, ToCvm::Sync { incarnation: peer.into(), sync: Sync::Ops { epoch: Epoch(1), ops } });
@@ -349,7 +349,7 @@ impl Bench {
         }
     }
     fn keepalives(&mut self) {
-        let peers: Vec<_> = self.vpn.sessions.values().map(|s| (s.peer, s.incarnation)).collect();
+        let peers: Vec<_> = self.vpn.sessions.iter().map(|(_, s)| (s.peer, s.incarnation)).collect();
         for (peer, incarnation) in peers {
             self.vpn_message(peer, ToCvm::Keepalive { incarnation });
         }

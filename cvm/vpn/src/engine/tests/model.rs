@@ -341,7 +341,7 @@ impl Model {
         };
         let epoch = Epoch(1);
         let syncs = [Sync::Begin { epoch }, Sync::Ops { epoch, ops: own.map(op).collect() }, Sync::End { epoch }];
-        b.vpn_message(peer, ToCvm::Hello { attachment, incarnation });
+        b.vpn_message(peer, ToCvm::Hello { attachment, incarnation, generation: 1, standby: false });
         // Its grants come with the incarnation.
         b.messages();
         syncs.into_iter().for_each(|sync| b.vpn_message(peer, ToCvm::Sync { incarnation, sync }));

@@ -70,7 +70,7 @@ fn routes_beyond_the_limit_are_left_out_counted_and_told_once() {
     assert_eq!(b.advertised[&vpn_key(1, "10.1.0.0/16")].1.med, Some(7));
     assert_eq!((b.vpn.show_attachments()[0].over_limit, b.vpn.show_attachments()[2].over_limit), (3, 0));
     assert!(matches!(&b.refused[..], [why] if why.starts_with("more than the 2 routes")), "{:?}", b.refused);
-    assert!(b.vpn.sessions.contains_key(&0));
+    assert!(b.vpn.sessions.speaker(0).is_some());
     b.ops(0, vec![withdraw("10.1.0.0/16"), route("10.5.0.0/16"), route("10.6.0.0/16")]);
     assert_eq!(acme(&b), ["65000:1 10.2.0.0/16 1000", "65000:1 10.5.0.0/16 1000"]);
     assert_eq!(b.refused.len(), 2);
@@ -98,7 +98,7 @@ fn what_was_left_out_is_asked_for_again_when_there_is_room() {
     // Not again and again: a session lasts a while.
     b.ops(100, vec![route("10.4.0.0/16"), CustomerOp::Withdraw { prefix: "10.2.0.0/16".parse().unwrap() }]);
     b.pass(1.0);
-    assert!(b.vpn.sessions.contains_key(&0));
+    assert!(b.vpn.sessions.speaker(0).is_some());
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn another_limit_holds_at_once_and_what_was_left_out_is_asked_for_again() {
     b.snapshot(0, &["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]);
     b.vpn.configure(b.now, config(limited(Some(3))));
     b.settle();
-    assert!(b.vpn.sessions.contains_key(&0), "nothing is left out");
+    assert!(b.vpn.sessions.speaker(0).is_some(), "nothing is left out");
     b.vpn.configure(b.now, config(limited(Some(2))));
     b.settle();
     assert_eq!(b.advertised(), ["65000:1 10.1.0.0/16 1000", "65000:1 10.2.0.0/16 1000"]);
@@ -160,12 +160,12 @@ fn a_pvm_that_breaks_the_rules_is_refused_and_harms_nobody() {
     b.pass(0.2);
     b.hello(100);
     b.vpn_message(100, ToCvm::Sync { incarnation: 100, sync: Sync::Begin { epoch: Epoch(1) } });
-    b.vpn.sessions.get_mut(&0).unwrap().grant_due();
+    b.vpn.sessions.of_mut(0).for_each(|(_, s)| drop(s.grant_due()));
     let flood = |b: &mut Bench| b.vpn_message(100, ToCvm::Sync { incarnation: 100, sync: Sync::Ops { epoch: Epoch(1), ops: vec![] } });
     // Grants come back as it is worked off; without them the window ends.
     (0..1000).for_each(|_| flood(&mut b));
     b.settle();
-    assert!(b.vpn.sessions.contains_key(&2));
+    assert!(b.vpn.sessions.speaker(2).is_some());
     assert_eq!(b.told(2), [""; 0]);
 }
 
