@@ -41,6 +41,10 @@ pub struct InstanceStatus {
     /// The last promotion: sessions taken over, those that could not be, and how long it took, microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promoted: Option<Promoted>,
+    /// Port VM: what generations before this one forwarded, as last told by them (each second): their own forwarders' totals, the
+    /// newest generations, in their order. Nothing of it is in this instance's counters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<PastTraffic>,
     /// Why something is not as it should be, e.g. the journal is full.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
@@ -60,6 +64,22 @@ pub struct Promoted {
     pub sessions: u32,
     pub lost: u32,
     pub took_us: u64,
+}
+
+/// What the forwarder of one generation counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastTraffic {
+    pub generation: u64,
+    pub from_customer: Traffic,
+    pub to_customer: Traffic,
+    pub from_core: Traffic,
+    pub to_core: Traffic,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    pub packets: u64,
+    pub bytes: u64,
 }
 
 /// How long an active instance waits for a standby that is silent before it goes on alone, milliseconds; and so how long after
