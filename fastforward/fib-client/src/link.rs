@@ -45,7 +45,7 @@ pub enum Event {
 
 /// Why a connection ended or did not come about.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+pub(crate) enum Ended {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -112,14 +112,19 @@ async fn run(path: PathBuf, mut inbox: mpsc::Receiver<(u64, Request)>, outbox: m
 }
 
 /// Connects, and asks what FastForward holds.
-async fn connect(path: &Path) -> Result<(UnixStream, Deframer, Status), Ended> {
+pub(crate) async fn connect(path: &Path) -> Result<(UnixStream, Deframer, Status), Ended> {
     let mut stream = UnixStream::connect(path).await?;
     let mut frames = Deframer::default();
-    stream.write_all(&encode_request(&Request::Status)?).await?;
-    match timeout(STALLED, reply(&mut stream, &mut frames)).await.map_err(|_| Ended::Silent)?? {
+    match exchange(&mut stream, &mut frames, &Request::Status).await? {
         Reply::Status(status) => Ok((stream, frames, status)),
         other => Err(Ended::NotAStatus(Box::new(other))),
     }
+}
+
+/// Asks, and waits for the answer.
+pub(crate) async fn exchange(stream: &mut UnixStream, frames: &mut Deframer, request: &Request) -> Result<Reply, Ended> {
+    timeout(STALLED, stream.write_all(&encode_request(request)?)).await.map_err(|_| Ended::Stuck)??;
+    timeout(STALLED, reply(stream, frames)).await.map_err(|_| Ended::Silent)?
 }
 
 /// One connection. `Ok` when the owner is gone.

@@ -62,6 +62,8 @@ pub(super) fn answer(fib: &mut Fib, counts: &Counts, uptime: Duration, request: 
         Request::TunnelCounts => Reply::TunnelCounts { rows: fib.tunnel_counts() },
         Request::Adjacencies => Reply::Adjacencies { rows: vec![] },
         Request::Lookup { address } => Reply::Lookup { found: fib.lookup(address) },
+        Request::Hold(_) | Request::Holds => refused("there is no kernel beside this forwarder"),
+        Request::Neighbors(_) => refused("there is no customer beside this forwarder"),
     }
 }
 
