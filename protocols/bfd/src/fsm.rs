@@ -4,6 +4,7 @@ use crate::{
     config::{Key, Parameters},
     events::{Action, Time, Why},
     packet::{Control, Diagnostic, State},
+    stored::{Own, Stored, StoredRemote},
     view::SessionView,
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -11,7 +12,10 @@ use std::{collections::BTreeMap, time::Duration};
 /// Slowest that a session may ask for while it is not Up (RFC 5880 §6.8.3).
 const SLOW: Duration = Duration::from_secs(1);
 /// A neighbour that announces more than this is held to it: sums of times stay far from overflowing.
-const LONGEST: Duration = Duration::from_secs(3600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How long a session that was taken over waits for someone who wants it.
+const UNCLAIMED: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -33,6 +37,11 @@ pub(crate) struct Session {
     expires: Option<Time>,
     /// Removed: says AdminDown until then.
     leaves: Option<Time>,
+    /// Taken over from another process and not yet wanted by anybody here: it goes then.
+    unclaimed: Option<Time>,
+    source_port: Option<u16>,
+    /// As a successor was last told.
+    told: Option<Stored>,
     random: u64,
     up_since: Option<Time>,
     downs: u64,
@@ -67,10 +76,10 @@ fn in_micros(d: Duration) -> u32 {
 }
 
 impl Session {
-    pub(crate) fn new(now: Time, key: Key, discriminator: u32, random: u64, client: &str, parameters: Parameters) -> Self {
+    pub(crate) fn new(now: Time, key: Key, discriminator: u32, random: u64, parameters: Parameters) -> Self {
         Self {
             key,
-            clients: BTreeMap::from([(client.to_owned(), parameters)]),
+            clients: BTreeMap::new(),
             parameters,
             state: State::Down,
             diagnostic: Diagnostic::NONE,
@@ -83,6 +92,9 @@ impl Session {
             last_sent: None,
             expires: None,
             leaves: None,
+            unclaimed: None,
+            source_port: None,
+            told: None,
             random: random | 1,
             up_since: None,
             downs: 0,
@@ -137,7 +149,7 @@ impl Session {
 
     pub(crate) fn deadline(&self) -> Time {
         let send = if self.is_silent() { None } else { Some(self.next_send) };
-        [send, self.expires, self.leaves].into_iter().flatten().min().unwrap_or(Duration::MAX)
+        [send, self.expires, self.leaves, self.unclaimed].into_iter().flatten().min().unwrap_or(Duration::MAX)
     }
 
     /// RFC 5880 §6.8.7: the neighbour wants no packets, or only answers to its polls (§6.6).
@@ -150,6 +162,9 @@ impl Session {
     pub(crate) fn timer(&mut self, now: Time, out: &mut Vec<Action>) -> bool {
         if self.leaves.is_some_and(|t| t <= now) {
             return true;
+        }
+        if self.unclaimed.take_if(|t| *t <= now).is_some() && self.clients.is_empty() {
+            self.leave(now);
         }
         if self.expires.is_some_and(|t| t <= now) {
             self.expires = None;
@@ -299,6 +314,89 @@ impl Session {
         self.random ^= self.random << 17;
         let quarter = u32::try_from(self.random % 251).unwrap_or(0);
         interval - interval * quarter / 1000
+    }
+
+    pub(crate) fn set_source_port(&mut self, port: u16) {
+        self.source_port = Some(port);
+    }
+
+    pub(crate) fn source_port(&self) -> Option<u16> {
+        self.source_port
+    }
+
+    /// A successor knows of it.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// What a successor must be told, if it is anything new; `Some(None)`: that there is no such session.
+    pub(crate) fn news(&mut self) -> Option<Option<Vec<u8>>> {
+        let own = Own {
+            state: self.state,
+            discriminator: self.local_discriminator,
+            diagnostic: self.diagnostic,
+            parameters: self.parameters,
+            polling: self.polling,
+            agreed_tx: self.agreed.desired_tx,
+            agreed_rx: self.agreed.required_rx,
+            source_port: self.source_port,
+        };
+        let remote = self.remote.map(|r| StoredRemote {
+            state: r.state.number(),
+            diagnostic: r.diagnostic.0,
+            discriminator: r.discriminator,
+            demand: r.demand,
+            min_rx_us: in_micros(r.min_rx),
+            desired_tx_us: in_micros(r.desired_tx),
+            multiplier: r.multiplier,
+        });
+        let stored = Stored::new(own, remote);
+        if stored == self.told {
+            return None;
+        }
+        self.told = stored;
+        Some(self.told.as_ref().map(Stored::encode))
+    }
+
+    /// Becomes what another process says it is; its clients stay.
+    pub(crate) fn become_like(&mut self, own: Own, remote: Option<StoredRemote>) {
+        self.state = own.state;
+        self.local_discriminator = own.discriminator;
+        self.diagnostic = own.diagnostic;
+        self.parameters = own.parameters;
+        self.polling = own.polling;
+        self.agreed = Agreed { desired_tx: own.agreed_tx, required_rx: own.agreed_rx };
+        self.source_port = own.source_port;
+        self.remote = remote.map(|r| Remote {
+            state: State::from_number(r.state),
+            diagnostic: Diagnostic(r.diagnostic & 0x1f),
+            discriminator: r.discriminator,
+            demand: r.demand,
+            min_rx: micros(r.min_rx_us),
+            desired_tx: micros(r.desired_tx_us),
+            multiplier: r.multiplier,
+        });
+        self.told = Stored::new(own, remote);
+    }
+
+    /// It is ours from now on: it speaks at once, and the neighbour has all of the detection time. Tells whether it is up.
+    pub(crate) fn take_over(&mut self, now: Time) -> bool {
+        self.expires = self.remote.map(|_| now + self.detection());
+        self.up_since = self.is_up().then_some(now);
+        if self.clients.is_empty() {
+            self.unclaimed = Some(now + UNCLAIMED);
+        }
+        self.say(now);
+        self.repace(now);
+        self.is_up()
+    }
+
+    /// It stood still: the neighbour gets the detection time anew.
+    pub(crate) fn stood_still(&mut self, now: Time) {
+        if self.expires.is_some() {
+            self.expires = Some(now + self.detection());
+        }
+        self.say(now);
     }
 
     pub(crate) fn view(&self, now: Time) -> SessionView {

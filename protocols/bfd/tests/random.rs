@@ -4,7 +4,7 @@
 
 use edgeplex_bfd::{Action, Bfd, Key, Parameters, packet::Control};
 use proptest::prelude::*;
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 const ADDRESS: [IpAddr; 2] = [IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2))];
 
@@ -14,6 +14,8 @@ enum Act {
     Remove(usize),
     /// A process dies and comes back without its memory.
     Restart(usize),
+    /// A process dies, and after so many milliseconds a successor takes over that knows what it had stored.
+    Replace(usize, u64),
     /// Per cent of packets lost from now on.
     Loss(u8),
     Pass(u64),
@@ -24,6 +26,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         (0..2usize, 20..400u64, 2..5u8).prop_map(|(who, ms, n)| Act::Add(who, ms, n)),
         (0..2usize).prop_map(Act::Remove),
         (0..2usize).prop_map(Act::Restart),
+        (0..2usize, 0..200u64).prop_map(|(who, ms)| Act::Replace(who, ms)),
         (0..=100u8).prop_map(Act::Loss),
         (1..3000u64).prop_map(Act::Pass),
     ];
@@ -37,6 +40,11 @@ struct Net {
     parameters: [Option<Parameters>; 2],
     /// What each side's client was last told.
     told_up: [bool; 2],
+    /// What each has stored.
+    values: [BTreeMap<String, Vec<u8>>; 2],
+    /// Nobody speaks here.
+    dead: Option<usize>,
+    downs: u32,
     wire: Vec<(Duration, usize, Control)>,
     loss: u8,
     random: u64,
@@ -51,6 +59,9 @@ impl Net {
             keys: [key(0), key(1)],
             parameters: [None; 2],
             told_up: [false; 2],
+            values: Default::default(),
+            dead: None,
+            downs: 0,
             wire: vec![],
             loss: 0,
             random: seed | 1,
@@ -81,13 +92,49 @@ impl Net {
                 let seed = self.dice(u64::MAX);
                 self.systems[who] = Bfd::new(seed);
                 self.told_up[who] = false;
+                self.values[who].clear();
                 if let Some(p) = self.parameters[who] {
                     self.systems[who].add(self.now, &self.keys[who], "test", p);
                 }
             }
+            Act::Replace(who, ms) => self.replace(who, ms),
             Act::Loss(percent) => self.loss = percent,
             Act::Pass(ms) => self.pass(Duration::from_millis(ms)),
         }
+    }
+
+    fn store(&mut self, who: usize) {
+        for (_, name, value) in self.systems[who].changes() {
+            match value {
+                Some(value) => drop(self.values[who].insert(name, value)),
+                None => drop(self.values[who].remove(&name)),
+            }
+        }
+    }
+
+    fn replace(&mut self, who: usize, ms: u64) {
+        self.store(who);
+        self.dead = Some(who);
+        self.pass(Duration::from_millis(ms));
+        self.dead = None;
+        let mut successor = Bfd::following(self.dice(u64::MAX));
+        // Clients are there before what is stored is read, or after.
+        let early = self.dice(2) == 0;
+        if let Some(p) = self.parameters[who].filter(|_| early) {
+            assert!(!successor.add(self.now, &self.keys[who], "test", p));
+        }
+        for (name, value) in &self.values[who] {
+            successor.restore(self.now, name, Some(value)).unwrap();
+        }
+        let actions = successor.promote(self.now);
+        let up = actions.contains(&Action::Up(self.keys[who].clone()));
+        assert!(up == self.told_up[who] || self.parameters[who].is_none(), "its successor takes its place");
+        self.systems[who] = successor;
+        self.take(who, actions.into_iter().filter(|a| !matches!(a, Action::Up(_))).collect());
+        if let Some(p) = self.parameters[who].filter(|_| !early) {
+            assert_eq!(self.systems[who].add(self.now, &self.keys[who], "test", p), up);
+        }
+        self.store(who);
     }
 
     fn pass(&mut self, time: Duration) {
@@ -95,17 +142,20 @@ impl Net {
         for steps in 0.. {
             assert!(steps < 100_000, "a storm of packets");
             let packet = self.wire.iter().map(|(t, ..)| *t).min();
-            let timers = self.systems.iter().filter_map(Bfd::deadline).min();
+            let timers = (0..2).filter(|who| self.dead != Some(*who)).filter_map(|who| self.systems[who].deadline()).min();
             let Some(next) = packet.into_iter().chain(timers).min().filter(|t| *t <= until) else { break };
             self.now = self.now.max(next);
             if packet == Some(next) {
                 let at = self.wire.iter().position(|(t, ..)| *t == next).unwrap();
                 let (_, to, packet) = self.wire.remove(at);
+                if self.dead == Some(to) {
+                    continue;
+                }
                 let packet = Control::decode(&packet.encode()).unwrap();
                 let actions = self.systems[to].receive(self.now, ADDRESS[1 - to], ADDRESS[to], None, &packet);
                 self.take(to, actions);
             } else {
-                for who in 0..2 {
+                for who in (0..2).filter(|who| self.dead != Some(*who)).collect::<Vec<_>>() {
                     if self.systems[who].deadline().is_some_and(|t| t <= self.now) {
                         let actions = self.systems[who].timer(self.now);
                         self.take(who, actions);
@@ -117,6 +167,7 @@ impl Net {
     }
 
     fn take(&mut self, who: usize, actions: Vec<Action>) {
+        self.store(who);
         for action in actions {
             match action {
                 Action::Send(_, packet) => {
@@ -129,7 +180,10 @@ impl Net {
                     }
                 }
                 Action::Up(_) => assert!(!std::mem::replace(&mut self.told_up[who], true), "up twice"),
-                Action::Down(..) => assert!(std::mem::replace(&mut self.told_up[who], false), "down, never up"),
+                Action::Down(..) => {
+                    self.downs += 1;
+                    assert!(std::mem::replace(&mut self.told_up[who], false), "down, never up");
+                }
                 Action::Removed(_) => assert!(self.parameters[who].is_none(), "removed, though wanted"),
             }
         }
@@ -169,5 +223,79 @@ proptest! {
             net.pass(interval + Duration::from_millis(5));
             prop_assert!(!net.told_up[0], "too late");
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn successors_within_the_detection_time_are_not_noticed(
+        seed: u64,
+        interval in 20..400u64,
+        replaced in proptest::collection::vec((0..2usize, 0..100u64, 0..2000u64), 1..20),
+    ) {
+        let mut net = Net::new(seed);
+        net.act(&Act::Add(0, interval, 3));
+        net.act(&Act::Add(1, interval * 2, 3));
+        net.pass(Duration::from_secs(8));
+        prop_assert_eq!(net.told_up, [true; 2]);
+        let before = net.systems[0].views(net.now)[0].local_discriminator;
+        for (who, silence, pause) in replaced {
+            // One interval may have passed before the silence begins.
+            net.act(&Act::Replace(who, silence * interval * 2 / 100));
+            net.pass(Duration::from_millis(pause));
+        }
+        prop_assert_eq!((net.told_up, net.downs), ([true; 2], 0));
+        let view = net.systems[0].views(net.now).remove(0);
+        prop_assert_eq!((view.local_discriminator, view.transmit, view.detection), {
+            let pace = Duration::from_millis(interval * 2);
+            (before, pace, pace * 3)
+        });
+    }
+}
+
+/// What yesterday's process stored is understood.
+#[test]
+fn stored_values_of_format_1_are_read() {
+    let text = include_str!("data/values.1.txt");
+    let mut bfd = Bfd::following(7);
+    for line in text.lines() {
+        let (name, value) = line.split_once(' ').unwrap();
+        bfd.restore(Duration::ZERO, name, Some(value.as_bytes())).unwrap();
+    }
+    let actions = bfd.promote(Duration::from_secs(1));
+    let ups: Vec<_> = actions.iter().filter_map(|a| if let Action::Up(key) = a { Some(key.clone()) } else { None }).collect();
+    let single = Key { peer: ADDRESS[0], local: ADDRESS[1], interface: Some("core0".into()) };
+    assert_eq!(ups, std::slice::from_ref(&single));
+    assert_eq!((bfd.source_port(&single), bfd.views(Duration::from_secs(1)).len()), (Some(49_200), 2));
+    // As they would be stored today.
+    let mut stored: Vec<_> = bfd.changes().into_iter().map(|(_, name, value)| (name, value)).collect();
+    assert!(stored.is_empty(), "nothing has changed: {stored:?}");
+    bfd.set_source_port(&single, 50_000);
+    stored = bfd.changes().into_iter().map(|(_, name, value)| (name, value)).collect();
+    let line = text.lines().next().unwrap().replace("49200", "50000");
+    let (name, value) = line.split_once(' ').unwrap();
+    assert_eq!(stored, [(name.to_owned(), Some(value.as_bytes().to_vec()))]);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let good = r#"{"format":1,"state":"up","discriminator":7,"diagnostic":0,"interval_us":300000,"multiplier":3,"polling":false,"agreed_tx_us":300000,"agreed_rx_us":300000,"remote":{"state":3,"diagnostic":0,"discriminator":9,"demand":false,"min_rx_us":300000,"desired_tx_us":300000,"multiplier":3}}"#;
+    let name = "bfd/10.0.0.1/10.0.0.2";
+    let read = |value: &str| Bfd::following(1).restore(Duration::ZERO, name, Some(value.as_bytes()));
+    read(good).unwrap();
+    let bad = [
+        ("\"format\":1", "\"format\":2"),
+        ("\"discriminator\":7", "\"discriminator\":0"),
+        ("\"interval_us\":300000", "\"interval_us\":1"),
+        ("\"agreed_tx_us\":300000", "\"agreed_tx_us\":18446744073709551615"),
+        ("\"state\":3", "\"state\":4"),
+        ("\"multiplier\":3}", "\"multiplier\":0}"),
+        ("\"remote\"", "\"former\""),
+        ("}}", "}"),
+    ];
+    for (from, to) in bad {
+        assert!(read(&good.replace(from, to)).is_err(), "{to}");
     }
 }

@@ -24,6 +24,25 @@ pub enum State {
 }
 
 impl State {
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::AdminDown => 0,
+            Self::Down => 1,
+            Self::Init => 2,
+            Self::Up => 3,
+        }
+    }
+
+    /// Of two bits.
+    pub(crate) fn from_number(number: u8) -> Self {
+        match number & 3 {
+            0 => Self::AdminDown,
+            1 => Self::Down,
+            2 => Self::Init,
+            _ => Self::Up,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::AdminDown => "admin-down",
@@ -95,12 +114,7 @@ pub struct DecodeError {
 
 impl Control {
     pub fn encode(&self) -> [u8; LENGTH] {
-        let state = match self.state {
-            State::AdminDown => 0,
-            State::Down => 1,
-            State::Init => 2,
-            State::Up => 3,
-        };
+        let state = self.state.number();
         let flag = |set: bool, bit: u8| u8::from(set) << bit;
         let flags = flag(self.poll, 5) | flag(self.is_final, 4) | flag(self.control_plane_independent, 3) | flag(self.demand, 1);
         let mut out = [0; LENGTH];
@@ -140,12 +154,7 @@ impl Control {
             return Err(bad("detect mult", 2, 0, "must not be 0"));
         }
         let word = |n: usize| packet[4 * n..].first_chunk().map_or(0, |w| u32::from_be_bytes(*w));
-        let state = match second >> 6 {
-            0 => State::AdminDown,
-            1 => State::Down,
-            2 => State::Init,
-            _ => State::Up,
-        };
+        let state = State::from_number(second >> 6);
         if word(1) == 0 {
             return Err(bad("my discriminator", 4, 0, "must not be 0"));
         }
