@@ -8,6 +8,8 @@
 //! A session over TCP is two streams of bytes, from its first to its last: replayed into a fresh engine they make the same
 //! session. Everything else is a named value. Nothing here knows BGP, LDP or OSPF beyond how a stream may be shortened.
 
+mod progress;
 mod record;
 
+pub use progress::{MAX_UNACKNOWLEDGED, Progress, ProgressError, seq};
 pub use record::{Opened, Protocol, Record, SessionId, TcpOpened};

@@ -61,6 +61,12 @@ pub struct TcpOpened {
     /// Sequence number of the first byte of ours, and of the neighbour's.
     pub sent_base: u32,
     pub received_base: u32,
+    /// By so much the streams in the journal are shorter than those on the wire, since they were compacted; 0 for who opens one.
+    /// All counts ([`Record::Acked`], [`crate::Progress`]) include them.
+    #[serde(default)]
+    pub sent_skipped: u64,
+    #[serde(default)]
+    pub received_skipped: u64,
     /// Bytes in a segment, as agreed (TCP_MAXSEG in repair mode).
     pub mss: u32,
     /// Options as TCP_INFO tells them: 1 timestamps, 2 SACK, 4 window scale.

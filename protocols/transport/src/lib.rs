@@ -2,6 +2,7 @@
 
 pub mod bfd;
 pub mod bgp;
+pub mod journal;
 pub mod ldp;
 pub mod lsp_ping;
 pub mod mgmt;
