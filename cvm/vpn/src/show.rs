@@ -172,9 +172,9 @@ impl<P: Clone + Eq> Vpn<P> {
             }
             Source::Attachment(slot) => {
                 let a = self.rib.attachments.get(&slot);
-                let stale = a.is_some_and(|a| {
-                    a.stale_since.is_some() && (a.routes.is_stale(&prefix, a.epoch) || self.sessions.speaker(slot).is_none())
-                });
+                let speaker = self.sessions.speaker(slot).and_then(|conn| self.sessions.get(conn));
+                let renewing = speaker.is_some_and(|s| s.receiving.is_some());
+                let stale = a.is_some_and(|a| a.stale_since.is_some() && (a.routes.is_stale(&prefix, a.epoch) || !renewing));
                 // An attachment has a name as long as it has routes.
                 let id = self.slots.iter().find(|(_, s)| **s == slot).map(|(id, _)| id.clone());
                 (id.map_or(Learned::Reflector(path.endpoint, 0), Learned::Attachment), stale)

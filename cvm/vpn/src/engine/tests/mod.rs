@@ -8,6 +8,7 @@ use edgeplex_relay::{Leg, Tunnel, VpnOp, VpnPath};
 use edgeplex_types::{Label, LabelRange, MacAddr, Rd, TunnelId};
 use std::net::IpAddr;
 
+mod instances;
 mod labels;
 mod model;
 mod multipath;

@@ -21,6 +21,20 @@ enum Step {
         peer: u32,
         keeps: [bool; 4],
     },
+    /// A standby of the PVM comes, or another one.
+    Standby {
+        peer: u32,
+    },
+    /// It takes over from the one that spoke, which says something all the same.
+    Promote {
+        peer: u32,
+        keeps: [bool; 4],
+    },
+    /// It speaks without having been told to, as whatever it says it is.
+    Usurp {
+        peer: u32,
+        active: bool,
+    },
     Route {
         rr: usize,
         path_id: u32,
@@ -100,6 +114,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (0u32..4, prefix(), prop::option::of(1u8..4), any::<bool>()).prop_map(|(peer, prefix, ce, announce)| Step::Customer { peer, prefix, ce, announce }),
         1 => (0u32..4, any::<[bool; 4]>()).prop_map(|(peer, keeps)| Step::Restart { peer, keeps }),
+        1 => (0u32..4).prop_map(|peer| Step::Standby { peer }),
+        1 => (0u32..4, any::<[bool; 4]>()).prop_map(|(peer, keeps)| Step::Promote { peer, keeps }),
+        1 => (0u32..4, any::<bool>()).prop_map(|(peer, active)| Step::Usurp { peer, active }),
         8 => (rr(), 0u32..2, rd(), prefix(), target(), next_hop(), 1u32..3).prop_map(
             |(rr, path_id, rd, prefix, target, next_hop, local_pref)| Step::Route { rr, path_id, rd, prefix, target, next_hop, local_pref }),
         2 => (rr(), 0u32..2, rd(), prefix()).prop_map(|(rr, path_id, rd, prefix)| Step::Unreach { rr, path_id, rd, prefix }),
@@ -125,8 +142,17 @@ struct Heard {
     fresh: bool,
 }
 
+/// The instances of an attachment's PVM, as the bench names them.
+#[derive(Debug, Clone, Copy)]
+struct Instances {
+    speaker: u32,
+    standby: Option<u32>,
+    generation: u64,
+}
+
 /// What is true now.
 struct Model {
+    pvms: [Instances; 4],
     attachments: Vec<(AttachmentConfig, bool)>,
     customers: BTreeMap<(u32, usize), Option<u8>>,
     heard: BTreeMap<(usize, u32, u32, usize), Heard>,
@@ -136,7 +162,8 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let attachments = NAMES.iter().zip(1..).map(|(name, n)| (attachment(name, n, &[100], &[100 * n.min(3)]), true));
-        Self { attachments: attachments.collect(), customers: BTreeMap::new(), heard: BTreeMap::new(), up: [true; 2] }
+        let pvms = [0, 1, 2, 3].map(|peer| Instances { speaker: peer, standby: None, generation: 1 });
+        Self { pvms, attachments: attachments.collect(), customers: BTreeMap::new(), heard: BTreeMap::new(), up: [true; 2] }
     }
 
     fn present(&self) -> Vec<AttachmentConfig> {
@@ -145,6 +172,12 @@ impl Model {
 
     fn has(&self, peer: u32) -> bool {
         self.attachments[peer as usize].1
+    }
+
+    /// The instances of an attachment that are connected.
+    fn connected(&self, peer: u32) -> impl Iterator<Item = u32> {
+        let pvms = self.pvms[peer as usize];
+        self.has(peer).then_some(pvms.speaker).into_iter().chain(pvms.standby)
     }
 
     fn label(b: &Bench, a: &AttachmentConfig, ce: Option<u8>) -> u32 {
@@ -210,7 +243,6 @@ impl Model {
             routes.extend(
                 own.clone().map(|((_, prefix), ce)| (NlriKey::Vpn { rd: a.rd, prefix: net(PREFIXES[*prefix]) }, Self::label(b, a, *ce))),
             );
-            let pvm = &b.pvms[&peer];
             let (mut expected, mut tunnels) = (BTreeMap::new(), BTreeMap::new());
             for (i, prefix) in PREFIXES.iter().enumerate() {
                 let paths = self.paths(b, peer, i);
@@ -221,15 +253,17 @@ impl Model {
                     expected.insert(net(prefix), paths);
                 }
             }
-            let short = |paths: &Vec<VpnPath>| paths.iter().map(|p| (p.label.get(), p.tunnel.0.to_be_bytes()[3])).collect::<Vec<_>>();
-            let held: BTreeMap<IpNet, [Vec<(u32, u8)>; 2]> =
-                pvm.routes.iter().map(|(p, (paths, backup))| (*p, [short(paths), short(backup)])).collect();
-            prop_assert_eq!(held, expected, "routes of {}", a.id);
-            prop_assert_eq!(&pvm.tunnels, &tunnels, "tunnels of {}", a.id);
             let ces: BTreeSet<Option<u8>> = own.map(|(_, ce)| ce.filter(|_| a.label_per_ce)).chain([None]).collect();
             let labels: BTreeSet<u32> = ces.into_iter().map(|ce| Self::label(b, a, ce)).collect();
-            prop_assert_eq!(pvm.labels.keys().map(|l| l.get()).collect::<BTreeSet<_>>(), labels, "labels of {}", a.id);
-            prop_assert!(pvm.ended);
+            let short = |paths: &Vec<VpnPath>| paths.iter().map(|p| (p.label.get(), p.tunnel.0.to_be_bytes()[3])).collect::<Vec<_>>();
+            for pvm in self.connected(peer).map(|instance| &b.pvms[&instance]) {
+                let held: BTreeMap<IpNet, [Vec<(u32, u8)>; 2]> =
+                    pvm.routes.iter().map(|(p, (paths, backup))| (*p, [short(paths), short(backup)])).collect();
+                prop_assert_eq!(&held, &expected, "routes of {}", a.id);
+                prop_assert_eq!(&pvm.tunnels, &tunnels, "tunnels of {}", a.id);
+                prop_assert_eq!(pvm.labels.keys().map(|l| l.get()).collect::<BTreeSet<_>>(), labels.clone(), "labels of {}", a.id);
+                prop_assert!(pvm.ended);
+            }
         }
         let advertised: BTreeMap<NlriKey, u32> = b.advertised.iter().filter_map(|(k, (l, _))| Some((*k, (*l)?.get()))).collect();
         prop_assert_eq!(advertised, routes);
@@ -245,7 +279,8 @@ impl Model {
         match step {
             Step::Customer { peer, prefix, ce, announce } if self.has(peer) => {
                 let ce = ce.filter(|_| announce);
-                let (text, incarnation) = (PREFIXES[prefix], b.pvms[&peer].incarnation);
+                let speaker = self.pvms[peer as usize].speaker;
+                let (text, incarnation) = (PREFIXES[prefix], b.pvms[&speaker].incarnation);
                 let op = match ce {
                     Some(ce) => route_via(text, &format!("192.168.1.{ce}")),
                     None if announce => route(text),
@@ -256,11 +291,35 @@ impl Model {
                 } else {
                     self.customers.remove(&(peer, prefix));
                 }
-                b.vpn_message(peer, ToCvm::Sync { incarnation, sync: Sync::Ops { epoch: Epoch(1), ops: vec![op] } });
+                b.vpn_message(speaker, ToCvm::Sync { incarnation, sync: Sync::Ops { epoch: Epoch(1), ops: vec![op] } });
             }
             Step::Restart { peer, keeps } if self.has(peer) => {
                 self.customers.retain(|(p, prefix), _| *p != peer || keeps[*prefix]);
                 self.start(b, peer);
+            }
+            Step::Standby { peer } if self.has(peer) => {
+                let pvms = &mut self.pvms[peer as usize];
+                pvms.generation += 1;
+                // What was a standby before ends by taking another role, if a higher one of the same connection.
+                let standby = pvms.standby.unwrap_or(pvms.speaker + 100);
+                pvms.standby = Some(standby);
+                let generation = pvms.generation;
+                self.hello(b, standby, generation, true);
+            }
+            Step::Promote { peer, keeps } if self.has(peer) => {
+                let pvms = &mut self.pvms[peer as usize];
+                let Some(standby) = pvms.standby.take() else { return Ok(()) };
+                let former = std::mem::replace(&mut pvms.speaker, standby);
+                pvms.generation += 1;
+                self.customers.retain(|(p, prefix), _| *p != peer || keeps[*prefix]);
+                self.start(b, peer);
+                self.refused(b, former)?;
+            }
+            Step::Usurp { peer, active } if self.has(peer) => {
+                let pvms = &mut self.pvms[peer as usize];
+                let usurper = pvms.standby.take().unwrap_or(pvms.speaker + 100);
+                self.hello(b, usurper, if active { 0 } else { u64::MAX }, !active);
+                self.refused(b, usurper)?;
             }
             Step::Route { rr, path_id, rd: n, prefix, target, next_hop, local_pref } if self.up[rr] => {
                 self.heard.insert((rr, path_id, n, prefix), Heard { target, next_hop, local_pref, fresh: true });
@@ -307,6 +366,9 @@ impl Model {
                 }
                 let peer = u32::try_from(attachment).unwrap();
                 b.vpn.configure(b.now, config(self.present()));
+                if back {
+                    self.pvms[attachment].standby = None;
+                }
                 if !self.has(peer) {
                     self.customers.retain(|(p, _), _| *p != peer);
                 } else if back {
@@ -317,7 +379,7 @@ impl Model {
             Step::Take { peer, credits } => {
                 b.actions();
                 b.messages();
-                b.grant(peer, credits);
+                self.connected(peer).for_each(|instance| b.grant(instance, credits));
             }
             Step::Tick => {
                 b.keepalives();
@@ -329,11 +391,10 @@ impl Model {
         Ok(())
     }
 
-    /// The PVM of an attachment starts, with the routes that its customer has.
+    /// The PVM of an attachment starts to speak, with the routes that its customer has.
     fn start(&self, b: &mut Bench, peer: u32) {
-        b.now += Duration::from_millis(60);
-        let incarnation = b.pvms.get(&peer).map_or(0, |p| p.incarnation) + 100;
-        let attachment = b.owner(peer);
+        let Instances { speaker, generation, .. } = self.pvms[peer as usize];
+        let incarnation = self.hello(b, speaker, generation, false);
         let own = self.customers.iter().filter(|((p, _), _)| *p == peer);
         let op = |((_, prefix), ce): (&(u32, usize), &Option<u8>)| match ce {
             Some(ce) => route_via(PREFIXES[*prefix], &format!("192.168.1.{ce}")),
@@ -341,10 +402,28 @@ impl Model {
         };
         let epoch = Epoch(1);
         let syncs = [Sync::Begin { epoch }, Sync::Ops { epoch, ops: own.map(op).collect() }, Sync::End { epoch }];
-        b.vpn_message(peer, ToCvm::Hello { attachment, incarnation, generation: 1, standby: false });
+        syncs.into_iter().for_each(|sync| b.vpn_message(speaker, ToCvm::Sync { incarnation, sync }));
+    }
+
+    fn hello(&self, b: &mut Bench, instance: u32, generation: u64, standby: bool) -> u64 {
+        b.now += Duration::from_millis(60);
+        let incarnation = b.pvms.get(&instance).map_or(0, |p| p.incarnation) + 100;
+        let attachment = b.owner(instance);
+        b.vpn_message(instance, ToCvm::Hello { attachment, incarnation, generation, standby });
         // Its grants come with the incarnation.
         b.messages();
-        syncs.into_iter().for_each(|sync| b.vpn_message(peer, ToCvm::Sync { incarnation, sync }));
+        incarnation
+    }
+
+    /// An instance says what it may not.
+    fn refused(&self, b: &mut Bench, instance: u32) -> Result<(), TestCaseError> {
+        b.replies.clear();
+        let incarnation = b.pvms.get(&instance).map_or(0, |p| p.incarnation);
+        b.vpn_message(instance, ToCvm::Sync { incarnation, sync: Sync::Begin { epoch: Epoch(1) } });
+        b.messages();
+        let refused = b.replies.iter().any(|(peer, m)| *peer == instance && matches!(m, ToPvm::Refused { .. }));
+        prop_assert!(refused, "{:?}", b.replies);
+        Ok(())
     }
 
     /// A way has other legs, or none: one operation to each PVM that uses it, and nothing else, before work goes on.
@@ -356,7 +435,7 @@ impl Model {
         let tunnel = new.tunnel.clone();
         b.way(n, Some(new));
         b.messages();
-        for (peer, pvm) in b.pvms.iter().filter(|(peer, _)| self.has(**peer)) {
+        for (peer, pvm) in b.pvms.iter().filter(|(peer, _)| self.connected(**peer % 100).any(|instance| instance == **peer)) {
             let one = if pvm.uses(tunnel.id) && tunnel != old.tunnel { vec![VpnOp::Tunnel(tunnel.clone())] } else { vec![] };
             prop_assert_eq!(&pvm.ops, &one, "PVM {}", peer);
         }
@@ -374,7 +453,7 @@ fn way_over(n: u8, cost: u32, legs: u8) -> TunnelState {
 /// Everything is worked off and taken.
 fn quiet(b: &mut Bench) {
     b.slow = false;
-    for peer in 0..4 {
+    for peer in b.pvms.keys().copied().collect::<Vec<_>>() {
         b.grant(peer, WINDOW);
     }
     b.settle();
