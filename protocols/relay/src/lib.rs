@@ -60,7 +60,8 @@ pub enum Sync<Op> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToCvm {
     /// An attachment may have two instances: all are told the VPN's routes, but only the one that is not a standby and has the
-    /// highest generation speaks for the customer.
+    /// highest generation speaks for the customer; others that send routes are refused as superseded. Whoever takes another
+    /// role or generation begins another session: a Hello with another incarnation, on the same connection.
     Hello {
         attachment: AttachmentId,
         incarnation: u64,

@@ -6,6 +6,7 @@ use edgeplex_relay::{Refusal, ToCvm, ToPvm, decode, encode};
 use edgeplex_types::AttachmentId;
 use std::{
     fs::Permissions,
+    hash::{BuildHasher, RandomState},
     os::unix::fs::PermissionsExt,
     sync::{
         Arc,
@@ -54,7 +55,7 @@ pub struct RelayServer {
 }
 
 impl RelayServer {
-    /// Binds the endpoint. Nobody may connect until [`set_keys`](Self::set_keys).
+    /// Binds the endpoint, whoever had it before. Nobody may connect until [`set_keys`](Self::set_keys).
     pub fn bind(config: &config::RelayServer) -> Result<Self, TransportError> {
         let context = Context::new();
         let counters = Arc::new(Counters::default());
@@ -77,10 +78,19 @@ impl RelayServer {
         socket.set_zap_domain("relay")?;
         socket.set_curve_server(true)?;
         socket.set_curve_secretkey(&decode_key(&config.secret_key)?)?;
-        socket.bind(&config.endpoint).map_err(|source| TransportError::Endpoint { endpoint: config.endpoint.clone(), source })?;
-        if let Some(path) = config.endpoint.strip_prefix("ipc://") {
-            // A PVM is another user to this namespace. CURVE decides who may speak, not the file.
-            std::fs::set_permissions(path, Permissions::from_mode(0o666))?;
+        let bind =
+            |endpoint: &str| socket.bind(endpoint).map_err(|source| TransportError::Endpoint { endpoint: config.endpoint.clone(), source });
+        match config.endpoint.strip_prefix("ipc://") {
+            Some(path) => {
+                // Under another name first: whoever had the name before loses it in one step, and when it ends, ZeroMQ removes the
+                // name that it had bound and not ours.
+                let own = format!("{path}.{:08x}", RandomState::new().hash_one(std::process::id()) >> 32);
+                bind(&format!("ipc://{own}"))?;
+                // A PVM is another user to this namespace. CURVE decides who may speak, not the file.
+                std::fs::set_permissions(&own, Permissions::from_mode(0o666))?;
+                std::fs::rename(&own, path)?;
+            }
+            None => bind(&config.endpoint)?,
         }
         Ok(Self { socket: AsyncSocket::new(socket)?, keys, counters, zap })
     }

@@ -95,6 +95,24 @@ async fn the_right_key_passes_and_a_wrong_one_is_refused_and_counted() {
     assert_eq!(wrong.send(&hello("acme/denver-1", 1)).unwrap(), Delivery::Dropped);
 }
 
+/// A successor takes the name over while the one before still has it; what that one does at its end harms nobody.
+#[tokio::test]
+async fn another_server_takes_the_endpoint_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::new(dir.path());
+    let acme = generate_keypair().unwrap();
+    let first = site.bind();
+    let mut second = site.bind();
+    second.set_keys([(acme.public.parse().unwrap(), id("acme/a"))]).unwrap();
+    drop(first);
+    let mut client = site.connect(&acme);
+    send(&mut client, &hello("acme/a", 7)).await;
+    let (_, who, _) = timeout(LIMIT, second.recv()).await.unwrap().unwrap();
+    assert_eq!(who, id("acme/a"));
+    let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["relay.sock"]);
+}
+
 /// A PVM may be started before the CVM has read of it: it must get in as soon as its key is known.
 #[tokio::test]
 async fn a_client_whose_key_becomes_known_later_gets_in() {
