@@ -1,11 +1,15 @@
-//! Graceful restart (RFC 4724), both roles, as two small machines that are told the time.
+//! Going on after another instance, or after a former life, as two small machines that are told the time.
 //!
-//! [`Restart`] is the restarting speaker, this daemon: after `kill -9` FastForward goes on with its FIB and the CVM
-//! and the CEs hold their routes as stale. Each of them may be told "that was all" only when the other side's
-//! routes are relearnt, or what is still true would be swept.
+//! [`Restart`] is this daemon: what its predecessor left (a journal) is read first, then it speaks. FastForward goes on with
+//! its FIB, and the CVM holds our routes as stale. Each of them may be told "that was all" only when nothing that is still
+//! true would be swept by it. A session that is taken over has all its routes; where there was none to take over, the
+//! neighbour tells its routes again (RFC 4724), and is waited for.
 //!
 //! ```text
-//!   every CE relearnt  (its End-of-RIB | no GR and quiet | time)
+//!   Reading ── a standby has all ──► Following ── promoted ──► Speaking
+//!      └────── all of the own journal is read ─────────────────┘
+//!
+//!   every CE that is awaited has told all  (its End-of-RIB | no GR and quiet | time)
 //!   and BFD of static routes is up again (| time)        ──► routes and End to the relay
 //!   VPN relearnt (relay End | time)                      ──► adj-RIB-out and End-of-RIB to the CEs
 //!   both                                                 ──► routes and End to FastForward
@@ -44,6 +48,23 @@ pub struct Verdict {
     pub release_ce: bool,
 }
 
+/// Where this daemon is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// A predecessor's records are read; nothing is whole yet.
+    Reading,
+    /// A standby that knows all its leader does: what comes is a change.
+    Following,
+    Speaking,
+}
+
+/// A standby's forwarder when it is promoted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promotion {
+    /// It has the whole table: nothing of a former life is in it.
+    pub forwards: bool,
+}
+
 /// A CE whose table is not complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ce {
@@ -55,15 +76,17 @@ enum Ce {
     Relearning,
 }
 
-/// This daemon's own start or restart.
+/// This daemon's own start or restart, or its promotion.
 #[derive(Debug, Clone)]
 pub struct Restart {
+    phase: Phase,
+    /// When it began to speak.
     started: Instant,
     /// FastForward holds a FIB of our previous life.
     fib_kept: bool,
     /// Neighbours may hold routes of our previous life.
     restarted: bool,
-    /// Only those that are still waited for.
+    /// Those whose table is not complete; once we speak, only those that are waited for.
     ces: BTreeMap<IpAddr, Ce>,
     /// Neighbours of static routes with which BFD was not up yet.
     statics: BTreeSet<IpAddr>,
@@ -71,20 +94,52 @@ pub struct Restart {
 }
 
 impl Restart {
-    /// `restarted`: FastForward already had a snapshot when this daemon began. `ces`: those with a session. `statics`:
-    /// next hops of static routes that depend on BFD.
+    /// Begins with reading. `restarted`: FastForward already had a snapshot. `ces`: those with a session. `statics`: next hops
+    /// of static routes that depend on BFD.
     pub fn new(now: Instant, restarted: bool, ces: impl IntoIterator<Item = IpAddr>, statics: impl IntoIterator<Item = IpAddr>) -> Self {
-        let mut new =
-            Self { started: now, fib_kept: restarted, restarted, ces: BTreeMap::new(), statics: BTreeSet::new(), vpn_ended: false };
-        if restarted {
-            new.ces = ces.into_iter().map(|peer| (peer, Ce::Waiting)).collect();
-            new.statics = statics.into_iter().collect();
+        Self {
+            phase: Phase::Reading,
+            started: now,
+            fib_kept: restarted,
+            restarted,
+            ces: ces.into_iter().map(|peer| (peer, Ce::Waiting)).collect(),
+            statics: statics.into_iter().collect(),
+            vpn_ended: false,
         }
-        new
     }
 
     pub fn restarted(&self) -> bool {
         self.restarted
+    }
+
+    /// A standby knows all its leader does, or starts over with it.
+    pub fn follows(&mut self, caught_up: bool) {
+        if self.phase != Phase::Speaking {
+            self.phase = if caught_up { Phase::Following } else { Phase::Reading };
+        }
+    }
+
+    /// All is read, and from now on we speak. `awaited`: the CEs that the predecessor waited for; `None` if there was none, or it left
+    /// nothing. A standby that is promoted has its forwarder as it should be, or not (`forwards`), and hears the CVM's table again.
+    pub fn speaks(&mut self, now: Instant, awaited: Option<&BTreeSet<IpAddr>>, promoted: Option<Promotion>) {
+        self.phase = Phase::Speaking;
+        self.started = now;
+        if let Some(Promotion { forwards }) = promoted {
+            (self.fib_kept, self.restarted, self.vpn_ended) = (!forwards, true, false);
+        }
+        match awaited {
+            Some(awaited) => self.ces.retain(|ce, _| awaited.contains(ce)),
+            None if !self.restarted => self.ces.clear(),
+            None => {}
+        }
+        if !self.restarted {
+            self.statics.clear();
+        }
+    }
+
+    /// CEs whose table a successor has to wait for as well.
+    pub fn awaited(&self) -> impl Iterator<Item = IpAddr> {
+        self.ces.keys().copied()
     }
 
     fn ce(&mut self, peer: IpAddr, becomes: Ce) {
@@ -100,7 +155,12 @@ impl Restart {
     }
 
     pub fn ce_down(&mut self, peer: IpAddr) {
-        self.ce(peer, Ce::Waiting);
+        if self.phase == Phase::Speaking {
+            self.ce(peer, Ce::Waiting);
+        } else {
+            // What a former session told is no more.
+            self.ces.insert(peer, Ce::Waiting);
+        }
     }
 
     pub fn ce_update(&mut self, now: Instant, peer: IpAddr) {
@@ -126,7 +186,7 @@ impl Restart {
         self.statics.remove(&via);
     }
 
-    /// The CVM's snapshot is complete.
+    /// The CVM's snapshot is complete, in a session that began since we speak.
     pub fn vpn_end(&mut self) {
         self.vpn_ended = true;
     }
@@ -136,8 +196,13 @@ impl Restart {
         self.fib_kept = false;
     }
 
-    /// What may be sent at `now`. Once true, each answer stays true.
+    /// What may be sent at `now`. Once we speak, what is true stays true.
     pub fn verdict(&mut self, now: Instant) -> Verdict {
+        match self.phase {
+            Phase::Reading => return Verdict { fib: !self.fib_kept, ..Verdict::default() },
+            Phase::Following => return Verdict { fib: true, fib_end: self.vpn_ended, ..Verdict::default() },
+            Phase::Speaking => {}
+        }
         let since = |t: Instant| now.saturating_duration_since(t);
         self.ces.retain(|_, ce| !matches!(ce, Ce::Quiet(t) if since(*t) >= QUIET));
         if since(self.started) >= BFD_WAIT {
@@ -158,6 +223,9 @@ impl Restart {
 
     /// When to ask for the verdict again, if time alone may change it.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        if self.phase != Phase::Speaking {
+            return None;
+        }
         let quiet = self.ces.values().filter_map(|ce| if let Ce::Quiet(since) = ce { Some(*since + QUIET) } else { None });
         let fixed = [VPN_WAIT, BFD_WAIT, DEFERRAL].map(|wait| self.started + wait);
         quiet.chain(fixed).filter(|t| *t > now).min()
@@ -246,12 +314,20 @@ mod tests {
         Duration::from_secs(n)
     }
 
+    /// One that has nothing to read.
+    fn fresh(t: Instant, restarted: bool, ces: &[IpAddr], statics: &[IpAddr]) -> Restart {
+        let mut r = Restart::new(t, restarted, ces.iter().copied(), statics.iter().copied());
+        assert_eq!(r.verdict(t), Verdict { fib: !restarted, ..NONE });
+        r.speaks(t, None, None);
+        r
+    }
+
     fn one(t: Instant) -> Restart {
-        Restart::new(t, true, [CE], [])
+        fresh(t, true, &[CE], &[])
     }
 
     fn two(t: Instant) -> Restart {
-        Restart::new(t, true, [CE, CE6], [CE])
+        fresh(t, true, &[CE, CE6], &[CE])
     }
 
     #[test]
@@ -339,7 +415,7 @@ mod tests {
     fn a_first_start_holds_back_only_the_release_to_the_ce() {
         let t = Instant::now();
         for ces in [vec![], vec![CE], vec![CE, CE6]] {
-            let mut r = Restart::new(t, false, ces, [CE]);
+            let mut r = fresh(t, false, &ces, &[CE]);
             assert_eq!(r.verdict(t), Verdict { release_ce: false, ..ALL });
         }
     }
@@ -350,6 +426,58 @@ mod tests {
         let mut r = one(t);
         r.fib_lost();
         assert_eq!(r.verdict(t), Verdict { fib: true, fib_end: true, ..NONE });
+    }
+
+    #[test]
+    fn who_takes_over_waits_only_for_whom_the_predecessor_waited() {
+        let t = Instant::now();
+        // One session was complete, the other never was there: nothing of it can be stale.
+        let mut r = Restart::new(t, true, [CE, CE6], []);
+        r.ce_up(t, CE, false, false);
+        r.vpn_end();
+        assert_eq!(r.verdict(t + DEFERRAL), NONE);
+        r.speaks(t, Some(&BTreeSet::new()), None);
+        assert_eq!((r.verdict(t), r.awaited().count()), (ALL, 0));
+
+        // The predecessor itself waited for both. One has told all since, the other has not.
+        let mut r = Restart::new(t, true, [CE, CE6], []);
+        r.ce_up(t, CE, true, false);
+        r.ce_end_of_rib(CE);
+        r.ce_up(t, CE6, true, false);
+        r.speaks(t, Some(&BTreeSet::from([CE, CE6])), None);
+        r.vpn_end();
+        assert_eq!((r.verdict(t), r.awaited().collect::<Vec<_>>()), (Verdict { release_ce: true, ..NONE }, vec![CE6]));
+        r.ce_end_of_rib(CE6);
+        assert_eq!(r.verdict(t), ALL);
+
+        // A session that ended after its End-of-RIB is to be waited for again.
+        let mut r = Restart::new(t, true, [CE], []);
+        r.ce_up(t, CE, true, false);
+        r.ce_end_of_rib(CE);
+        r.ce_down(CE);
+        r.speaks(t, Some(&BTreeSet::from([CE])), None);
+        assert!(!r.verdict(t).relay);
+    }
+
+    #[test]
+    fn a_standby_fills_its_forwarder_and_speaks_when_promoted() {
+        let t = Instant::now();
+        let mut r = Restart::new(t, false, [CE], []);
+        assert_eq!(r.verdict(t), Verdict { fib: true, ..NONE });
+        r.ce_up(t, CE, true, false);
+        r.ce_end_of_rib(CE);
+        r.vpn_end();
+        r.follows(true);
+        assert_eq!(r.verdict(t + DEFERRAL), Verdict { fib: true, fib_end: true, ..NONE });
+        r.follows(false);
+        assert!(!r.verdict(t).fib_end);
+        r.follows(true);
+        r.speaks(t + DEFERRAL, Some(&BTreeSet::new()), Some(Promotion { forwards: true }));
+        // The CE has what the leader told it until the CVM has told all again.
+        assert_eq!(r.verdict(t + DEFERRAL), Verdict { release_ce: false, ..ALL });
+        r.follows(false);
+        r.vpn_end();
+        assert_eq!(r.verdict(t + DEFERRAL), ALL);
     }
 
     #[test]
