@@ -8,12 +8,14 @@
 mod caps;
 mod log;
 mod root;
+mod sockopt;
 mod supervise;
 
 use anyhow::{Context, bail};
 use edgeplex_recipes::{
     BIN_DIR,
     boot::{self, BootSpec, GO, Report},
+    tap_of,
 };
 use nix::{
     sched::{CloneFlags, unshare},
@@ -113,6 +115,8 @@ fn stage_2() -> anyhow::Result<()> {
     for nic in &spec.raw_nics {
         keep_kernel_off(nic)?;
     }
+    // As long as PID 1 has these, the kernel sees no link go down when FastForward is started again.
+    let _carriers = spec.raw_nics.iter().filter_map(|nic| tap_of(nic)).map(|tap| sockopt::tap(&tap)).collect::<Result<Vec<_>, _>>()?;
     umask(Mode::from_bits_truncate(spec.umask));
     caps::limit()?;
     prctl::set_no_new_privs().context("no new privileges")?;

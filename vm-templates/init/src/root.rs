@@ -69,6 +69,10 @@ fn place(spec: &BootSpec, entry: &Entry) -> anyhow::Result<()> {
             fs::create_dir_all(to(path))?;
             tmpfs(&to(path), *size_kb, *mode)
         }
+        Entry::Memory { path, size_kb, files } => {
+            fs::create_dir_all(to(path))?;
+            tmpfs_with(&to(path), &private(spec, *size_kb, *files))
+        }
         Entry::Link { path, to: target } => link(Path::new(target), &to(path)),
         Entry::Device { path } => bind(Path::new(path), &to(path), Access::Device),
         Entry::Proc { path } => {
@@ -80,12 +84,16 @@ fn place(spec: &BootSpec, entry: &Entry) -> anyhow::Result<()> {
             VmDir::Config => bind(&spec.config_dir, &to(path), Access::Read),
             VmDir::Run => {
                 fs::create_dir_all(to(path))?;
-                let options = format!("size={RUN_KB}k,nr_inodes={RUN_FILES},mode=700,uid={0},gid={0}", spec.uid_base);
-                tmpfs_with(&to(path), &options)
+                tmpfs_with(&to(path), &private(spec, RUN_KB, RUN_FILES))
             }
             VmDir::State => spec.state_dir.as_deref().map_or(Ok(()), |dir| bind(dir, &to(path), Access::Write)),
         },
     }
+}
+
+/// Options of a tmpfs for the VM's root alone.
+fn private(spec: &BootSpec, size_kb: u32, files: u32) -> String {
+    format!("size={size_kb}k,nr_inodes={files},mode=700,uid={0},gid={0}", spec.uid_base)
 }
 
 fn link(target: &Path, at: &Path) -> anyhow::Result<()> {

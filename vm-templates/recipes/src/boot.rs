@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, io, path::PathBuf};
 /// Longest line, bytes.
 pub const MAX_LINE: usize = 1 << 20;
 /// Version of [`BootSpec`].
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,7 +44,8 @@ pub struct BootSpec {
     pub log_max: u64,
     pub processes: Vec<BootProcess>,
     pub umask: u32,
-    /// Interfaces that the forwarder alone serves: the kernel's IP stays off them.
+    /// Interfaces that the forwarder alone serves: the kernel's IP stays off them. Those that have one ([`crate::tap_of`]) get a
+    /// TAP, which keeps its carrier as long as the VM lives.
     pub raw_nics: Vec<String>,
 }
 
@@ -111,12 +112,13 @@ mod tests {
 
     /// The runtime and the init of one release speak to each other only, but both must know this form.
     #[test]
-    fn a_specification_of_version_3_reads() {
-        let text = r#"{"version":3,"hostname":"pvm-a","root":"/r","entries":[{"host":{"path":"/usr"}},{"vm":{"what":"run","path":"/run/edgeplex"}}],
+    fn a_specification_of_version_4_reads() {
+        let text = r#"{"version":4,"hostname":"pvm-a","root":"/r","entries":[{"host":{"path":"/usr"}},{"vm":{"what":"run","path":"/run/edgeplex"}},
+            {"memory":{"path":"/run/journal","size_kb":1024,"files":8}}],
             "config_dir":"/c","state_dir":null,"shared":[{"host":"/d/relay","path":"/run/relay","writable":false}],"uid_base":100000,"binaries":{"pvmd":"/b/pvmd"},"log_dir":"/l","log_max":1024,
             "processes":[{"name":"pvmd","argv":["pvmd","--run","/run/edgeplex"]}],"umask":63,"raw_nics":["cust"]}"#;
         let spec: BootSpec = serde_json::from_str(text).unwrap();
-        assert_eq!((spec.version, spec.entries.len(), spec.umask), (VERSION, 2, 0o077));
+        assert_eq!((spec.version, spec.entries.len(), spec.umask), (VERSION, 3, 0o077));
         assert_eq!(serde_json::to_string(&Report::Pid(7)).unwrap(), r#"{"pid":7}"#);
     }
 }

@@ -12,13 +12,25 @@ pub use template::{BinaryStamp, Manifest, Template, Templates};
 use serde::{Deserialize, Serialize};
 
 /// Version of recipes and manifests as they are written.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Where our programs stand in a VM.
 pub const BIN_DIR: &str = "/opt/edgeplex";
 /// Where the recipes have [`VmDir::Run`].
 pub const RUN_DIR: &str = "/run/edgeplex";
 /// What a CVM shall find again is here in it.
 pub const STATE_DIR: &str = "/var/lib/edgeplex";
+/// Where a daemon writes what its successor needs: outlives the process, not the VM.
+pub const JOURNAL_DIR: &str = "/run/journal";
+/// What may be in it, KiB, of a customer's and of all.
+const PVM_JOURNAL_KB: u32 = 1 << 20;
+const CVM_JOURNAL_KB: u32 = 2 << 20;
+const JOURNAL_FILES: u32 = 64;
+
+/// The TAP of a CVM's kernel that FastForward joins with this vNIC: `core0` with `wire0`. `None` for a vNIC of another name.
+pub fn tap_of(nic: &str) -> Option<String> {
+    let number = nic.strip_prefix("wire")?;
+    (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())).then(|| format!("core{number}"))
+}
 
 /// One thing in a VM's root; paths are absolute and inside the VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +44,12 @@ pub enum Entry {
         path: String,
         size_kb: u32,
         mode: u32,
+    },
+    /// A tmpfs for the VM's root alone; counted to the VM's memory, like all that is in memory.
+    Memory {
+        path: String,
+        size_kb: u32,
+        files: u32,
     },
     /// A symbolic link.
     Link {
@@ -84,20 +102,25 @@ impl Recipe {
     pub fn cvm() -> Self {
         // PVMs, whose root is another user of the host, must be able to connect to the CVM's relay socket; CURVE
         // decides who may speak there. Hence no umask.
-        let mut recipe = Self::common("cvm", &["cvmd"], 0, false);
+        let mut recipe = Self::common("cvm", &["fastforward", "cvmd"], 0, true);
         // It keeps the label assignment there. A PVM has nothing to keep, and shall have no place on the host's disk.
         recipe.root.push(Entry::Vm { what: VmDir::State, path: STATE_DIR.into() });
-        recipe
+        recipe.with_journal(CVM_JOURNAL_KB)
     }
 
     /// A port VM.
     pub fn pvm() -> Self {
-        Self::common("pvm", &["fastforward", "pvmd"], 0o077, true)
+        Self::common("pvm", &["fastforward", "pvmd"], 0o077, true).with_journal(PVM_JOURNAL_KB)
     }
 
     /// A label-switching router: the forwarder alone.
     pub fn lsr() -> Self {
         Self::common("lsr", &["fastforward"], 0o077, true)
+    }
+
+    fn with_journal(mut self, size_kb: u32) -> Self {
+        self.root.push(Entry::Memory { path: JOURNAL_DIR.into(), size_kb, files: JOURNAL_FILES });
+        self
     }
 
     fn common(name: &str, binaries: &[&str], umask: u32, raw_nics: bool) -> Self {
@@ -128,11 +151,14 @@ mod tests {
             assert!(has(VmDir::Config));
             assert_eq!(recipe.raw_nics, recipe.binaries.contains(&"fastforward".to_owned()), "its kernel would speak beside it");
             assert_eq!(has(VmDir::State), recipe.name == "cvm");
+            let journal = recipe.root.iter().any(|e| matches!(e, Entry::Memory { path, .. } if path == JOURNAL_DIR));
+            assert_eq!(journal, recipe.name != "lsr", "it has no sessions");
             assert!(recipe.root.contains(&Entry::Host { path: "/usr".into() }));
             assert!(recipe.root.contains(&Entry::Proc { path: "/proc".into() }));
             for e in &recipe.root {
                 let (Entry::Host { path }
                 | Entry::Tmpfs { path, .. }
+                | Entry::Memory { path, .. }
                 | Entry::Link { path, .. }
                 | Entry::Device { path }
                 | Entry::Proc { path }
@@ -142,5 +168,11 @@ mod tests {
             let text = serde_json::to_string(&recipe).unwrap();
             assert_eq!(serde_json::from_str::<Recipe>(&text).unwrap(), recipe);
         }
+    }
+
+    #[test]
+    fn a_wire_has_the_tap_of_its_number() {
+        assert_eq!((tap_of("wire0"), tap_of("wire17")), (Some("core0".into()), Some("core17".into())));
+        assert_eq!((tap_of("wire"), tap_of("core0"), tap_of("wire/1")), (None, None, None));
     }
 }
