@@ -8,7 +8,7 @@ use crate::{
     state::{Alive, BindingsFile},
 };
 use edgeplex_mgmt::{Answer, config::CvmConfig, show::CvmQuery};
-use edgeplex_transport::{bfd, ldp, ospf};
+use edgeplex_transport::{Mode, bfd, journal::Journal, ldp, ospf};
 use edgeplex_types::NextHop;
 use ipnet::Ipv4Net;
 use serde_json::Value;
@@ -54,7 +54,7 @@ impl Protocols {
     /// Sets the network up and starts what the configuration asks for. `state` is what outlives the VM.
     pub async fn start(config: &CvmConfig, state: &Path) -> anyhow::Result<Self> {
         let (network, kernel) = Network::start(config).await?;
-        let (bfd, liveness) = bfd::start();
+        let (bfd, liveness) = bfd::start(Mode::Live(Journal::none()));
         let past = Past { ago: Alive::new(state).ago(), bindings: BindingsFile::new(state) };
         let mut protocols = Self {
             network,
@@ -86,7 +86,7 @@ impl Protocols {
             (Some(config), None) => {
                 // RFC 3623 §2: neighbours that were asked to wait longer than that no longer do.
                 let restarting = self.past.ago.is_some_and(|ago| ago.as_secs() < config.grace_s.into());
-                let (handle, events) = ospf::start(config, restarting);
+                let (handle, events) = ospf::start(config, restarting, Mode::Live(Journal::none()));
                 self.ospf = Some(Running { handle, events });
             }
             (None, Some(_)) => {
@@ -105,7 +105,7 @@ impl Protocols {
                 let bindings = self.past.bindings.load();
                 // RFC 3478 §3.1: neighbours wait no longer than they were asked to.
                 let restarting = self.past.ago.is_some_and(|ago| ago < config.reconnect) && !bindings.is_empty();
-                let (handle, events) = ldp::start(config, edgeplex_ldp::Start { restarting, bindings });
+                let (handle, events) = ldp::start(config, edgeplex_ldp::Start { restarting, bindings }, Mode::Live(Journal::none()));
                 // Before routing has said anything, no word is better than that there is nothing.
                 if !self.fecs.is_empty() {
                     handle.routes(self.fecs.clone());

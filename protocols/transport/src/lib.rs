@@ -6,6 +6,9 @@ pub mod journal;
 pub mod ldp;
 pub mod lsp_ping;
 pub mod mgmt;
+mod mode;
 pub mod ospf;
 pub mod relay;
 mod sockopt;
+
+pub use mode::{Mode, Promoted};

@@ -3,7 +3,11 @@
 
 mod wire;
 
-use edgeplex_transport::bfd::{self, Event, Key, Parameters, Why};
+use edgeplex_transport::{
+    Mode,
+    bfd::{self, Event, Key, Parameters, Why},
+    journal::Journal,
+};
 use std::{
     net::IpAddr,
     time::{Duration, Instant},
@@ -59,7 +63,7 @@ fn up_then_dead(mut wire: Wire, key: Key) {
         let file = std::fs::File::open(namespace).unwrap();
         nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-            let (handle, mut events) = bfd::start();
+            let (handle, mut events) = bfd::start(Mode::Live(Journal::none()));
             handle.add(key.clone(), "test", pace);
             assert_eq!(next(&mut events).await, Event::Up(key.clone()));
             // Both ends have agreed on the pace once our detection time is three of its intervals.
@@ -137,7 +141,7 @@ fn what_the_operator_ends_the_peer_hears_of() {
     start_bird(&mut wire, "interface \"v0\" { interval 100 ms; multiplier 3; };\nneighbor 10.0.0.1 dev \"v0\" local 10.0.0.2;");
     let wire = &wire;
     wire.run(|| async {
-        let (handle, mut events) = bfd::start();
+        let (handle, mut events) = bfd::start(Mode::Live(Journal::none()));
         let key = key(PEER.into(), WE.into(), Some("v0"));
         handle.add(key.clone(), "bgp", parameters());
         handle.add(key.clone(), "static", Parameters::new(Duration::from_millis(300), 3).unwrap());
@@ -167,7 +171,7 @@ fn a_packet_from_further_away_than_the_link_is_dropped() {
     let wire = Wire::new();
     let wire = &wire;
     wire.run(|| async {
-        let (handle, mut events) = bfd::start();
+        let (handle, mut events) = bfd::start(Mode::Live(Journal::none()));
         let key = key(PEER.into(), WE.into(), Some("v0"));
         handle.add(key.clone(), "test", parameters());
         // The sender's socket is made in the other namespace, on a thread that stays there.

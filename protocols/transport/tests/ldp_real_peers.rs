@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use edgeplex_ldp::{Config, Forwarding, Routes, Start};
-use edgeplex_transport::ldp::{Event, Handle, start};
+use edgeplex_transport::{
+    Mode,
+    journal::Journal,
+    ldp::{Event, Handle, start},
+};
 use edgeplex_types::{Label, LabelRange, NextHop};
 use ipnet::Ipv4Net;
 use std::{
@@ -139,7 +143,7 @@ impl Wire {
     }
 
     fn start_ours(&self, config: Config, past: Start) -> (Handle, Receiver<Event>) {
-        let (handle, events) = start(config, past);
+        let (handle, events) = start(config, past, Mode::Live(Journal::none()));
         handle.routes(Arc::new(self.routes()));
         handle.interface("v0".into(), WE, true);
         (handle, events)

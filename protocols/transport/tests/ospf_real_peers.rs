@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use edgeplex_ospf::{Algorithm, Authentication, Config, InterfaceConfig, Network, RouteKind};
-use edgeplex_transport::ospf::{self, Event, Handle, Route};
+use edgeplex_transport::{
+    Mode,
+    journal::Journal,
+    ospf::{self, Event, Handle, Route},
+};
 use ipnet::Ipv4Net;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -222,7 +226,7 @@ fn config(network: Network, authentication: &Authentication) -> Config {
 }
 
 fn start(config: &Config, restarting: bool) -> (Handle, Receiver<Event>) {
-    let (handle, events) = ospf::start(config.clone(), restarting);
+    let (handle, events) = ospf::start(config.clone(), restarting, Mode::Live(Journal::none()));
     config.interfaces.keys().for_each(|name| handle.interface(name, true));
     (handle, events)
 }

@@ -2,7 +2,11 @@
 
 use crate::config::{self, Loaded};
 use edgeplex_mgmt::{config::Bfd, show::BfdRow};
-use edgeplex_transport::bfd::{self, Event, Handle, Key, Parameters, Why};
+use edgeplex_transport::{
+    Mode,
+    bfd::{self, Event, Handle, Key, Parameters, Why},
+    journal::Journal,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -49,7 +53,7 @@ pub(crate) struct Watch {
 impl Watch {
     /// Within a tokio runtime.
     pub(crate) fn start(interface: Option<&str>) -> Self {
-        let (handle, events) = bfd::start();
+        let (handle, events) = bfd::start(Mode::Live(Journal::none()));
         Self { handle, events, interface: interface.map(Into::into), wanted: BTreeMap::new(), up: BTreeSet::new() }
     }
 

@@ -1,19 +1,17 @@
 //! BFD over UDP (RFC 5881 single hop, RFC 5883 multihop): one task owns the engine, a socket for each session sends, a
-//! socket for each interface and family receives.
+//! socket for each interface and family receives. What a successor needs of a session goes to the journal as `bfd/…`.
 
 mod sockets;
+mod task;
 
-pub use edgeplex_bfd::{Key, Parameters, ParametersError, SessionView, Why};
+pub use edgeplex_bfd::{Key, PREFIX, Parameters, ParametersError, SessionView, Why};
 
-use edgeplex_bfd::{Action, Bfd, packet::Control};
+use crate::{Mode, Promoted, journal::Journal};
+use edgeplex_journal::Record;
 use edgeplex_mgmt::show::BfdRow;
-use sockets::{Heard, Sockets};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
-use tracing::{debug, info};
+use sockets::Sockets;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
 
 /// Packets that wait for the task at most; what comes beyond is lost, as on the wire.
 const QUEUE: usize = 256;
@@ -31,6 +29,11 @@ enum Command {
     Add(Key, String, Parameters),
     Remove(Key, String),
     Show(oneshot::Sender<Vec<SessionView>>),
+    Replay(String, Option<Vec<u8>>),
+    Promote(Journal, oneshot::Sender<Promoted>),
+    Fence(oneshot::Sender<()>),
+    Unfence,
+    Leave(oneshot::Sender<()>),
 }
 
 /// Speaks to the task; the task ends with the last of them.
@@ -38,11 +41,11 @@ enum Command {
 pub struct Handle(mpsc::UnboundedSender<Command>);
 
 /// Starts the task. Events must be taken: they are few, and kept until they are.
-pub fn start() -> (Handle, mpsc::UnboundedReceiver<Event>) {
+pub fn start(mode: Mode) -> (Handle, mpsc::UnboundedReceiver<Event>) {
     let (commands, from_handles) = mpsc::unbounded_channel();
     let (events, to_owner) = mpsc::unbounded_channel();
     let (heard, packets) = mpsc::channel(QUEUE);
-    tokio::spawn(run(from_handles, events, packets, Sockets::new(heard)));
+    tokio::spawn(task::run(mode, from_handles, events, packets, Sockets::new(heard)));
     (Handle(commands), to_owner)
 }
 
@@ -62,6 +65,46 @@ impl Handle {
         let (answer, views) = oneshot::channel();
         let _ = self.0.send(Command::Show(answer));
         views.await.unwrap_or_default().iter().map(row).collect()
+    }
+
+    /// To one that follows: a change that the active instance has written down. Those of others are let pass.
+    pub fn replay(&self, record: &Record) {
+        let (name, value) = match record {
+            Record::Put { name, value } => (name, Some(value.clone())),
+            Record::Delete { name } => (name, None),
+            _ => return,
+        };
+        if name.starts_with(PREFIX) {
+            let _ = self.0.send(Command::Replay(name.clone(), value));
+        }
+    }
+
+    /// To one that follows: everything has been replayed, and nobody else speaks. Its sessions go on here, with a packet at once;
+    /// [`Event::Up`] is told of those that are up. Sessions that no client has wanted half a minute later end.
+    pub async fn promote(&self, journal: Journal) -> Promoted {
+        let (done, promoted) = oneshot::channel();
+        let _ = self.0.send(Command::Promote(journal, done));
+        promoted.await.unwrap_or_default()
+    }
+
+    /// Sessions stand still: nothing is said or heard. Returns when what was written down is committed.
+    pub async fn fence(&self) {
+        let (done, fenced) = oneshot::channel();
+        let _ = self.0.send(Command::Fence(done));
+        let _ = fenced.await;
+    }
+
+    /// Sessions go on after [`Handle::fence`].
+    pub fn unfence(&self) {
+        let _ = self.0.send(Command::Unfence);
+    }
+
+    /// Falls silent for good, without a word to the neighbours: a successor goes on. Where there will be none, `remove` ends
+    /// sessions so that neighbours know. Returns when the sockets are closed.
+    pub async fn leave(&self) {
+        let (done, left) = oneshot::channel();
+        let _ = self.0.send(Command::Leave(done));
+        let _ = left.await;
     }
 }
 
@@ -85,88 +128,9 @@ fn row(v: &SessionView) -> BfdRow {
     }
 }
 
-/// Differs between processes: discriminators of a past one mean nothing now.
-fn seed() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos() & u128::from(u64::MAX)).unwrap_or(1) ^ (u64::from(std::process::id()) << 40)
-}
-
-async fn run(
-    mut commands: mpsc::UnboundedReceiver<Command>,
-    events: mpsc::UnboundedSender<Event>,
-    mut packets: mpsc::Receiver<Heard>,
-    mut sockets: Sockets,
-) {
-    let start = Instant::now();
-    let mut bfd = Bfd::new(seed());
-    // Packets since timers were looked at.
-    let mut in_a_row = 0;
-    loop {
-        let deadline = bfd.deadline().map(|t| start + t);
-        let timer = async {
-            match deadline {
-                Some(t) => tokio::time::sleep_until(t).await,
-                None => std::future::pending().await,
-            }
-        };
-        // Packets come before timers: what has arrived in time must not count as late because we were. What was in the queue when a
-        // timer fell due has had its turn after so many; a flood must not keep sessions from sending and from expiring.
-        let overdue = in_a_row >= QUEUE && deadline.is_some_and(|t| t <= Instant::now());
-        let actions = tokio::select! {
-            biased;
-            command = commands.recv() => match command {
-                None => return,
-                Some(Command::Add(key, client, parameters)) => {
-                    if bfd.add(start.elapsed(), &key, &client, parameters) {
-                        let _ = events.send(Event::Up(key.clone()));
-                    }
-                    sockets.listen(&key);
-                    vec![]
-                }
-                Some(Command::Remove(key, client)) => {
-                    bfd.remove(start.elapsed(), &key, &client);
-                    vec![]
-                }
-                Some(Command::Show(answer)) => {
-                    let _ = answer.send(bfd.views(start.elapsed()));
-                    vec![]
-                }
-            },
-            Some(Heard { from, to, interface, bytes }) = packets.recv(), if !overdue => {
-                in_a_row += 1;
-                match Control::decode(&bytes) {
-                    Ok(packet) => bfd.receive(start.elapsed(), from, to, interface.as_deref(), &packet),
-                    Err(error) => {
-                        debug!(%from, %error, "BFD packet dropped");
-                        vec![]
-                    }
-                }
-            }
-            () = timer => {
-                in_a_row = 0;
-                bfd.timer(start.elapsed())
-            }
-        };
-        for action in actions {
-            match action {
-                Action::Send(key, packet) => sockets.send(&key, &packet.encode()),
-                Action::Up(key) => {
-                    info!(peer = %key.peer, "BFD session up");
-                    let _ = events.send(Event::Up(key));
-                }
-                Action::Down(key, why) => {
-                    info!(peer = %key.peer, %why, "BFD session down");
-                    let _ = events.send(Event::Down(key, why));
-                }
-                Action::Removed(key) => sockets.close(&key, bfd.views(start.elapsed()).iter().map(|v| &v.key)),
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{sockets::Heard, *};
     use std::net::{IpAddr, Ipv4Addr};
 
     #[tokio::test]
@@ -176,7 +140,7 @@ mod tests {
         let (commands, from_handle) = mpsc::unbounded_channel();
         let (events, _to_owner) = mpsc::unbounded_channel();
         let (heard, packets) = mpsc::channel(QUEUE);
-        tokio::spawn(run(from_handle, events, packets, Sockets::new(heard.clone())));
+        tokio::spawn(task::run(Mode::Live(Journal::none()), from_handle, events, packets, Sockets::new(heard.clone())));
         // The queue is never empty.
         for _ in 0..2 * QUEUE {
             let heard = heard.clone();

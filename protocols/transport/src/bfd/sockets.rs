@@ -57,17 +57,20 @@ impl Sockets {
         Self { senders: BTreeMap::new(), ears: BTreeMap::new(), heard, next_port: SOURCE_PORTS.start() + offset, complained: false }
     }
 
-    /// Sends, if need be after making the sockets: the interface may not have been there before.
-    pub(super) fn send(&mut self, key: &Key, packet: &[u8]) {
+    /// Makes the session's sockets, if need be: the interface may not have been there before. Its packets come from port `wanted`, if
+    /// that is free; gives the port.
+    pub(super) fn prepare(&mut self, key: &Key, wanted: Option<u16>) -> Option<u16> {
         self.listen(key);
         if !self.senders.contains_key(key) {
-            match self.sender(key) {
-                Ok(socket) => {
-                    self.senders.insert(key.clone(), socket);
-                }
-                Err(error) => return self.complain(key, &error),
+            match self.sender(key, wanted) {
+                Ok(socket) => drop(self.senders.insert(key.clone(), socket)),
+                Err(error) => self.complain(key, &error),
             }
         }
+        self.senders.get(key)?.local_addr().ok().map(|a| a.port())
+    }
+
+    pub(super) fn send(&mut self, key: &Key, packet: &[u8]) {
         let port = if key.interface.is_some() { SINGLE_HOP } else { MULTIHOP };
         let Some(socket) = self.senders.get(key) else { return };
         if let Err(error) = socket.send_to(packet, SocketAddr::new(key.peer, port)) {
@@ -118,7 +121,7 @@ impl Sockets {
     }
 
     /// RFC 5881 §4, §5: a source port of its own, TTL 255.
-    fn sender(&mut self, key: &Key) -> io::Result<UdpSocket> {
+    fn sender(&mut self, key: &Key, wanted: Option<u16>) -> io::Result<UdpSocket> {
         let socket = Socket::new(Domain::for_address(SocketAddr::new(key.peer, 0)), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
         if key.peer.is_ipv6() {
@@ -132,9 +135,12 @@ impl Sockets {
         if let Some(interface) = &key.interface {
             socket.bind_device(Some(interface.as_bytes()))?;
         }
-        for _ in SOURCE_PORTS {
+        let own = std::iter::repeat_with(|| {
             let port = self.next_port;
             self.next_port = port.checked_add(1).unwrap_or(*SOURCE_PORTS.start());
+            port
+        });
+        for port in wanted.into_iter().chain(own.take(SOURCE_PORTS.len())) {
             match socket.bind(&SocketAddr::new(key.local, port).into()) {
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
                 other => return other.map(|()| socket.into()),

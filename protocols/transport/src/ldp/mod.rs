@@ -9,6 +9,8 @@ mod connection;
 mod sockets;
 mod task;
 
+use crate::{Mode, Promoted, journal::Journal};
+use edgeplex_journal::Record;
 use edgeplex_ldp::{Config, Forwarding, Routes, Start};
 use edgeplex_mgmt::show::{LdpBindingRow, LdpNeighborRow};
 use edgeplex_types::Label;
@@ -19,6 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
+/// Names of LDP's values in the journal begin with this.
+const PREFIX: &str = "ldp/";
 /// Events that may wait for the daemon.
 const EVENTS: usize = 64;
 /// How long a shutdown may take.
@@ -59,6 +63,11 @@ enum Command {
     Reset(Ipv4Addr),
     Neighbors(oneshot::Sender<Vec<LdpNeighborRow>>),
     Bindings(oneshot::Sender<Vec<LdpBindingRow>>),
+    Replay(Box<Record>),
+    Promote(Journal, oneshot::Sender<Promoted>),
+    Fence(oneshot::Sender<()>),
+    Unfence,
+    Leave(oneshot::Sender<()>),
     Shutdown { graceful: bool, done: oneshot::Sender<()> },
 }
 
@@ -69,10 +78,10 @@ pub struct Handle {
 }
 
 /// Must be called within a tokio runtime.
-pub fn start(config: Config, start: Start) -> (Handle, mpsc::Receiver<Event>) {
+pub fn start(config: Config, start: Start, mode: Mode) -> (Handle, mpsc::Receiver<Event>) {
     let (commands, command_receiver) = mpsc::unbounded_channel();
     let (events, receiver) = mpsc::channel(EVENTS);
-    tokio::spawn(task::run(config, start, command_receiver, events));
+    tokio::spawn(task::run(config, start, mode, command_receiver, events));
     (Handle { commands }, receiver)
 }
 
@@ -112,6 +121,46 @@ impl Handle {
         let (answer, receiver) = oneshot::channel();
         self.tell(Command::Bindings(answer));
         receiver.await.unwrap_or_default()
+    }
+
+    /// To one that follows: a change that the active instance has written down. Those of others are let pass.
+    pub fn replay(&self, record: &Record) {
+        let ours = match record {
+            Record::Put { name, .. } | Record::Delete { name } => name.starts_with(PREFIX),
+            _ => true,
+        };
+        if ours {
+            self.tell(Command::Replay(Box::new(record.clone())));
+        }
+    }
+
+    /// To one that follows: everything has been replayed, and nobody else speaks. Sessions go on over their
+    /// connections. Until [`Handle::routes`] is called after this, no label is withdrawn and none given: call it once the routes are
+    /// complete again.
+    pub async fn promote(&self, journal: Journal) -> Promoted {
+        let (done, promoted) = oneshot::channel();
+        self.tell(Command::Promote(journal, done));
+        promoted.await.unwrap_or_default()
+    }
+
+    /// Everything stands still: nothing is said or heard. Returns when what was written down is committed.
+    pub async fn fence(&self) {
+        let (done, fenced) = oneshot::channel();
+        self.tell(Command::Fence(done));
+        let _ = fenced.await;
+    }
+
+    /// It goes on after [`Handle::fence`].
+    pub fn unfence(&self) {
+        self.tell(Command::Unfence);
+    }
+
+    /// Falls silent for good, without a word to the neighbours: a successor goes on with what was written down. Returns when
+    /// the sockets are closed.
+    pub async fn leave(&self) {
+        let (done, left) = oneshot::channel();
+        self.tell(Command::Leave(done));
+        let _ = left.await;
     }
 
     /// Ends everything. `graceful`: connections close without a word, so that neighbours keep our labels (RFC 3478);

@@ -3,6 +3,7 @@
 use super::connection::{self, Connection, Target};
 use super::sockets::{Heard, Hellos, Listener};
 use super::{Command, Event};
+use crate::{Mode, Promoted};
 use edgeplex_ldp::{Action, BindingView, Config, ConnId, Event as Engine, Ldp, NeighborView, Start};
 use edgeplex_mgmt::show::{LdpBindingRow, LdpNeighborRow, LdpRemoteBinding};
 use std::{
@@ -57,7 +58,13 @@ struct Task {
 }
 
 /// Runs until it is shut down or every handle is gone.
-pub(super) async fn run(config: Config, start: Start, mut commands: mpsc::UnboundedReceiver<Command>, events: mpsc::Sender<Event>) {
+pub(super) async fn run(
+    config: Config,
+    start: Start,
+    _mode: Mode,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    events: mpsc::Sender<Event>,
+) {
     let (heard_sender, mut heard) = mpsc::channel(INPUTS);
     let (inputs, mut input) = mpsc::channel(INPUTS);
     let mut task = Task {
@@ -144,6 +151,13 @@ impl Task {
                 if !graceful {
                     self.step(Engine::Stop);
                 }
+                self.stopping = true;
+                return Some(done);
+            }
+            Some(Command::Replay(_) | Command::Unfence) => {}
+            Some(Command::Promote(_, done)) => drop(done.send(Promoted::default())),
+            Some(Command::Fence(done)) => drop(done.send(())),
+            Some(Command::Leave(done)) => {
                 self.stopping = true;
                 return Some(done);
             }

@@ -9,6 +9,8 @@ mod rows;
 mod socket;
 mod task;
 
+use crate::{Mode, Promoted, journal::Journal};
+use edgeplex_journal::Record;
 use edgeplex_mgmt::config::{CoreInterface, OspfAuthentication, OspfNetwork};
 use edgeplex_mgmt::show::{LsaRow, OspfInterfaceRow, OspfNeighborRow, OspfRouteRow};
 use edgeplex_ospf::{Algorithm, Authentication, InterfaceConfig, Network};
@@ -21,6 +23,8 @@ use std::time::Duration;
 use task::Command;
 use tokio::sync::{mpsc, oneshot};
 
+/// Names of OSPF's values in the journal begin with this.
+const PREFIX: &str = "ospf/";
 /// Events that may wait for the daemon; more wait in the task, of routes the newest alone.
 const EVENTS: usize = 16;
 /// How long a shutdown may take.
@@ -53,10 +57,10 @@ pub struct Handle {
 /// Must be called within a tokio runtime; the sockets belong to the network namespace of the thread that runs it. All
 /// interfaces are down until [`Handle::interface`] says otherwise. `restarting`: a past process of ours has just gone, and its
 /// neighbours may still wait (RFC 3623); no routes are told until its adjacencies are back or its time is over.
-pub fn start(config: Config, restarting: bool) -> (Handle, mpsc::Receiver<Event>) {
+pub fn start(config: Config, restarting: bool, mode: Mode) -> (Handle, mpsc::Receiver<Event>) {
     let (events, receiver) = mpsc::channel(EVENTS);
     let (commands, command_receiver) = mpsc::unbounded_channel();
-    tokio::spawn(task::run(config, restarting, command_receiver, events));
+    tokio::spawn(task::run(config, restarting, mode, command_receiver, events));
     (Handle { commands }, receiver)
 }
 
@@ -107,6 +111,47 @@ impl Handle {
 
     pub async fn show_routes(&self) -> Vec<OspfRouteRow> {
         self.ask(Command::ShowRoutes).await
+    }
+
+    /// To one that follows: a change that the active instance has written down. Those of others are let pass.
+    pub fn replay(&self, record: &Record) {
+        let (name, value) = match record {
+            Record::Put { name, value } => (name, Some(value.clone())),
+            Record::Delete { name } => (name, None),
+            _ => return,
+        };
+        if name.starts_with(PREFIX) {
+            self.tell(Command::Replay(name.clone(), value));
+        }
+    }
+
+    /// To one that follows: everything has been replayed, and nobody else speaks. Adjacencies are Full as they were; all routes have been
+    /// told ([`Event::Routes`] is in the channel) when this returns. An interface that [`Handle::interface`] has not yet said anything of is
+    /// taken to be up.
+    pub async fn promote(&self, journal: Journal) -> Promoted {
+        let (done, promoted) = oneshot::channel();
+        self.tell(Command::Promote(journal, done));
+        promoted.await.unwrap_or_default()
+    }
+
+    /// Everything stands still: nothing is said or heard. Returns when what was written down is committed.
+    pub async fn fence(&self) {
+        let (done, fenced) = oneshot::channel();
+        self.tell(Command::Fence(done));
+        let _ = fenced.await;
+    }
+
+    /// It goes on after [`Handle::fence`].
+    pub fn unfence(&self) {
+        self.tell(Command::Unfence);
+    }
+
+    /// Falls silent for good, without a word to the neighbours: a successor goes on with what was written down. Returns when
+    /// the sockets are closed.
+    pub async fn leave(&self) {
+        let (done, left) = oneshot::channel();
+        self.tell(Command::Leave(done));
+        let _ = left.await;
     }
 
     /// Ends the task. `graceful`: neighbours are asked to keep us until another process of ours is there (RFC 3623);

@@ -2,6 +2,7 @@
 
 use super::socket::Port;
 use super::{Event, rows};
+use crate::{Mode, Promoted, journal::Journal};
 use edgeplex_mgmt::show::{LsaRow, OspfInterfaceRow, OspfNeighborRow, OspfRouteRow};
 use edgeplex_ospf::{Action, Config, Event as Input, Ospf, Start, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -34,6 +35,11 @@ pub(super) enum Command {
     ShowInterfaces(oneshot::Sender<Vec<OspfInterfaceRow>>),
     ShowDatabase(oneshot::Sender<Vec<LsaRow>>),
     ShowRoutes(oneshot::Sender<Vec<OspfRouteRow>>),
+    Replay(String, Option<Vec<u8>>),
+    Promote(Journal, oneshot::Sender<Promoted>),
+    Fence(oneshot::Sender<()>),
+    Unfence,
+    Leave(oneshot::Sender<()>),
     Shutdown { graceful: bool, done: oneshot::Sender<()> },
 }
 
@@ -59,7 +65,13 @@ enum Wake {
     Timer,
 }
 
-pub(super) async fn run(config: Config, restarting: bool, mut commands: mpsc::UnboundedReceiver<Command>, events: mpsc::Sender<Event>) {
+pub(super) async fn run(
+    config: Config,
+    restarting: bool,
+    _mode: Mode,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    events: mpsc::Sender<Event>,
+) {
     let zero = Instant::now();
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     // Seconds until the year 2106.
@@ -80,6 +92,11 @@ pub(super) async fn run(config: Config, restarting: bool, mut commands: mpsc::Un
             Wake::Command(Some(Command::Shutdown { graceful, done })) => {
                 task.last_words(graceful).await;
                 // Sockets are closed before the caller hears of it.
+                drop(task);
+                let _ = done.send(());
+                return;
+            }
+            Wake::Command(Some(Command::Leave(done))) => {
                 drop(task);
                 let _ = done.send(());
                 return;
@@ -224,7 +241,10 @@ impl Task {
             Command::ShowDatabase(answer) => drop(answer.send(rows::database(&self.engine))),
             Command::ShowRoutes(answer) => drop(answer.send(rows::routes(&self.engine))),
             // run() has taken it.
-            Command::Shutdown { .. } => {}
+            Command::Shutdown { .. } | Command::Leave(_) => {}
+            Command::Replay(..) | Command::Unfence => {}
+            Command::Promote(_, done) => drop(done.send(Promoted::default())),
+            Command::Fence(done) => drop(done.send(())),
         }
     }
 
