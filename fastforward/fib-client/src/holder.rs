@@ -8,7 +8,7 @@
 
 use crate::link::{Ended, connect, exchange};
 use book::Book;
-use edgeplex_ff_fib_api::{Adjacency, Flow, Hold, MAX_OPS, Neighbor, Reply, Request};
+use edgeplex_ff_fib_api::{Adjacency, Counters, Flow, Hold, MAX_OPS, Neighbor, Reply, Request};
 use edgeplex_types::wire::Deframer;
 use std::{
     path::PathBuf,
@@ -123,6 +123,18 @@ impl Holder {
     pub async fn holds(&self) -> Result<Vec<Hold>, HolderError> {
         match self.ask(Request::Holds).await? {
             Reply::Holds { rows } => Ok(rows),
+            other => Err(HolderError::Refused(format!("answered {other:?}"))),
+        }
+    }
+
+    /// What FastForward counted, and in how long a life, milliseconds: a shorter one than before is another FastForward's.
+    pub async fn counters(&self) -> Result<(u64, Counters), HolderError> {
+        let uptime_ms = match self.ask(Request::Status).await? {
+            Reply::Status(status) => status.uptime_ms,
+            other => return Err(HolderError::Refused(format!("answered {other:?}"))),
+        };
+        match self.ask(Request::Counters).await? {
+            Reply::Counters(counters) => Ok((uptime_ms, counters)),
             other => Err(HolderError::Refused(format!("answered {other:?}"))),
         }
     }
