@@ -10,5 +10,6 @@ mod mode;
 pub mod ospf;
 pub mod relay;
 mod sockopt;
+pub mod tcp;
 
 pub use mode::{Mode, Promoted};
