@@ -5,15 +5,26 @@ use edgeplex_mgmt::{Answer, MAX_LINE};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{path::Path, time::Duration};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::UnixStream,
 };
 
 /// Connects to the socket at `path`, asks one question and returns the answer, all within `limit`.
 pub async fn ask<Q: Serialize + Sync, T: DeserializeOwned>(path: &Path, question: &Q, limit: Duration) -> Result<T, MgmtError> {
     let error = |source| MgmtError::Socket { path: path.to_owned(), source };
+    let exchange = async { ask_over(UnixStream::connect(path).await.map_err(error)?, path, question, limit).await };
+    tokio::time::timeout(limit, exchange).await.map_err(|_| MgmtError::Timeout(limit))?
+}
+
+/// [`ask`] over a connection that is there already; `name` says in errors whose it is.
+pub async fn ask_over<S, Q, T>(mut stream: S, name: &Path, question: &Q, limit: Duration) -> Result<T, MgmtError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    Q: Serialize + Sync,
+    T: DeserializeOwned,
+{
+    let error = |source| MgmtError::Socket { path: name.to_owned(), source };
     let exchange = async {
-        let mut stream = UnixStream::connect(path).await.map_err(error)?;
         let mut line = serde_json::to_vec(question)?;
         line.push(b'\n');
         stream.write_all(&line).await.map_err(error)?;

@@ -6,7 +6,7 @@
 mod client;
 mod server;
 
-pub use client::ask;
+pub use client::{ask, ask_over};
 pub use server::{Handler, MgmtServer};
 
 use std::time::Duration;
