@@ -18,8 +18,9 @@ pub use allocate::{Allocations, allocate};
 pub use diff::{Action, Change, FieldChange, changes};
 pub use error::IntentError;
 pub use model::{
-    Attachment, Authentication, AuthenticationType, Bfd, Bgp, Core, CoreRoute, Customer, Document, Intent, Labels, Ldp, LdpPassword, Leak,
-    LeakFrom, MaxPrefix, Ospf, OspfPort, Platform, Reflector, Rule, RuleMatch, RuleSet, StaticRoute, Vpn, VpnOverride,
+    Attachment, Authentication, AuthenticationType, Bfd, Bgp, ControlPlane, Core, CoreRoute, Customer, Document, Host, Intent, Labels, Ldp,
+    LdpPassword, Leak, LeakFrom, MaxPrefix, OWN_HOST, Ospf, OspfPort, Platform, Protection, Reflector, Rule, RuleMatch, RuleSet,
+    StaticRoute, Vpn, VpnOverride,
 };
 pub use plan::{Desired, DesiredVm, Observed, ObservedVm, Step, VmState, plan};
 pub use read::{API_VERSION, MAX_TEXT, parse};

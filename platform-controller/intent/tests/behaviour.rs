@@ -6,6 +6,7 @@ mod common;
 
 use common::{ACME, PLATFORM, another, apply, started};
 use edgeplex_intent::*;
+use edgeplex_mgmt::config::{Instance, InstanceRole};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -70,8 +71,11 @@ fn configurations_follow_from_the_intent() {
     let key = Keys { public: "P".into(), secret: "S".into() };
     let (id, c, a) = intent.attachments().next().unwrap();
     let allocations = Allocations::new();
-    assert!(cvm_config(&intent, p, &allocations, &own, &BTreeMap::new()).attachments.is_empty(), "nobody is let in without a key");
-    let cvm = cvm_config(&intent, p, &allocations, &own, &BTreeMap::from([(id.clone(), key.clone())]));
+    assert!(
+        cvm_config(&intent, p, &allocations, &own, &BTreeMap::new(), Instance::default()).attachments.is_empty(),
+        "nobody is let in without a key"
+    );
+    let cvm = cvm_config(&intent, p, &allocations, &own, &BTreeMap::from([(id.clone(), key.clone())]), Instance::default());
     let known = &cvm.attachments[0];
     assert_eq!((known.rd.to_string().as_str(), known.relay_public_key.as_str(), known.label.unwrap().get()), ("65000:1001", "P", 1000));
     // The customer's 1000, a static route and the connected one: what the CVM believes of its PVM.
@@ -81,10 +85,14 @@ fn configurations_follow_from_the_intent() {
         assert!(ACME.contains(change));
         let other = apply(&intent, &ACME.replace(change, "")).unwrap();
         let keys = BTreeMap::from([(id.clone(), key.clone())]);
-        assert_eq!(cvm_config(&other, p, &allocations, &own, &keys).attachments[0].max_routes, most, "without `{change}`");
+        assert_eq!(
+            cvm_config(&other, p, &allocations, &own, &keys, Instance::default()).attachments[0].max_routes,
+            most,
+            "without `{change}`"
+        );
     }
     assert_eq!((cvm.core[0].name.as_str(), cvm.core[0].mac, cvm.relay.secret_key.as_str()), ("core0", core_mac(p, "eth1"), "CS"));
-    let pvm = pvm_config(p, c, &id, a, &own.public, &key);
+    let pvm = pvm_config(p, c, &id, a, &own.public, &key, Instance::default());
     assert_eq!((pvm.core_mtu, pvm.relay.server_key.as_str(), pvm.relay.secret_key.as_str()), (1600, "CP", "S"));
     assert_eq!((pvm.bgp[0].hold_time_s, pvm.static_routes.len()), (90, 1));
     assert!(!format!("{key:?}").contains('S'), "a secret is not for logs");
@@ -112,7 +120,7 @@ fn configurations_say_all_that_the_long_documents_say() {
     let key = Keys { public: "P".into(), secret: "S".into() };
     let keys = intent.attachments().map(|(id, _, _)| (id, key.clone())).collect();
     let allocations = allocate(&intent, &Allocations::new()).unwrap();
-    let cvm = serde_json::to_value(cvm_config(&intent, p, &allocations, &key, &keys)).unwrap();
+    let cvm = serde_json::to_value(cvm_config(&intent, p, &allocations, &key, &keys, Instance::default())).unwrap();
     assert_eq!((&cvm["role"], &cvm["lsr_socket"]), (&json!("pe"), &json!(LSR_SOCKET)));
     assert_eq!(cvm["ospf"], json!({"area": "0.0.0.0", "stub_router": true, "grace_s": 60, "loop_free_alternates": false}));
     let (first, second) = (&cvm["core"][0], &cvm["core"][1]);
@@ -139,7 +147,7 @@ fn configurations_say_all_that_the_long_documents_say() {
     assert_eq!((&hub["label_mode"], &hub["max_paths"], &hub["max_routes"]), (&json!("per-attachment"), &json!(2), &json!(1504)));
 
     let (id, c, a) = intent.attachments().next().unwrap();
-    let pvm = serde_json::to_value(pvm_config(p, c, &id, a, "CP", &key)).unwrap();
+    let pvm = serde_json::to_value(pvm_config(p, c, &id, a, "CP", &key, Instance { generation: 7, role: InstanceRole::Standby })).unwrap();
     assert_eq!((&pvm["addresses"], &pvm["router_id"]), (&json!(["192.168.1.1/29", "2001:db8:1::1/64"]), &json!("10.255.0.1")));
     let mut bgp = pvm["bgp"][0].clone();
     let import = bgp["import"].take();

@@ -1,12 +1,13 @@
 //! A runtime that only remembers.
 
-use crate::{Answer, Runtime, RuntimeError, VmId, VmInfo, VmSpec, VmState};
+use crate::{Answer, DEFAULT_IMAGE, Image, Reach, Runtime, RuntimeError, Stream, VmId, VmInfo, VmNic, VmSpec, VmState, open_socket};
 use std::{
     collections::BTreeMap,
     future::ready,
     path::PathBuf,
     sync::{Mutex, PoisonError},
 };
+use tokio::sync::watch;
 
 /// Holds VMs in memory; its directories are below the one it is given.
 #[derive(Debug, Default)]
@@ -14,11 +15,14 @@ pub struct FakeRuntime {
     dir: PathBuf,
     vms: Mutex<BTreeMap<VmId, (VmSpec, VmInfo)>>,
     forgotten: Mutex<Vec<VmId>>,
+    /// Counts changes of any VM's state.
+    changes: watch::Sender<u64>,
+    reach: watch::Sender<Reach>,
 }
 
 impl FakeRuntime {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), vms: Mutex::default(), forgotten: Mutex::default() }
+        Self { dir: dir.into(), ..Self::default() }
     }
 
     /// What the VM was last started with, its configuration as last rewritten.
@@ -31,6 +35,16 @@ impl FakeRuntime {
         let _ = self.set_state(id, VmState::Dead);
     }
 
+    /// What [`Runtime::reach`] tells from now on.
+    pub fn set_reach(&self, reach: Reach) {
+        self.reach.send_replace(reach);
+    }
+
+    /// The VM's run directory; a socket in it answers [`Runtime::connect`].
+    pub fn vm_run_dir(&self, id: &VmId) -> PathBuf {
+        self.dir.join("vms").join(id.as_str()).join("run")
+    }
+
     /// The VMs that it was told to forget, in that order.
     pub fn forgotten(&self) -> Vec<VmId> {
         self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -41,7 +55,9 @@ impl FakeRuntime {
     }
 
     fn set_state(&self, id: &VmId, state: VmState) -> Result<(), RuntimeError> {
-        self.with(|vms| vms.get_mut(id).map(|(_, i)| i.state = state)).ok_or_else(|| RuntimeError::Unknown(id.clone()))
+        let done = self.with(|vms| vms.get_mut(id).map(|(_, i)| i.state = state)).ok_or_else(|| RuntimeError::Unknown(id.clone()));
+        self.changes.send_modify(|n| *n += 1);
+        done
     }
 }
 
@@ -54,7 +70,9 @@ impl Runtime for FakeRuntime {
                 }
                 let pid = u32::try_from(vms.len()).unwrap_or(u32::MAX).saturating_add(1000);
                 let (id, kind, state, template) = (spec.id.clone(), spec.kind, VmState::Running, "fake".to_owned());
-                let info = VmInfo { id, kind, pid, state, spec_hash: spec.hash(), template, timings: vec![] };
+                let nic = |n: &crate::Nic| VmNic { host_name: n.host_name.clone(), tag: n.tag };
+                let (image, nics) = (spec.image.clone(), spec.nics.iter().map(nic).collect());
+                let info = VmInfo { id, kind, pid, state, spec_hash: spec.hash(), template, image, nics, timings: vec![] };
                 vms.insert(spec.id.clone(), (spec.clone(), info.clone()));
                 Ok(info)
             })
@@ -72,6 +90,7 @@ impl Runtime for FakeRuntime {
 
     fn stop<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()> {
         self.with(|vms| vms.remove(id));
+        self.changes.send_modify(|n| *n += 1);
         Box::pin(ready(Ok(())))
     }
 
@@ -96,11 +115,41 @@ impl Runtime for FakeRuntime {
         Box::pin(ready(found.ok_or_else(|| RuntimeError::Unknown(id.clone()))))
     }
 
-    fn vm_run_dir(&self, id: &VmId) -> PathBuf {
-        self.dir.join("vms").join(id.as_str()).join("run")
+    fn config<'a>(&'a self, id: &'a VmId) -> Answer<'a, Option<Vec<u8>>> {
+        Box::pin(ready(Ok(self.with(|vms| vms.get(id).map(|(s, _)| s.config.clone())))))
     }
 
-    fn vm_log_dir(&self, id: &VmId) -> PathBuf {
-        self.dir.join("vms").join(id.as_str()).join("log")
+    fn kill<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()> {
+        self.crash(id);
+        Box::pin(ready(Ok(())))
+    }
+
+    fn exited<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let dead = |_: &u64| self.with(|vms| vms.get(id).is_none_or(|(_, i)| i.state == VmState::Dead));
+            // The sender lives as long as this runtime.
+            let _ = self.changes.subscribe().wait_for(dead).await;
+            Ok(())
+        })
+    }
+
+    fn connect<'a>(&'a self, id: &'a VmId, socket: &'a str) -> Answer<'a, Stream> {
+        Box::pin(async move {
+            if !self.with(|vms| vms.get(id).is_some_and(|(_, i)| i.state != VmState::Dead)) {
+                return Err(RuntimeError::Unknown(id.clone()));
+            }
+            let opened = open_socket(&self.vm_run_dir(id), socket).await;
+            let stream = opened.map_err(|error| RuntimeError::Io { id: id.clone(), what: "socket".into(), error })?;
+            Ok(Box::new(stream) as Stream)
+        })
+    }
+
+    fn images(&self) -> Answer<'_, Vec<Image>> {
+        let image = Image { name: DEFAULT_IMAGE.into(), hash: "fake".into(), version: "0".into() };
+        Box::pin(ready(Ok(vec![image])))
+    }
+
+    fn reach(&self) -> watch::Receiver<Reach> {
+        self.reach.subscribe()
     }
 }

@@ -5,14 +5,19 @@
 
 mod fake;
 mod sandbox;
+mod socket;
 mod spec;
 
 pub use fake::FakeRuntime;
 pub use sandbox::{Sandbox, SandboxConfig};
-pub use spec::{Nic, Process, Share, SharedDir, VmId, VmInfo, VmKind, VmSpec, VmState, host_nic_name};
+pub use socket::{Channel, Stream, is_file_name, open_socket};
+pub use spec::{Image, Nic, Process, Share, SharedDir, VmId, VmInfo, VmKind, VmNic, VmSpec, VmState, host_nic_name};
 
 use futures::future::BoxFuture;
-use std::path::PathBuf;
+use tokio::sync::watch;
+
+/// Name of the image that [`VmSpec::image`] `None` stands for.
+pub const DEFAULT_IMAGE: &str = "default";
 
 /// A boxed answer, so that a runtime can stand behind `dyn`.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, RuntimeError>>;
@@ -34,10 +39,30 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
     fn list(&self) -> Answer<'_, Vec<VmInfo>>;
     /// Replaces the VM's configuration file, atomically. The daemon in it must be told to reload.
     fn rewrite_config<'a>(&'a self, id: &'a VmId, config: &'a [u8]) -> Answer<'a, ()>;
-    /// The VM's run directory as the host sees it. What is in it belongs to the VM: hostile.
-    fn vm_run_dir(&self, id: &VmId) -> PathBuf;
-    /// Where the VM's logs are, one file a process.
-    fn vm_log_dir(&self, id: &VmId) -> PathBuf;
+    /// The configuration file as it is; `None` if there is no such VM.
+    fn config<'a>(&'a self, id: &'a VmId) -> Answer<'a, Option<Vec<u8>>>;
+    /// Ends all of the VM's processes without asking, and returns when they are dead. It is known, as dead, until
+    /// [`Runtime::stop`]. Nothing happens if there is none.
+    fn kill<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()>;
+    /// Resolves when the VM's init, and so all of the VM, is dead; at once if there is none. An error says nothing about the VM.
+    fn exited<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()>;
+    /// A connection to a socket in the run directory of a VM that runs. What answers is the VM: hostile.
+    fn connect<'a>(&'a self, id: &'a VmId, socket: &'a str) -> Answer<'a, Stream>;
+    /// What VMs can be made of on this host, by name.
+    fn images(&self) -> Answer<'_, Vec<Image>>;
+    /// Whether the host is there.
+    fn reach(&self) -> watch::Receiver<Reach>;
+}
+
+/// What is known of a runtime's host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reach {
+    #[default]
+    Up,
+    /// Its agent has gone, and the host perhaps with it; it is not back within the time allowed only when [`Reach::Lost`] follows.
+    Broken,
+    /// Nothing was heard for longer than allowed.
+    Lost,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +75,8 @@ pub enum RuntimeError {
     Io { id: VmId, what: String, error: std::io::Error },
     #[error("VM {id}: {what}")]
     Failed { id: VmId, what: String },
+    #[error("host {host}: {what}")]
+    Unreachable { host: String, what: String },
     #[error("VM specification: {0}")]
     Invalid(String),
     #[error("template: {0}")]

@@ -1,7 +1,7 @@
 //! What a VM is to have, and what is known of one.
 
-use crate::RuntimeError;
-use edgeplex_types::MacAddr;
+use crate::{RuntimeError, is_file_name};
+use edgeplex_types::{MacAddr, VlanId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-/// Name of a VM, `cvm`, `lsr` or `pvm-<customer>-<attachment>`: 1 to 80 lower-case letters, digits and hyphens. It names a
+/// Name of a VM, `cvm-g<generation>`, `lsr` or `pvm-<customer>-<attachment>-g<generation>`: 1 to 80 lower-case letters, digits and hyphens. It names a
 /// directory and a cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -75,6 +75,9 @@ pub struct Nic {
     pub mtu: u16,
     /// Of the host's end; see [`host_nic_name`].
     pub host_name: String,
+    /// On a host whose switch extends another's ports: the tag on the link between them that means this vNIC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<VlanId>,
 }
 
 /// One program that runs in the VM, started again when it ends.
@@ -97,6 +100,11 @@ pub struct VmSpec {
     /// Bytes.
     pub memory_max: Option<u64>,
     pub shared: Vec<SharedDir>,
+    /// Which of the host's images it is made of (see [`crate::Runtime::images`]); the default one if `None`.
+    pub image: Option<String>,
+    /// What it is an instance of; itself if `None`. Instances of one thing have the user ids on the host and the state directory in
+    /// common, so that each can go on with the other's files.
+    pub identity: Option<VmId>,
 }
 
 /// A directory of the host that appears in several VMs. It belongs to the one that may write; sockets made in it are for those
@@ -124,8 +132,8 @@ pub enum Share {
 impl VmSpec {
     /// Hash of all but the configuration: as long as it is the same, the VM need not be made anew.
     pub fn hash(&self) -> String {
-        let Self { id, kind, nics, config: _, processes, memory_max, shared } = self;
-        let text = serde_json::json!([2, id, kind, nics, processes, memory_max, shared]).to_string();
+        let Self { id, kind, nics, config: _, processes, memory_max, shared, image, identity } = self;
+        let text = serde_json::json!([3, id, kind, nics, processes, memory_max, shared, image, identity]).to_string();
         hex(&Sha256::digest(text), 32)
     }
 
@@ -141,6 +149,9 @@ impl VmSpec {
             if !seen.insert(n) {
                 return bad(format!("interface name `{n}` is given twice"));
             }
+        }
+        if let Some(image) = self.image.as_ref().filter(|i| !is_file_name(i)) {
+            return bad(format!("image `{image}`: must be letters, digits, hyphens and dots"));
         }
         for d in &self.shared {
             if !d.path.starts_with('/') || d.path.contains("..") {
@@ -169,7 +180,7 @@ pub enum VmState {
     Dead,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmInfo {
     pub id: VmId,
     pub kind: VmKind,
@@ -180,8 +191,30 @@ pub struct VmInfo {
     pub spec_hash: String,
     /// Content hash of its template (see `edgeplex-recipes`).
     pub template: String,
+    /// [`VmSpec::image`].
+    pub image: Option<String>,
+    pub nics: Vec<VmNic>,
     /// How long each stage of its making took, in order.
     pub timings: Vec<(String, Duration)>,
+}
+
+/// What the host has of a VM's vNIC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmNic {
+    pub host_name: String,
+    /// [`Nic::tag`].
+    pub tag: Option<VlanId>,
+}
+
+/// Programs of which VMs can be made on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// [`crate::DEFAULT_IMAGE`], or as in [`VmSpec::image`].
+    pub name: String,
+    /// Of all its programs' contents: the same on every host that has the same programs.
+    pub hash: String,
+    /// What its pvmd says of itself, such as `0.1.0`.
+    pub version: String,
 }
 
 /// Name of the host's end of a vNIC: at most 15 characters, the same each time, different for each (dir, VM, nic).

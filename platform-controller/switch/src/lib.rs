@@ -19,8 +19,8 @@ mod switch;
 pub use openflow::fuzz as fuzz_openflow;
 
 pub use diff::{Changes, diff};
-pub use rule::{Action, ETH_TYPE_MPLS, Match, PLATFORM_COOKIE, PortNo, Rule, VlanMatch, cookie_of};
-pub use rules::{Attachment, CorePort, FabricModel, Neighbor, rules};
+pub use rule::{Action, ETH_TYPE_MPLS, Match, PLATFORM_COOKIE, Port, PortNo, Rule, VlanMatch, cookie_of};
+pub use rules::{Attachment, CorePort, FabricModel, Neighbor, Vnics, extender, rules};
 pub use switch::Switch;
 
 use std::path::PathBuf;

@@ -13,9 +13,34 @@ pub const PLATFORM_COOKIE: u64 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortNo(pub u32);
 
+impl PortNo {
+    /// Stands for the port that a packet came in by: to name that one as output means to drop (OpenFlow 1.3 §A.2.1).
+    pub const IN_PORT: Self = Self(0xffff_fff8);
+}
+
 impl fmt::Display for PortNo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// Where a vNIC is met: at a port of the switch; or, on a host whose switch extends this one's ports, behind the port to it by a tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port {
+    pub no: PortNo,
+    pub tag: Option<VlanId>,
+}
+
+impl From<PortNo> for Port {
+    fn from(no: PortNo) -> Self {
+        Self { no, tag: None }
+    }
+}
+
+impl Port {
+    /// Behind the port to another host.
+    pub fn behind(uplink: PortNo, tag: VlanId) -> Self {
+        Self { no: uplink, tag: Some(tag) }
     }
 }
 
@@ -32,6 +57,8 @@ pub enum VlanMatch {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Match {
     pub in_port: Option<PortNo>,
+    /// What [`Action::Metadata`] has noted of the packet.
+    pub metadata: Option<u64>,
     pub vlan: VlanMatch,
     pub eth_type: Option<u16>,
     pub eth_src: Option<MacAddr>,
@@ -48,6 +75,8 @@ pub enum Action {
     PopVlan,
     PushVlan(VlanId),
     Output(PortNo),
+    /// Note it beside the packet, for the next table. After all but the next.
+    Metadata(u64),
     /// Continue in that table. Only as the last action.
     Goto(u8),
     /// Something read from the switch that this driver never writes.
@@ -64,6 +93,22 @@ pub struct Rule {
     pub actions: Vec<Action>,
 }
 
+impl Rule {
+    /// Whether it takes from or sends to that vNIC or port.
+    pub fn touches(&self, port: Port) -> bool {
+        let m = &self.matches;
+        let outputs = |a: &Action| matches!(a, Action::Output(p) if *p == port.no || *p == PortNo::IN_PORT && m.in_port == Some(port.no));
+        match port.tag {
+            None => m.in_port == Some(port.no) || self.actions.iter().any(outputs),
+            Some(tag) => {
+                let of_tag = m.vlan == VlanMatch::Tagged(tag) || m.metadata == Some(u64::from(tag.get()));
+                let pushed = |pair: &[Action]| matches!(pair, [Action::PushVlan(v), to] if *v == tag && outputs(to));
+                m.in_port == Some(port.no) && of_tag || self.actions.windows(2).any(pushed)
+            }
+        }
+    }
+}
+
 /// The cookie that tags a customer's rules: stable over restarts, never 0 or [`PLATFORM_COOKIE`].
 /// Two customers may share one in theory (64-bit FNV-1a); nothing but accounting depends on it.
 pub fn cookie_of(customer: &str) -> u64 {
@@ -76,6 +121,7 @@ impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = vec![];
         parts.extend(self.in_port.map(|p| format!("in_port={p}")));
+        parts.extend(self.metadata.map(|m| format!("metadata={m}")));
         match self.vlan {
             VlanMatch::Any => {}
             VlanMatch::Untagged => parts.push("untagged".into()),
@@ -98,7 +144,9 @@ impl fmt::Display for Action {
         match self {
             Action::PopVlan => f.write_str("pop_vlan"),
             Action::PushVlan(v) => write!(f, "push_vlan:{v}"),
+            Action::Output(PortNo::IN_PORT) => f.write_str("output:in_port"),
             Action::Output(p) => write!(f, "output:{p}"),
+            Action::Metadata(m) => write!(f, "metadata:{m}"),
             Action::Goto(t) => write!(f, "goto:{t}"),
             Action::Foreign(raw) => write!(f, "foreign({} bytes)", raw.len()),
         }

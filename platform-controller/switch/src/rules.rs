@@ -21,11 +21,11 @@
 //! "A hostile VM": why the core has to be authenticated). That one, without customers of its own, is trusted as the CVM
 //! is, with what a router may send: only as the PE, or to the CVM beside it.
 
-use crate::rule::{Action, ETH_TYPE_MPLS, Match, PLATFORM_COOKIE, PortNo, Rule, VlanMatch};
+use crate::rule::{Action, ETH_TYPE_MPLS, Match, PLATFORM_COOKIE, Port, PortNo, Rule, VlanMatch};
 use edgeplex_types::{Label, MacAddr, VlanId};
 use std::collections::BTreeMap;
 
-/// Everything that is attached to the fabric.
+/// Everything that is attached to the fabric. Of several instances of a VM it names the one to which traffic is led.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FabricModel {
     pub core: Vec<CorePort>,
@@ -38,9 +38,9 @@ pub struct FabricModel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CorePort {
     pub port: PortNo,
-    pub cvm: PortNo,
+    pub cvm: Port,
     /// Where the platform has one.
-    pub lsr: Option<PortNo>,
+    pub lsr: Option<Port>,
     pub mac: MacAddr,
 }
 
@@ -51,13 +51,21 @@ pub struct Attachment {
     pub access: PortNo,
     /// Untagged when `None`.
     pub vlan: Option<VlanId>,
-    /// The PVM's vNICs.
-    pub cust: PortNo,
-    pub core: PortNo,
+    /// Of the PVM that serves it.
+    pub vnics: Vnics,
+    /// Of PVMs that served it until just now: nothing is led to them any more, but what they have still goes its way.
+    pub draining: Vec<Vnics>,
     /// VPN labels of the attachment, as soon as the CVM has given it some.
     pub labels: Vec<Label>,
     /// Labels of the attachments of this PE whose routes this one imports: all that it may send to directly.
     pub imports: Vec<Label>,
+}
+
+/// A PVM's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vnics {
+    pub cust: Port,
+    pub core: Port,
 }
 
 /// A router seen on a core segment.
@@ -76,306 +84,153 @@ const EXACT: u16 = 200;
 const ADDRESS: u16 = 150;
 const REST: u16 = 100;
 const CLASSIFY: u8 = 0;
-const LABELS: u8 = 1;
+/// As [`CLASSIFY`], for what came from another host's vNICs: the tag is off and noted.
+const REMOTE: u8 = 1;
+const LABELS: u8 = 2;
+
+/// What comes from a vNIC, and the table in which to look for it.
+fn from(p: impl Into<Port>) -> (u8, Match) {
+    let Port { no, tag } = p.into();
+    let matches = Match { in_port: Some(no), metadata: tag.map(noted), ..Match::default() };
+    (if tag.is_some() { REMOTE } else { CLASSIFY }, matches)
+}
+
+fn noted(tag: VlanId) -> u64 {
+    tag.get().into()
+}
+
+/// Sends to a vNIC or port what came in by `in_port`.
+fn to(in_port: PortNo, p: impl Into<Port>) -> Vec<Action> {
+    let Port { no, tag } = p.into();
+    // From one vNIC of a host to another of the same.
+    let out = if no == in_port { PortNo::IN_PORT } else { no };
+    tag.map(Action::PushVlan).into_iter().chain([Action::Output(out)]).collect()
+}
+
+/// MPLS with these addresses; tags beside the one that was taken off are nobody's.
+fn mpls((table, matches): (u8, Match), src: Option<MacAddr>, dst: MacAddr) -> (u8, Match) {
+    (table, Match { vlan: VlanMatch::Untagged, eth_type: Some(ETH_TYPE_MPLS), eth_src: src, eth_dst: Some(dst), ..matches })
+}
+
+/// Rules as they are made; of two with the same match the later one counts.
+#[derive(Default)]
+struct Rules(BTreeMap<(u8, u16, Match), Rule>);
+
+impl Rules {
+    fn add(&mut self, cookie: u64, priority: u16, (table, matches): (u8, Match), actions: Vec<Action>) {
+        let key = (table, priority, matches.clone());
+        self.0.insert(key, Rule { cookie, table, priority, matches, actions });
+    }
+
+    /// Lets in what comes from a vNIC of another host.
+    fn untag(&mut self, cookie: u64, p: Port) {
+        if let Some(tag) = p.tag {
+            let matches = Match { in_port: Some(p.no), vlan: VlanMatch::Tagged(tag), ..Match::default() };
+            self.add(cookie, EXACT, (CLASSIFY, matches), vec![Action::PopVlan, Action::Metadata(noted(tag)), Action::Goto(REMOTE)]);
+        }
+    }
+}
 
 /// The rules that `model` needs, sorted, one for each match.
 pub fn rules(model: &FabricModel) -> Vec<Rule> {
-    let mut out = vec![];
-    let mut add = |cookie, table, priority, matches, actions: Vec<Action>| out.push(Rule { cookie, table, priority, matches, actions });
-    let mpls = |in_port, src: Option<MacAddr>, dst| Match {
-        in_port: Some(in_port),
-        eth_type: Some(ETH_TYPE_MPLS),
-        eth_src: src,
-        eth_dst: Some(dst),
-        ..Match::default()
-    };
-    let from = |p| Match { in_port: Some(p), ..Match::default() };
+    let mut out = Rules::default();
     for c in &model.core {
-        add(PLATFORM_COOKIE, CLASSIFY, EXACT, mpls(c.port, None, c.mac), vec![Action::Goto(LABELS)]);
-        add(PLATFORM_COOKIE, CLASSIFY, REST, from(c.port), vec![Action::Output(c.cvm)]);
-        add(PLATFORM_COOKIE, CLASSIFY, REST, from(c.cvm), vec![Action::Output(c.port)]);
-        if let Some(lsr) = c.lsr {
-            add(PLATFORM_COOKIE, CLASSIFY, EXACT, mpls(lsr, None, c.mac), vec![Action::Goto(LABELS)]);
-            let to = |mac| Match { eth_dst: Some(mac), ..from(lsr) };
-            add(PLATFORM_COOKIE, CLASSIFY, EXACT, to(PUNT_MAC), vec![Action::Output(c.cvm)]);
-            add(PLATFORM_COOKIE, CLASSIFY, ADDRESS, to(c.mac), vec![Action::Output(c.cvm)]);
-            add(PLATFORM_COOKIE, CLASSIFY, REST, Match { eth_src: Some(c.mac), ..from(lsr) }, vec![Action::Output(c.port)]);
-            // What the router sends to table 1 and is nobody's is dropped: back to itself it would go round for ever.
-            add(PLATFORM_COOKIE, LABELS, REST, from(c.port), vec![Action::Output(lsr)]);
-        }
+        core(c, &mut out);
     }
     for a in &model.attachments {
-        let tag = a.vlan.map_or(VlanMatch::Untagged, VlanMatch::Tagged);
-        let (pop, push) = (a.vlan.map(|_| Action::PopVlan), a.vlan.map(Action::PushVlan));
-        let inward = pop.into_iter().chain([Action::Output(a.cust)]).collect();
-        add(a.cookie, CLASSIFY, EXACT, Match { vlan: tag, ..from(a.access) }, inward);
-        // Untagged only: a tagged frame of the PVM would hop into a neighbouring VLAN of an untagged access port.
-        let outward = push.into_iter().chain([Action::Output(a.access)]).collect();
-        add(a.cookie, CLASSIFY, EXACT, Match { vlan: VlanMatch::Untagged, ..from(a.cust) }, outward);
-        for c in &model.core {
-            // A neighbour that claims a PE's own address gets nothing.
-            let own = |mac| model.core.iter().any(|p| p.mac == mac);
-            for n in model.neighbors.iter().filter(|n| n.port == c.port && !own(n.mac)) {
-                add(a.cookie, CLASSIFY, EXACT, mpls(a.core, Some(c.mac), n.mac), vec![Action::Output(c.port)]);
-            }
-            // By label, not to table 1: a PVM that was taken over must not reach another customer on this PE.
-            for (to, label) in model.core.iter().flat_map(|to| a.imports.iter().map(move |l| (to, *l))) {
-                if let Some(owner) = model.attachments.iter().find(|o| o.labels.contains(&label)) {
-                    let matches = Match { mpls_label: Some(label), ..mpls(a.core, Some(c.mac), to.mac) };
-                    add(a.cookie, CLASSIFY, EXACT, matches, vec![Action::Output(owner.core)]);
-                }
-            }
+        for v in a.draining.iter().chain([&a.vnics]) {
+            from_customer(a, v, &mut out);
+            from_pvm(model, a, v, &mut out);
         }
-        for label in a.labels.iter().copied() {
-            let matches = Match { eth_type: Some(ETH_TYPE_MPLS), mpls_label: Some(label), ..Match::default() };
-            add(a.cookie, LABELS, EXACT, matches, vec![Action::Output(a.core)]);
+        to_pvm(model, a, &mut out);
+    }
+    out.0.into_values().collect()
+}
+
+fn core(c: &CorePort, out: &mut Rules) {
+    const OWN: u64 = PLATFORM_COOKIE;
+    out.add(OWN, EXACT, mpls(from(c.port), None, c.mac), vec![Action::Goto(LABELS)]);
+    out.add(OWN, REST, from(c.port), to(c.port, c.cvm));
+    out.untag(OWN, c.cvm);
+    out.add(OWN, REST, from(c.cvm), to(c.cvm.no, c.port));
+    let Some(lsr) = c.lsr else { return };
+    out.untag(OWN, lsr);
+    out.add(OWN, EXACT, mpls(from(lsr), None, c.mac), vec![Action::Goto(LABELS)]);
+    let addressed = |mac| {
+        let (table, matches) = from(lsr);
+        (table, Match { eth_dst: Some(mac), ..matches })
+    };
+    out.add(OWN, EXACT, addressed(PUNT_MAC), to(lsr.no, c.cvm));
+    out.add(OWN, ADDRESS, addressed(c.mac), to(lsr.no, c.cvm));
+    let (table, matches) = from(lsr);
+    out.add(OWN, REST, (table, Match { eth_src: Some(c.mac), ..matches }), to(lsr.no, c.port));
+    // What the router sends to the labels' table and is nobody's is dropped: back to itself it would go round for ever.
+    let (_, any) = from(c.port);
+    out.add(OWN, REST, (LABELS, any), to(c.port, lsr));
+}
+
+/// What the customer and a PVM of its attachment send each other; towards the PVM only if it serves the attachment.
+fn from_customer(a: &Attachment, v: &Vnics, out: &mut Rules) {
+    out.untag(a.cookie, v.cust);
+    let (table, matches) = from(v.cust);
+    // Untagged only: a tagged frame of the PVM would hop into a neighbouring VLAN of an untagged access port.
+    let matches = Match { vlan: VlanMatch::Untagged, ..matches };
+    let outward = a.vlan.map(Action::PushVlan).into_iter().chain(to(v.cust.no, a.access)).collect();
+    out.add(a.cookie, EXACT, (table, matches), outward);
+}
+
+/// What a PVM sends towards the core, and to other attachments.
+fn from_pvm(model: &FabricModel, a: &Attachment, v: &Vnics, out: &mut Rules) {
+    out.untag(a.cookie, v.core);
+    // A neighbour that claims a PE's own address gets nothing.
+    let own = |mac| model.core.iter().any(|p| p.mac == mac);
+    for c in &model.core {
+        for n in model.neighbors.iter().filter(|n| n.port == c.port && !own(n.mac)) {
+            out.add(a.cookie, EXACT, mpls(from(v.core), Some(c.mac), n.mac), to(v.core.no, c.port));
+        }
+        // By label, not to the labels' table: a PVM that was taken over must not reach another customer on this PE.
+        for (other, label) in model.core.iter().flat_map(|other| a.imports.iter().map(move |l| (other, *l))) {
+            if let Some(owner) = model.attachments.iter().find(|o| o.labels.contains(&label)) {
+                let (table, matches) = mpls(from(v.core), Some(c.mac), other.mac);
+                let matches = Match { mpls_label: Some(label), ..matches };
+                out.add(a.cookie, EXACT, (table, matches), to(v.core.no, owner.vnics.core));
+            }
         }
     }
-    // One rule a match: where a neighbour claims a PE's own address, or is seen twice, the last one written counts
-    // (the PE's own, by the order above).
-    let unique: BTreeMap<_, _> = out.into_iter().map(|r| ((r.table, r.priority, r.matches.clone()), r)).collect();
-    unique.into_values().collect()
+}
+
+/// What is led to the PVM that serves the attachment.
+fn to_pvm(model: &FabricModel, a: &Attachment, out: &mut Rules) {
+    let tag = a.vlan.map_or(VlanMatch::Untagged, VlanMatch::Tagged);
+    let (table, matches) = from(a.access);
+    let inward = a.vlan.map(|_| Action::PopVlan).into_iter().chain(to(a.access, a.vnics.cust)).collect();
+    out.add(a.cookie, EXACT, (table, Match { vlan: tag, ..matches }), inward);
+    let core = a.vnics.core;
+    for label in a.labels.iter().copied() {
+        let matches = Match { eth_type: Some(ETH_TYPE_MPLS), mpls_label: Some(label), ..Match::default() };
+        // A router on the same host: its packets come in by the port that they go out by.
+        if model.core.iter().any(|c| c.lsr.is_some_and(|l| l.no == core.no)) {
+            out.add(a.cookie, EXACT, (LABELS, Match { in_port: Some(core.no), ..matches.clone() }), to(core.no, core));
+        }
+        let elsewhere = core.tag.map(Action::PushVlan).into_iter().chain([Action::Output(core.no)]).collect();
+        out.add(a.cookie, ADDRESS, (LABELS, matches), elsewhere);
+    }
+}
+
+/// The rules of a switch that extends another's ports: each vNIC has its own tag on the link to it.
+pub fn extender(uplink: PortNo, vnics: &[(PortNo, VlanId)]) -> Vec<Rule> {
+    let mut out = Rules::default();
+    for (vnic, tag) in vnics {
+        let (_, own) = from(*vnic);
+        // Only what has no tag: else a VM would speak as another.
+        let inward = vec![Action::PushVlan(*tag), Action::Output(uplink)];
+        out.add(PLATFORM_COOKIE, EXACT, (CLASSIFY, Match { vlan: VlanMatch::Untagged, ..own }), inward);
+        let (_, link) = from(uplink);
+        let matches = Match { vlan: VlanMatch::Tagged(*tag), ..link };
+        out.add(PLATFORM_COOKIE, EXACT, (CLASSIFY, matches), vec![Action::PopVlan, Action::Output(*vnic)]);
+    }
+    out.0.into_values().collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Changes, diff};
-
-    fn mac(n: u8) -> MacAddr {
-        MacAddr([2, 0, 0, 0, 0, n])
-    }
-
-    fn label(n: u32) -> Label {
-        Label::try_from(n).unwrap()
-    }
-
-    fn model() -> FabricModel {
-        let attachment = |n: u32, vlan: Option<u16>| Attachment {
-            cookie: u64::from(n) + 10,
-            access: PortNo(2),
-            vlan: vlan.map(|v| VlanId::try_from(v).unwrap()),
-            cust: PortNo(10 + n),
-            core: PortNo(20 + n),
-            labels: vec![label(1000 + n)],
-            imports: if n == 0 { vec![label(1001)] } else { vec![] },
-        };
-        FabricModel {
-            core: vec![CorePort { port: PortNo(1), cvm: PortNo(3), lsr: None, mac: mac(1) }],
-            attachments: vec![attachment(0, Some(100)), attachment(1, Some(200)), attachment(2, None)],
-            neighbors: vec![Neighbor { mac: mac(9), port: PortNo(1) }],
-        }
-    }
-
-    /// A frame as the rules see it.
-    #[derive(Clone)]
-    struct Frame {
-        vlan: Option<VlanId>,
-        eth_type: u16,
-        src: MacAddr,
-        dst: MacAddr,
-        label: Option<u32>,
-    }
-
-    /// What an OpenFlow switch does with a frame: where it goes, and with which tag.
-    fn forward(rules: &[Rule], in_port: u32, frame: &Frame) -> Option<(u32, Option<VlanId>)> {
-        let (mut table, mut frame, mut out) = (0, frame.clone(), None);
-        loop {
-            let hit = rules.iter().filter(|r| r.table == table).filter(|r| {
-                let m = &r.matches;
-                m.in_port.is_none_or(|p| p.0 == in_port)
-                    && match m.vlan {
-                        VlanMatch::Any => true,
-                        VlanMatch::Untagged => frame.vlan.is_none(),
-                        VlanMatch::Tagged(v) => frame.vlan == Some(v),
-                    }
-                    && m.eth_type.is_none_or(|t| t == frame.eth_type)
-                    && m.eth_src.is_none_or(|a| a == frame.src)
-                    && m.eth_dst.is_none_or(|a| a == frame.dst)
-                    && m.mpls_label.is_none_or(|l| Some(l.get()) == frame.label)
-            });
-            let rule = hit.max_by_key(|r| r.priority)?;
-            let mut next = None;
-            for a in &rule.actions {
-                match a {
-                    Action::PopVlan => frame.vlan = None,
-                    Action::PushVlan(v) => frame.vlan = Some(*v),
-                    // OpenFlow 1.3 §B.6.3: never back out of the port it came in by.
-                    Action::Output(p) if p.0 != in_port => out = Some((p.0, frame.vlan)),
-                    Action::Output(_) => {}
-                    Action::Goto(t) => next = Some(*t),
-                    Action::Foreign(_) => unreachable!(),
-                }
-            }
-            match next {
-                Some(t) => table = t,
-                None => return out,
-            }
-        }
-    }
-
-    fn ip(vlan: Option<u16>) -> Frame {
-        let vlan = vlan.map(|v| VlanId::try_from(v).unwrap());
-        Frame { vlan, eth_type: 0x0800, src: mac(50), dst: mac(51), label: None }
-    }
-
-    fn mpls(src: MacAddr, dst: MacAddr, label: u32) -> Frame {
-        Frame { vlan: None, eth_type: ETH_TYPE_MPLS, src, dst, label: Some(label) }
-    }
-
-    #[test]
-    fn customers_keep_to_their_vlan() {
-        let r = rules(&model());
-        let v = |n: u16| Some(VlanId::try_from(n).unwrap());
-        assert_eq!(forward(&r, 2, &ip(Some(100))), Some((10, None)));
-        assert_eq!(forward(&r, 2, &ip(Some(200))), Some((11, None)));
-        assert_eq!(forward(&r, 2, &ip(None)), Some((12, None)));
-        assert_eq!(forward(&r, 2, &ip(Some(300))), None);
-        assert_eq!(forward(&r, 10, &ip(None)), Some((2, v(100))));
-        // Broadcast ARP leaves on the own VLAN only.
-        let arp = Frame { eth_type: 0x0806, dst: MacAddr::BROADCAST, ..ip(None) };
-        assert_eq!(forward(&r, 11, &arp), Some((2, v(200))));
-        assert_eq!(forward(&r, 12, &ip(None)), Some((2, None)));
-        // A PVM that tags its frames itself would reach another customer.
-        assert_eq!(forward(&r, 12, &ip(Some(100))), None);
-        assert_eq!(forward(&r, 10, &ip(Some(200))), None);
-    }
-
-    #[test]
-    fn the_core_reaches_the_owner_of_the_label_or_the_cvm() {
-        let r = rules(&model());
-        assert_eq!(forward(&r, 1, &mpls(mac(9), mac(1), 1001)), Some((21, None)));
-        assert_eq!(forward(&r, 1, &mpls(mac(9), mac(1), 1005)), None);
-        assert_eq!(forward(&r, 1, &ip(None)), Some((3, None)));
-        assert_eq!(forward(&r, 3, &ip(None)), Some((1, None)));
-    }
-
-    #[test]
-    fn a_pvm_sends_to_the_core_only_mpls_with_the_source_of_the_pe() {
-        let r = rules(&model());
-        assert_eq!(forward(&r, 20, &mpls(mac(1), mac(9), 500)), Some((1, None)));
-        assert_eq!(forward(&r, 20, &mpls(mac(7), mac(9), 500)), None);
-        assert_eq!(forward(&r, 20, &mpls(mac(1), mac(8), 500)), None);
-        assert_eq!(forward(&r, 20, &Frame { src: mac(1), dst: mac(9), ..ip(None) }), None);
-        // Another attachment of this PE, but not itself.
-        assert_eq!(forward(&r, 20, &mpls(mac(1), mac(1), 1001)), Some((21, None)));
-        assert_eq!(forward(&r, 20, &mpls(mac(1), mac(1), 1000)), None);
-        assert_eq!(forward(&r, 20, &mpls(mac(7), mac(1), 1001)), None);
-        // Attachments of other VPNs have labels here, too, but not for this PVM.
-        assert_eq!(forward(&r, 20, &mpls(mac(1), mac(1), 1002)), None);
-        assert_eq!(forward(&r, 21, &mpls(mac(1), mac(1), 1000)), None);
-    }
-
-    /// Two core ports, each with a vNIC of the label-switching router, 4 and 7.
-    fn transit() -> FabricModel {
-        let mut m = model();
-        m.core[0].lsr = Some(PortNo(4));
-        m.core.push(CorePort { port: PortNo(5), cvm: PortNo(6), lsr: Some(PortNo(7)), mac: mac(2) });
-        m.neighbors.push(Neighbor { mac: mac(8), port: PortNo(5) });
-        m
-    }
-
-    #[test]
-    fn labels_of_nobody_here_are_the_routers() {
-        let r = rules(&transit());
-        // By the port they came in by; also those that are reserved: explicit null, router alert.
-        for (port, dst, lsr) in [(1, mac(1), 4), (5, mac(2), 7)] {
-            for label in [500_000, 0, 1] {
-                assert_eq!(forward(&r, port, &mpls(mac(9), dst, label)), Some((lsr, None)));
-            }
-            assert_eq!(forward(&r, port, &mpls(mac(9), dst, 1001)), Some((21, None)), "a PVM's label, whatever the port");
-        }
-        assert_eq!(forward(&r, 5, &mpls(mac(9), mac(1), 500_000)), Some((6, None)), "not to the address of that segment");
-        assert_eq!(forward(&r, 5, &ip(None)), Some((6, None)), "OSPF, LDP, ARP are the CVM's");
-    }
-
-    #[test]
-    fn the_router_switches_as_the_pe_and_hands_over_to_pvms_and_the_cvm() {
-        let r = rules(&transit());
-        let own = |port: u32| if port == 4 { mac(1) } else { mac(2) };
-        for (lsr, core, cvm) in [(4, 1, 3), (7, 5, 6)] {
-            assert_eq!(forward(&r, lsr, &mpls(own(lsr), mac(9), 500_001)), Some((core, None)), "swapped");
-            let popped = Frame { src: own(lsr), dst: mac(9), ..ip(None) };
-            assert_eq!(forward(&r, lsr, &popped), Some((core, None)), "penultimate hop: no label is left");
-            assert_eq!(forward(&r, lsr, &Frame { src: mac(7), ..popped.clone() }), None, "not as somebody else");
-            // Explicit null popped: below it is a VPN's label, or the packet itself.
-            assert_eq!(forward(&r, lsr, &mpls(own(lsr), own(lsr), 1002)), Some((22, None)));
-            assert_eq!(forward(&r, lsr, &Frame { dst: own(lsr), ..popped.clone() }), Some((cvm, None)));
-            assert_eq!(forward(&r, lsr, &mpls(own(lsr), own(lsr), 500_000)), None, "nobody's: not round and round");
-            // For the control plane, labels and all, whatever the source.
-            assert_eq!(forward(&r, lsr, &mpls(mac(9), PUNT_MAC, 1)), Some((cvm, None)));
-            assert_eq!(forward(&r, lsr, &Frame { dst: PUNT_MAC, ..ip(None) }), Some((cvm, None)));
-        }
-    }
-
-    #[test]
-    fn no_pvm_reaches_the_router() {
-        let (m, mut seen) = (transit(), 0);
-        let r = rules(&m);
-        let macs = [mac(1), mac(2), mac(7), mac(8), mac(9), PUNT_MAC, MacAddr::BROADCAST];
-        for pvm in [10, 11, 12, 20, 21, 22] {
-            for (src, dst) in macs.iter().flat_map(|s| macs.iter().map(move |d| (*s, *d))) {
-                let labelled = [0, 1, 3, 1000, 1001, 1002, 500_000].map(|l| mpls(src, dst, l));
-                for frame in labelled.into_iter().chain([Frame { src, dst, ..ip(None) }, Frame { src, dst, ..ip(Some(100)) }]) {
-                    let to = forward(&r, pvm, &frame).map(|(port, _)| port);
-                    assert!(!to.is_some_and(|p| [3, 4, 6, 7].contains(&p)), "port {pvm}: {src} {dst} {:?} -> {to:?}", frame.label);
-                    seen += usize::from(to.is_some());
-                }
-            }
-        }
-        assert!(seen > 0);
-        // What a PVM may send is the same with a router and without, but for the second core port.
-        let of_pvms = |r: &[Rule]| r.iter().filter(|r| r.cookie != PLATFORM_COOKIE).cloned().collect::<Vec<_>>();
-        let mut without = m.clone();
-        without.core.iter_mut().for_each(|c| c.lsr = None);
-        assert_eq!(of_pvms(&r), of_pvms(&rules(&without)));
-    }
-
-    #[test]
-    fn a_pvm_may_own_several_labels() {
-        let mut m = model();
-        m.attachments[1].labels.push(label(1500));
-        m.attachments[0].imports.push(label(1500));
-        let r = rules(&m);
-        for l in [1001, 1500] {
-            assert_eq!(forward(&r, 1, &mpls(mac(9), mac(1), l)), Some((21, None)));
-            assert_eq!(forward(&r, 20, &mpls(mac(1), mac(1), l)), Some((21, None)));
-        }
-        assert_eq!(forward(&r, 22, &mpls(mac(1), mac(1), 1500)), None);
-    }
-
-    #[test]
-    fn a_p_router_has_rules_for_the_core_alone() {
-        let m = FabricModel { attachments: vec![], ..transit() };
-        let r = rules(&m);
-        assert!(r.iter().all(|r| r.cookie == PLATFORM_COOKIE));
-        assert_eq!(forward(&r, 1, &mpls(mac(9), mac(1), 16)), Some((4, None)));
-        assert_eq!(forward(&r, 7, &mpls(mac(2), mac(8), 17)), Some((5, None)));
-        // Eight for each port, however many labels there are.
-        assert_eq!(r.len(), 2 * 8);
-    }
-
-    #[test]
-    fn a_neighbour_that_claims_the_address_of_the_pe_takes_nothing() {
-        let mut m = model();
-        m.neighbors.push(Neighbor { mac: mac(1), port: PortNo(1) });
-        assert_eq!(rules(&m), rules(&model()));
-    }
-
-    #[test]
-    fn only_what_differs_is_changed() {
-        let (mut m, before) = (model(), rules(&model()));
-        assert!(diff(&before, &before).is_empty());
-        m.attachments.remove(1);
-        let gone = diff(&rules(&m), &before);
-        assert!(gone.add.is_empty());
-        // Its own four, and the one by which attachment 0 sent to it.
-        let cookies: Vec<u64> = gone.remove.iter().map(|r| r.cookie).collect();
-        assert_eq!((cookies.iter().filter(|c| **c == 11).count(), cookies.iter().filter(|c| **c == 10).count()), (4, 1), "{cookies:?}");
-        m = model();
-        m.attachments[0].cookie = 99;
-        let Changes { add, remove } = diff(&rules(&m), &before);
-        assert!(remove.is_empty());
-        assert!(add.iter().all(|r| r.cookie == 99) && add.len() == 5);
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! A customer: a VPN and its attachments on this PE.
 
-use super::{Bfd, Bgp, is_default};
+use super::{Bfd, Bgp, Protection, is_default};
 use edgeplex_mgmt::config::LabelMode;
 use edgeplex_types::{Label, Name, Rd, RouteTarget, VlanId};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -12,6 +12,9 @@ pub struct Customer {
     #[serde(skip)]
     pub name: Name,
     pub vpn: Vpn,
+    /// Where it is not the platform's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
     pub attachments: Vec<Attachment>,
 }
 

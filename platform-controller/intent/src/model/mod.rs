@@ -7,7 +7,10 @@ mod platform;
 
 pub use bgp::{Bgp, MaxPrefix, Rule, RuleMatch, RuleSet};
 pub use customer::{Attachment, Customer, Leak, LeakFrom, StaticRoute, Vpn, VpnOverride};
-pub use platform::{Authentication, AuthenticationType, Core, CoreRoute, Labels, Ldp, LdpPassword, Ospf, OspfPort, Platform, Reflector};
+pub use platform::{
+    Authentication, AuthenticationType, ControlPlane, Core, CoreRoute, Host, Labels, Ldp, LdpPassword, OWN_HOST, Ospf, OspfPort, Platform,
+    Protection, Reflector,
+};
 
 use crate::IntentError;
 use edgeplex_mgmt::config as mgmt;
@@ -134,6 +137,11 @@ impl Intent {
         self.customers
             .values()
             .flat_map(|c| c.attachments.iter().map(move |a| (AttachmentId { customer: c.name.clone(), attachment: a.name.clone() }, c, a)))
+    }
+
+    /// How a customer's attachments are protected.
+    pub fn protection_of(&self, c: &Customer) -> Protection {
+        c.protection.or(self.platform.as_ref().map(|p| p.protection)).unwrap_or_default()
     }
 
     /// What a VPN brings in of another: the route targets that it has to ask for.

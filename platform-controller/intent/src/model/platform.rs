@@ -5,7 +5,10 @@ use edgeplex_mgmt::config::{OspfNetwork, Role};
 use edgeplex_types::{LabelRange, Name};
 use ipnet::Ipv4Net;
 use serde::Serialize;
-use std::{fmt, net::Ipv4Addr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 /// The PE or P router itself: there is at most one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,6 +35,48 @@ pub struct Platform {
     pub access: Vec<String>,
     /// For VPNs; LDP has its own.
     pub labels: Labels,
+    /// Hosts beside the controller's own on which VMs may run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<Host>,
+    /// Of every customer that does not say otherwise.
+    #[serde(skip_serializing_if = "is_default")]
+    pub protection: Protection,
+    #[serde(skip_serializing_if = "is_default")]
+    pub control_plane: ControlPlane,
+}
+
+/// Name of the controller's own host, which no other may have.
+pub const OWN_HOST: &str = "local";
+
+/// A host with an `edgeplex-agent`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Host {
+    pub name: Name,
+    /// Where its agent listens.
+    pub address: SocketAddr,
+    /// The fabric's port to it. Frames on it carry a tag for each vNIC; no other host is behind it.
+    pub port: String,
+    /// SHA-256 of the agent's certificate, 64 lower-case hexadecimal digits.
+    pub key: String,
+}
+
+/// What keeps a customer's sessions when its VM dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protection {
+    /// Its daemon is started again and takes over from its own journal; a VM that dies whole is made anew.
+    #[default]
+    Restart,
+    /// As well, another instance follows it, on another host where there is one.
+    Standby,
+}
+
+/// What keeps the core's sessions when the control VM dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct ControlPlane {
+    /// Another control VM follows the one that is active.
+    #[serde(skip_serializing_if = "is_default")]
+    pub standby: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,13 +1,14 @@
 //! `kind: Customer`.
 
-use super::{at::At, bgp::bgp};
+use super::{at::At, bgp::bgp, values::protection};
 use crate::{Attachment, Customer, IntentError, Leak, LeakFrom, StaticRoute, Vpn, VpnOverride};
 use edgeplex_mgmt::config::LabelMode;
 use edgeplex_types::{Name, VlanId};
 
 pub(super) fn customer(name: Name, spec: &At<'_>) -> Result<Customer, IntentError> {
-    let f = spec.fields(&["vpn", "attachments"])?;
-    Ok(Customer { name, vpn: vpn(&f.need("vpn")?)?, attachments: f.list("attachments", attachment)? })
+    let f = spec.fields(&["vpn", "protection", "attachments"])?;
+    let protection = f.may("protection", protection)?;
+    Ok(Customer { name, vpn: vpn(&f.need("vpn")?)?, protection, attachments: f.list("attachments", attachment)? })
 }
 
 fn vpn(a: &At<'_>) -> Result<Vpn, IntentError> {

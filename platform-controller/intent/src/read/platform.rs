@@ -1,13 +1,17 @@
 //! `kind: Platform`.
 
-use super::{at::At, values::MAX_PASSWORD};
+use super::{
+    at::At,
+    values::{MAX_PASSWORD, protection},
+};
 use crate::{
-    Authentication, AuthenticationType, Core, CoreRoute, IntentError, Labels, Ldp, LdpPassword, Ospf, OspfPort, Platform, Reflector,
+    Authentication, AuthenticationType, ControlPlane, Core, CoreRoute, Host, IntentError, Labels, Ldp, LdpPassword, OWN_HOST, Ospf,
+    OspfPort, Platform, Reflector,
 };
 use edgeplex_mgmt::config::{OspfNetwork, Role};
 use edgeplex_types::Name;
 use ipnet::Ipv4Net;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// VPN and LDP labels where the platform does not say.
 const VPN_LABELS: (u32, u32) = (16, 499_999);
@@ -15,7 +19,21 @@ const LDP_LABELS: (u32, u32) = (500_000, 599_999);
 const QUARANTINE_S: u32 = 60;
 
 pub(super) fn platform(name: Name, spec: &At<'_>) -> Result<Platform, IntentError> {
-    let f = spec.fields(&["role", "asn", "loopback", "core", "coreRoutes", "ospf", "ldp", "routeReflectors", "access", "labels"])?;
+    let f = spec.fields(&[
+        "role",
+        "asn",
+        "loopback",
+        "core",
+        "coreRoutes",
+        "ospf",
+        "ldp",
+        "routeReflectors",
+        "access",
+        "labels",
+        "hosts",
+        "protection",
+        "controlPlane",
+    ])?;
     let role = f.may("role", |a| a.choice(&[("pe", Role::Pe), ("p", Role::P)]))?.unwrap_or_default();
     let asn = match role {
         Role::Pe => Some(f.need("asn")?.asn()?),
@@ -49,7 +67,31 @@ pub(super) fn platform(name: Name, spec: &At<'_>) -> Result<Platform, IntentErro
         route_reflectors,
         access: f.list("access", At::port)?,
         labels: Labels { range, quarantine },
+        hosts: f.list("hosts", host)?,
+        protection: f.may("protection", protection)?.unwrap_or_default(),
+        control_plane: f
+            .may("controlPlane", |a| Ok(ControlPlane { standby: a.fields(&["standby"])?.flag("standby", false)? }))?
+            .unwrap_or_default(),
     })
+}
+
+fn host(a: &At<'_>) -> Result<Host, IntentError> {
+    let f = a.fields(&["name", "address", "port", "key"])?;
+    let name: Name = f.need("name")?.parse()?;
+    if name.as_str() == OWN_HOST {
+        return Err(f.need("name")?.wrong("is the controller's own host; choose another name"));
+    }
+    let (address, key) = (f.need("address")?, f.need("key")?);
+    let right = "must be an address and a port, such as 192.0.2.7:7443 or [2001:db8::7]:7443";
+    let to: SocketAddr = address.text()?.parse().map_err(|_| address.wrong(right))?;
+    if to.port() == 0 || to.ip().is_unspecified() || to.ip().is_multicast() {
+        return Err(address.wrong(right));
+    }
+    let digits = key.text()?;
+    if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return Err(key.wrong("must be the 64 hexadecimal digits that `edgeplex-agent --show-key` prints"));
+    }
+    Ok(Host { name, address: to, port: f.need("port")?.port()?, key: digits.to_owned() })
 }
 
 fn core(a: &At<'_>) -> Result<Core, IntentError> {

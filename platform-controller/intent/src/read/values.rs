@@ -1,7 +1,7 @@
 //! Values that several fields share: addresses, prefixes, labels, AS numbers, passwords, BFD.
 
 use super::at::At;
-use crate::{Bfd, IntentError, model::HIDDEN};
+use crate::{Bfd, IntentError, Protection, model::HIDDEN};
 use edgeplex_types::{InvalidValue, Label, LabelRange};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,6 +10,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub(super) const MAX_PASSWORD: usize = 80;
 /// Between AS numbers that fit two octets and those that do not stands AS_TRANS (RFC 6793 §9).
 const AS_TRANS: u32 = 23456;
+
+pub(super) fn protection(a: &At<'_>) -> Result<Protection, IntentError> {
+    a.choice(&[("restart", Protection::Restart), ("standby", Protection::Standby)])
+}
 
 impl<'a> At<'a> {
     pub(super) fn label(&self) -> Result<Label, IntentError> {

@@ -2,7 +2,7 @@
 
 use super::{Keys, LSR_SOCKET, RELAY_ENDPOINT, VERSION, core_interface, core_mac};
 use crate::{Allocations, Attachment, Authentication, AuthenticationType, Core, Customer, Intent, Ldp, OspfPort, Platform};
-use edgeplex_mgmt::config::{self as mgmt, CvmAttachment, CvmConfig, OspfAuthentication, RelayServer};
+use edgeplex_mgmt::config::{self as mgmt, CvmAttachment, CvmConfig, Instance, OspfAuthentication, RelayServer};
 use edgeplex_types::AttachmentId;
 use std::collections::BTreeMap;
 
@@ -10,7 +10,14 @@ use std::collections::BTreeMap;
 const STALE_S: u32 = 120;
 
 /// `keys` of every attachment; one without a key is left out, for it cannot be let in.
-pub fn cvm_config(intent: &Intent, p: &Platform, rds: &Allocations, own: &Keys, keys: &BTreeMap<AttachmentId, Keys>) -> CvmConfig {
+pub fn cvm_config(
+    intent: &Intent,
+    p: &Platform,
+    rds: &Allocations,
+    own: &Keys,
+    keys: &BTreeMap<AttachmentId, Keys>,
+    instance: Instance,
+) -> CvmConfig {
     let attachments = intent.attachments().filter_map(|(id, c, a)| {
         let rd = a.rd.or_else(|| rds.get(&id).copied())?;
         let key = keys.get(&id)?.public.clone();
@@ -51,6 +58,7 @@ pub fn cvm_config(intent: &Intent, p: &Platform, rds: &Allocations, own: &Keys, 
         label_quarantine_s: p.labels.quarantine,
         stale_s: STALE_S,
         relay: RelayServer { endpoint: RELAY_ENDPOINT.into(), secret_key: own.secret.clone() },
+        instance,
         attachments: attachments.collect(),
     }
 }

@@ -2,13 +2,21 @@
 
 use super::{Keys, RELAY_ENDPOINT, VERSION, core_mtu, pe_mac};
 use crate::{Attachment, Bgp, Customer, MaxPrefix, Platform, Rule};
-use edgeplex_mgmt::config::{self as mgmt, CustomerBgp, PolicyMatch, PolicyRule, PolicySet, PvmConfig, RelayClient};
+use edgeplex_mgmt::config::{self as mgmt, CustomerBgp, Instance, PolicyMatch, PolicyRule, PolicySet, PvmConfig, RelayClient};
 use edgeplex_types::AttachmentId;
 
 /// RFC 4271 §10 suggests it.
 const HOLD_TIME_S: u16 = 90;
 
-pub fn pvm_config(p: &Platform, c: &Customer, id: &AttachmentId, a: &Attachment, cvm_public_key: &str, keys: &Keys) -> PvmConfig {
+pub fn pvm_config(
+    p: &Platform,
+    c: &Customer,
+    id: &AttachmentId,
+    a: &Attachment,
+    cvm_public_key: &str,
+    keys: &Keys,
+    instance: Instance,
+) -> PvmConfig {
     let route = |r: &crate::StaticRoute| mgmt::StaticRoute { prefix: r.prefix, via: r.via, bfd: r.bfd.map(Into::into) };
     PvmConfig {
         version: VERSION,
@@ -29,6 +37,7 @@ pub fn pvm_config(p: &Platform, c: &Customer, id: &AttachmentId, a: &Attachment,
             public_key: keys.public.clone(),
             secret_key: keys.secret.clone(),
         },
+        instance,
     }
 }
 

@@ -52,6 +52,7 @@ pub(super) fn check(p: &Platform) -> Result<(), IntentError> {
             return wrong(format!("spec.access[{i}]"), port, "is given twice".into());
         }
     }
+    hosts(p)?;
     let mut prefixes = BTreeSet::new();
     for (i, r) in p.core_routes.iter().enumerate() {
         if !prefixes.insert(r.prefix) {
@@ -77,6 +78,30 @@ pub(super) fn check(p: &Platform) -> Result<(), IntentError> {
         }
         if r.address == p.loopback || p.core.iter().any(|c| c.address.addr() == r.address) {
             return wrong(field, &r.address, "is this PE's own address; must be the route reflector's".into());
+        }
+    }
+    Ok(())
+}
+
+/// Each host has a port of its own: a tag on it names one vNIC.
+fn hosts(p: &Platform) -> Result<(), IntentError> {
+    for (i, h) in p.hosts.iter().enumerate() {
+        let at = |field| format!("spec.hosts[{i}].{field}");
+        let before = &p.hosts[..i];
+        if before.iter().any(|b| b.name == h.name) {
+            return error(p, at("name"), &h.name, "is given twice; each host needs its own name");
+        }
+        if before.iter().any(|b| b.address == h.address) {
+            return error(p, at("address"), &h.address, "is given twice; an agent serves one host");
+        }
+        if before.iter().any(|b| b.port == h.port) {
+            return error(p, at("port"), &h.port, "leads to another host already; each host needs its own port");
+        }
+        if p.core.iter().any(|c| c.port == h.port) || p.access.contains(&h.port) {
+            return error(p, at("port"), &h.port, "is a core or access port; the link to a host is for its vNICs alone");
+        }
+        if before.iter().any(|b| b.key == h.key) {
+            return error(p, at("key"), &h.key, "is given twice; each agent has a key of its own");
         }
     }
     Ok(())

@@ -133,7 +133,7 @@ impl Sandbox {
             timings.push((stage.to_owned(), clock.elapsed()));
             clock = Instant::now();
         };
-        let template = self.template(spec.kind).await?;
+        let template = self.template(spec.kind, spec.image.as_deref()).await?;
         lap("template");
 
         let dir = self.vm_dir(id);
@@ -142,7 +142,7 @@ impl Sandbox {
         let log = log.map_err(failed(id, "log"))?;
         lap("files");
 
-        let mut command = Command::new(self.config.bin_dir.join("edgeplex-init"));
+        let mut command = Command::new(self.images.bin_dir(spec.image.as_deref()).join("edgeplex-init"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).current_dir("/");
         let mut stage_1 = command.spawn().map_err(failed(id, "edgeplex-init"))?;
         let none = || RuntimeError::Failed { id: id.clone(), what: "edgeplex-init has no pipes".into() };
@@ -181,7 +181,10 @@ impl Sandbox {
         lap("vNICs");
 
         let (version, kind, spec_hash, template) = (State::VERSION, spec.kind, spec.hash(), template.id);
-        let mut state = State { version, id: id.clone(), kind, init, uid_base, spec_hash, template, host_nics, timings: vec![] };
+        let tags = spec.nics.iter().filter_map(|n| Some((n.host_name.clone(), n.tag?))).collect();
+        let (id, image, identity) = (id.clone(), spec.image.clone(), spec.identity.clone());
+        let mut state = State { version, id, kind, init, uid_base, spec_hash, template, host_nics, timings: vec![], tags, image, identity };
+        let id = &spec.id;
         // Before `go`: from then on the VM lives without this daemon, and must be found.
         state.write(&dir).map_err(failed(id, "state"))?;
         pipe.say(GO.as_bytes()).await?;
@@ -194,7 +197,7 @@ impl Sandbox {
 
     /// Lays out the VM's directory.
     fn prepare(&self, spec: &VmSpec, recipe: &Recipe, uid_base: u32) -> io::Result<BootSpec> {
-        let dir = self.vm_dir(&spec.id);
+        let (dir, bin_dir) = (self.vm_dir(&spec.id), self.images.bin_dir(spec.image.as_deref()));
         make(&dir, 0o700)?;
         for (name, mode) in [("etc", 0o755), ("log", 0o700), ("root", 0o700)] {
             make(&dir.join(name), mode)?;
@@ -202,7 +205,11 @@ impl Sandbox {
         // The VM sees its directories by their own permissions alone: mounts do not go through the host's path. `etc`
         // stays the host's, which writes there.
         write_config(&dir, &spec.config, uid_base)?;
-        let state_dir = recipe.root.iter().any(|e| matches!(e, Entry::Vm { what: VmDir::State, .. })).then(|| self.state_dir(&spec.id));
+        let state_dir = recipe
+            .root
+            .iter()
+            .any(|e| matches!(e, Entry::Vm { what: VmDir::State, .. }))
+            .then(|| self.state_dir(spec.identity.as_ref().unwrap_or(&spec.id)));
         if let Some(state) = &state_dir {
             state.parent().map_or(Ok(()), |all| make(all, 0o700))?;
             make(state, 0o700)?;
@@ -227,7 +234,7 @@ impl Sandbox {
             state_dir,
             uid_base,
             shared: spec.shared.iter().map(mount).collect(),
-            binaries: recipe.binaries.iter().map(|b| (b.clone(), self.config.bin_dir.join(b))).collect(),
+            binaries: recipe.binaries.iter().map(|b| (b.clone(), bin_dir.join(b))).collect(),
             log_dir: dir.join("log"),
             log_max: LOG_MAX,
             processes: spec.processes.iter().map(process).collect(),

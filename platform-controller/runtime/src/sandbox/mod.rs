@@ -8,31 +8,36 @@
 //!                   root/        empty; its root is mounted over it, in its own namespace
 //!  <dir>/vm-state/<id>/          what the VM shall find again when it is made anew, /var/lib/edgeplex in the CVM
 //!  <dir>/templates/              manifests
+//!  <dir>/images/<name>/          other versions of the programs
 //!  <dir>/old-logs/<id>/          logs of a VM that was stopped
 //! ```
 //! A VM is not a child that dies with the daemon: it has its own session, and the host's init adopts it.
 
 mod boot;
 mod cgroup;
+mod images;
+mod life;
 mod nics;
 mod proc;
 mod sockopt;
 mod state;
 
-use crate::{Answer, Runtime, RuntimeError, VmId, VmInfo, VmKind, VmSpec, VmState};
+use crate::{Answer, Image, Reach, Runtime, RuntimeError, Stream, VmId, VmInfo, VmKind, VmNic, VmSpec, VmState};
 use cgroup::{Cgroups, wait_until};
-use edgeplex_recipes::Templates;
+use images::Images;
 use nix::sys::signal::Signal;
 use sha2::{Digest, Sha256};
 use state::State;
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tokio::sync::watch;
 
 /// First user id that a VM may have on the host, and how many each VM has.
 const FIRST_UID: u32 = 100_000;
@@ -41,6 +46,9 @@ const UIDS: u32 = 1 << 16;
 const UID_SLOTS: u32 = 32_000;
 /// What init may take to end the VM's processes (it gives them 2 s), and what the kernel may take after SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Longest configuration read back, bytes.
+const CONFIG_MAX: u64 = 64 << 20;
 
 /// Where a [`Sandbox`] keeps its VMs and finds its programs.
 #[derive(Debug, Clone)]
@@ -55,10 +63,12 @@ pub struct SandboxConfig {
 #[derive(Debug)]
 pub struct Sandbox {
     config: SandboxConfig,
-    templates: Arc<Templates>,
+    images: Arc<Images>,
     cgroups: Cgroups,
-    /// The first user id of each VM that exists or is being made.
-    uids: Mutex<BTreeMap<VmId, u32>>,
+    /// What each VM that exists or is being made is an instance of, and its first user id.
+    uids: Mutex<BTreeMap<VmId, (VmId, u32)>>,
+    /// This host is always there.
+    reach: watch::Sender<Reach>,
 }
 
 fn failed(id: &VmId, what: impl Into<String>) -> impl FnOnce(io::Error) -> RuntimeError {
@@ -82,19 +92,19 @@ impl Sandbox {
         let dir = config.dir.canonicalize().map_err(bad(name.clone()))?;
         let bin_dir = config.bin_dir.canonicalize().map_err(bad(config.bin_dir.display().to_string()))?;
         let config = SandboxConfig { dir, bin_dir };
-        let templates = Arc::new(Templates::open(&config.dir.join("templates"), &config.bin_dir)?);
+        let images = Arc::new(Images::open(&config.dir, &config.bin_dir)?);
         let group = format!("edgeplex-{}", crate::spec::hex(&Sha256::digest(config.dir.as_os_str().as_encoded_bytes()), 12));
-        let s = Self { config, templates, cgroups: Cgroups::open(&group), uids: Mutex::default() };
+        let s = Self { config, images, cgroups: Cgroups::open(&group), uids: Mutex::default(), reach: watch::Sender::default() };
         for id in s.ids().map_err(bad(name))? {
             match State::read(&s.vm_dir(&id)) {
-                Ok(Some(state)) => drop(s.uids().insert(id, state.uid_base)),
+                Ok(Some(state)) => drop(s.uids().insert(id, (state.identity(), state.uid_base))),
                 // Its making was cut short: without `go` its init has ended by itself. Its files are in the way.
                 Ok(None) => s.clear(&id).await?,
                 // It may be running: it is found dead by `list`, and whoever wants it made anew says so.
                 Err(e) => {
                     tracing::warn!("VM {id}: {e}");
                     if let Some(base) = s.owner(&id) {
-                        s.uids().insert(id, base);
+                        s.uids().insert(id.clone(), (id, base));
                     }
                 }
             }
@@ -110,14 +120,14 @@ impl Sandbox {
         Ok(s)
     }
 
-    /// The template from which VMs of that kind are made now. Reads programs that have changed since the last time.
-    pub async fn template(&self, kind: VmKind) -> Result<edgeplex_recipes::Template, RuntimeError> {
-        let templates = self.templates.clone();
-        let resolve = tokio::task::spawn_blocking(move || templates.resolve(boot::recipe(kind)));
+    /// The template from which VMs of that kind and image are made now. Reads programs that have changed since the last time.
+    pub async fn template(&self, kind: VmKind, image: Option<&str>) -> Result<edgeplex_recipes::Template, RuntimeError> {
+        let (images, image) = (self.images.clone(), image.map(ToOwned::to_owned));
+        let resolve = tokio::task::spawn_blocking(move || images.template(kind, image.as_deref()));
         Ok(resolve.await.map_err(|e| RuntimeError::Invalid(format!("template: {e}")))??)
     }
 
-    fn uids(&self) -> MutexGuard<'_, BTreeMap<VmId, u32>> {
+    fn uids(&self) -> MutexGuard<'_, BTreeMap<VmId, (VmId, u32)>> {
         self.uids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -137,21 +147,26 @@ impl Sandbox {
         Ok(ids)
     }
 
-    /// Reserves user ids for a VM: by the hash of its name, so that it gets the same ones again, or the next free.
-    fn claim(&self, id: &VmId) -> Result<u32, RuntimeError> {
+    /// Reserves user ids for a VM: those of the other instances of the same; or by the hash of what it is an instance of, so that it
+    /// gets the same ones again, or the next free.
+    fn claim(&self, id: &VmId, identity: &VmId) -> Result<u32, RuntimeError> {
         let mut uids = self.uids();
         if uids.contains_key(id) {
             return Err(RuntimeError::Exists(id.clone()));
         }
+        if let Some(base) = uids.values().find(|(of, _)| of == identity).map(|(_, base)| *base) {
+            uids.insert(id.clone(), (identity.clone(), base));
+            return Ok(base);
+        }
         let mut h = Sha256::new_with_prefix(self.config.dir.as_os_str().as_encoded_bytes());
-        h.update(id.as_str());
+        h.update(identity.as_str());
         let hash = h.finalize();
         let start = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) % UID_SLOTS;
         let base = (0..UID_SLOTS)
             .map(|n| FIRST_UID + (start + n) % UID_SLOTS * UIDS)
-            .find(|base| !uids.values().any(|u| u == base))
+            .find(|base| !uids.values().any(|(_, u)| u == base))
             .ok_or_else(|| RuntimeError::Failed { id: id.clone(), what: "no user ids are left".into() })?;
-        uids.insert(id.clone(), base);
+        uids.insert(id.clone(), (identity.clone(), base));
         Ok(base)
     }
 
@@ -170,13 +185,13 @@ impl Sandbox {
         match State::read(&self.vm_dir(id)) {
             Ok(state) => Ok(state.map(|s| self.info(s))),
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-                let kind = match id.as_str() {
-                    "cvm" => VmKind::Cvm,
-                    "lsr" => VmKind::Lsr,
+                let kind = match id.as_str().split('-').next() {
+                    Some("cvm") => VmKind::Cvm,
+                    Some("lsr") => VmKind::Lsr,
                     _ => VmKind::Pvm,
                 };
-                let (spec_hash, template, timings) = (String::new(), String::new(), vec![]);
-                Ok(Some(VmInfo { id: id.clone(), kind, pid: 0, state: VmState::Dead, spec_hash, template, timings }))
+                let (state, spec_hash, template) = (VmState::Dead, String::new(), String::new());
+                Ok(Some(VmInfo { id: id.clone(), kind, pid: 0, state, spec_hash, template, image: None, nics: vec![], timings: vec![] }))
             }
             Err(e) => Err(failed(id, "state")(e)),
         }
@@ -188,8 +203,9 @@ impl Sandbox {
             true if self.cgroups.is_frozen(s.id.as_str()) => VmState::Frozen,
             true => VmState::Running,
         };
-        let State { id, kind, init, spec_hash, template, timings, .. } = s;
-        VmInfo { id, kind, pid: init.pid, state, spec_hash, template, timings }
+        let State { id, kind, init, spec_hash, template, image, host_nics, tags, timings, .. } = s;
+        let nics = host_nics.into_iter().map(|name| VmNic { tag: tags.get(&name).copied(), host_name: name }).collect();
+        VmInfo { id, kind, pid: init.pid, state, spec_hash, template, image, nics, timings }
     }
 
     async fn start_vm(&self, spec: &VmSpec) -> Result<VmInfo, RuntimeError> {
@@ -200,7 +216,7 @@ impl Sandbox {
             }
             self.stop_vm(&spec.id).await?;
         }
-        let uid_base = self.claim(&spec.id)?;
+        let uid_base = self.claim(&spec.id, spec.identity.as_ref().unwrap_or(&spec.id))?;
         let mut attempt = boot::Attempt::default();
         match self.boot(spec, uid_base, &mut attempt).await {
             Ok(state) => Ok(self.info(state)),
@@ -272,8 +288,12 @@ impl Sandbox {
     }
 
     async fn forget_vm(&self, id: &VmId) -> Result<(), RuntimeError> {
-        if self.look(id)?.is_some_and(|s| s.state != VmState::Dead) {
-            return Err(RuntimeError::Exists(id.clone()));
+        // Also what an instance of it has.
+        let all: Vec<VmId> = self.uids().iter().filter(|(vm, (of, _))| *vm == id || of == id).map(|(vm, _)| vm.clone()).collect();
+        for vm in all {
+            if self.look(&vm)?.is_some_and(|s| s.state != VmState::Dead) {
+                return Err(RuntimeError::Exists(vm));
+            }
         }
         let dir = self.state_dir(id);
         blocking(move || remove_all(&dir)).await.map_err(failed(id, "its state"))
@@ -299,6 +319,16 @@ impl Sandbox {
             })
         };
         Ok(ids.iter().filter_map(look).collect())
+    }
+
+    /// The VM's run directory as the host sees it. What is in it belongs to the VM: hostile.
+    pub fn vm_run_dir(&self, id: &VmId) -> PathBuf {
+        self.vm_dir(id).join("run")
+    }
+
+    /// Where the VM's logs are, one file a process.
+    pub fn vm_log_dir(&self, id: &VmId) -> PathBuf {
+        self.vm_dir(id).join("log")
     }
 
     /// Takes away the host-wide groups of this runtime, if no VM is left. For a platform that is being removed.
@@ -351,11 +381,35 @@ impl Runtime for Sandbox {
         })
     }
 
-    fn vm_run_dir(&self, id: &VmId) -> PathBuf {
-        self.vm_dir(id).join("run")
+    fn config<'a>(&'a self, id: &'a VmId) -> Answer<'a, Option<Vec<u8>>> {
+        Box::pin(async move {
+            let mut bytes = vec![];
+            let read = fs::File::open(self.vm_dir(id).join("etc/config.json")).and_then(|f| f.take(CONFIG_MAX).read_to_end(&mut bytes));
+            match read {
+                Ok(_) => Ok(Some(bytes)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(failed(id, "configuration")(e)),
+            }
+        })
     }
 
-    fn vm_log_dir(&self, id: &VmId) -> PathBuf {
-        self.vm_dir(id).join("log")
+    fn kill<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()> {
+        Box::pin(self.kill_vm(id))
+    }
+
+    fn exited<'a>(&'a self, id: &'a VmId) -> Answer<'a, ()> {
+        Box::pin(self.exited_vm(id))
+    }
+
+    fn connect<'a>(&'a self, id: &'a VmId, socket: &'a str) -> Answer<'a, Stream> {
+        Box::pin(self.connect_to(id, socket))
+    }
+
+    fn images(&self) -> Answer<'_, Vec<Image>> {
+        Box::pin(self.list_images())
+    }
+
+    fn reach(&self) -> watch::Receiver<Reach> {
+        self.reach.subscribe()
     }
 }

@@ -1,5 +1,5 @@
 //! The two things about an interface that have no message in rtnetlink here: its offloads, and coming up in a thread
-//! that has just changed namespace, without a netlink connection of its own.
+//! that has just changed namespace, without a netlink connection of its own. And the handle on a process.
 #![allow(unsafe_code)]
 
 use nix::{
@@ -9,8 +9,9 @@ use nix::{
 };
 use std::{
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// ETHTOOL_S*: transmit checksums, scatter-gather, TSO, GSO, GRO (linux/ethtool.h).
 const OFFLOADS: [u32; 5] = [0x17, 0x19, 0x1f, 0x24, 0x2c];
@@ -79,6 +80,18 @@ pub(super) fn up(name: &str, arp: bool) -> io::Result<()> {
     // SAFETY: the request is an ifreq, which SIOCSIFFLAGS reads.
     Errno::result(unsafe { libc::ioctl(s.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut r) }).map_err(|e| failed(name, e))?;
     Ok(())
+}
+
+/// Of the process that has this number now: becomes readable when it has ended, with all its threads.
+pub(super) fn watch_end(pid: u32) -> io::Result<AsyncFd<OwnedFd>> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: pidfd_open(2) takes two integers and touches no memory of ours.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    // SAFETY: the call has succeeded: this is a new descriptor, close-on-exec, that nobody else has.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the descriptor is valid, belongs to what is made here, and stays open and the same until that is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
 #[cfg(test)]

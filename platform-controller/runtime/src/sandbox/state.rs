@@ -2,8 +2,10 @@
 
 use super::proc::ProcessId;
 use crate::{VmId, VmKind};
+use edgeplex_types::VlanId;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Read},
     path::Path,
@@ -27,10 +29,23 @@ pub(super) struct State {
     pub(super) template: String,
     pub(super) host_nics: Vec<String>,
     pub(super) timings: Vec<(String, Duration)>,
+    /// [`crate::Nic::tag`] by the host's names.
+    #[serde(default)]
+    pub(super) tags: BTreeMap<String, VlanId>,
+    #[serde(default)]
+    pub(super) image: Option<String>,
+    /// [`crate::VmSpec::identity`].
+    #[serde(default)]
+    pub(super) identity: Option<VmId>,
 }
 
 impl State {
     pub(super) const VERSION: u8 = VERSION;
+
+    /// What it is an instance of.
+    pub(super) fn identity(&self) -> VmId {
+        self.identity.as_ref().unwrap_or(&self.id).clone()
+    }
 
     /// Reads the state in a VM's directory; `None` if there is none that this version understands.
     pub(super) fn read(dir: &Path) -> io::Result<Option<Self>> {

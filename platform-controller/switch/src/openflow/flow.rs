@@ -9,6 +9,7 @@ const ALL_TABLES: u8 = 0xff;
 const FLOW_STATS: u16 = 1;
 
 const GOTO_TABLE: u16 = 1;
+const WRITE_METADATA: u16 = 2;
 const APPLY_ACTIONS: u16 = 4;
 
 const OUTPUT: u16 = 0;
@@ -60,12 +61,20 @@ impl FlowMod {
 }
 
 fn encode_instructions(actions: &[Action], out: &mut Vec<u8>) {
-    if actions.iter().any(|a| !matches!(a, Action::Goto(_))) {
+    if actions.iter().any(|a| !matches!(a, Action::Metadata(_) | Action::Goto(_))) {
         let start = out.len();
         out.extend_from_slice(&APPLY_ACTIONS.to_be_bytes());
         out.extend_from_slice(&[0; 6]);
         actions.iter().for_each(|a| encode_action(a, out));
         patch_length(out, start, start + 2);
+    }
+    for a in actions {
+        if let Action::Metadata(value) = a {
+            out.extend_from_slice(&WRITE_METADATA.to_be_bytes());
+            out.extend_from_slice(&[0, 24, 0, 0, 0, 0]);
+            out.extend_from_slice(&value.to_be_bytes());
+            out.extend_from_slice(&u64::MAX.to_be_bytes());
+        }
     }
     for a in actions {
         if let Action::Goto(table) = a {
@@ -97,19 +106,23 @@ fn encode_action(action: &Action, out: &mut Vec<u8>) {
             pad8(out, start);
             patch_length(out, start, start + 2);
         }
-        // Goto is an instruction; what is foreign is never written.
-        Action::Goto(_) | Action::Foreign(_) => {}
+        // The first two are instructions; what is foreign is never written.
+        Action::Metadata(_) | Action::Goto(_) | Action::Foreign(_) => {}
     }
 }
 
 fn decode_instructions(r: &mut Reader<'_>) -> Result<Vec<Action>, OfError> {
-    let (mut actions, mut goto) = (vec![], None);
+    let (mut actions, mut noted, mut goto) = (vec![], None, None);
     while r.rest() > 0 {
         let (kind, length) = (r.u16("instruction type")?, usize::from(r.u16("instruction length")?));
         let body = r.take(length.checked_sub(4).ok_or_else(|| r.error("instruction length", "less than 4"))?, "instruction")?;
         let mut b = Reader::new(body);
         match kind {
             GOTO_TABLE => goto = Some(Action::Goto(b.u8("goto table")?)),
+            WRITE_METADATA if body.get(12..) == Some(&u64::MAX.to_be_bytes()[..]) => {
+                b.take(4, "metadata padding")?;
+                noted = Some(Action::Metadata(b.u64("metadata")?));
+            }
             APPLY_ACTIONS => {
                 b.take(4, "instruction padding")?;
                 decode_actions(&mut b, &mut actions)?;
@@ -117,6 +130,7 @@ fn decode_instructions(r: &mut Reader<'_>) -> Result<Vec<Action>, OfError> {
             _ => actions.push(Action::Foreign(body.to_vec())),
         }
     }
+    actions.extend(noted);
     actions.extend(goto);
     Ok(actions)
 }
@@ -213,9 +227,10 @@ pub(crate) mod tests {
         let mac = || proptest::option::of(any::<[u8; 6]>().prop_map(MacAddr));
         let label = proptest::option::of((0u32..1 << 20).prop_map(|l| Label::try_from(l).unwrap()));
         let port = || any::<u32>().prop_map(PortNo);
-        let matches = (proptest::option::of(port()), vlan, any::<Option<u16>>(), mac(), mac(), label).prop_map(
-            |(in_port, vlan, eth_type, eth_src, eth_dst, mpls_label)| Match {
+        let matches = (proptest::option::of(port()), any::<Option<u64>>(), vlan, any::<Option<u16>>(), mac(), mac(), label).prop_map(
+            |(in_port, metadata, vlan, eth_type, eth_src, eth_dst, mpls_label)| Match {
                 in_port,
+                metadata,
                 vlan,
                 eth_type,
                 eth_src,
@@ -225,8 +240,8 @@ pub(crate) mod tests {
             },
         );
         let action = prop_oneof![Just(Action::PopVlan), vlan_id().prop_map(Action::PushVlan), port().prop_map(Action::Output)];
-        let actions = (proptest::collection::vec(action, 0..5), any::<Option<u8>>())
-            .prop_map(|(a, goto)| a.into_iter().chain(goto.map(Action::Goto)).collect());
+        let actions = (proptest::collection::vec(action, 0..5), any::<Option<u64>>(), any::<Option<u8>>())
+            .prop_map(|(a, noted, goto)| a.into_iter().chain(noted.map(Action::Metadata)).chain(goto.map(Action::Goto)).collect());
         (any::<u64>(), any::<u8>(), any::<u16>(), matches, actions).prop_map(|(cookie, table, priority, matches, actions)| Rule {
             cookie,
             table,

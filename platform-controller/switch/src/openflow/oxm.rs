@@ -6,6 +6,7 @@ use edgeplex_types::{Label, MacAddr, VlanId};
 
 const BASIC: u16 = 0x8000;
 const IN_PORT: u8 = 0;
+const METADATA: u8 = 2;
 const ETH_DST: u8 = 3;
 const ETH_SRC: u8 = 4;
 const ETH_TYPE: u8 = 5;
@@ -17,7 +18,7 @@ const VID_PRESENT: u16 = 0x1000;
 /// One OXM TLV without mask.
 pub(super) fn put(out: &mut Vec<u8>, field: u8, value: &[u8]) {
     out.extend_from_slice(&BASIC.to_be_bytes());
-    // Values are of 2 to 6 bytes.
+    // Values are of 2 to 8 bytes.
     out.extend_from_slice(&[field << 1, u8::try_from(value.len()).unwrap_or(u8::MAX)]);
     out.extend_from_slice(value);
 }
@@ -33,6 +34,9 @@ pub(super) fn encode(m: &Match, out: &mut Vec<u8>) {
     out.extend_from_slice(&[0, 1, 0, 0]);
     if let Some(p) = m.in_port {
         put(out, IN_PORT, &p.0.to_be_bytes());
+    }
+    if let Some(v) = m.metadata {
+        put(out, METADATA, &v.to_be_bytes());
     }
     if let Some(a) = m.eth_dst {
         put(out, ETH_DST, &a.0);
@@ -93,6 +97,7 @@ fn known(m: &mut Match, [c0, c1, field, _]: [u8; 4], value: &[u8]) -> bool {
     let mac = <[u8; 6]>::try_from(value).map(MacAddr).ok();
     match field >> 1 {
         IN_PORT => first(&mut m.in_port, four.ok().map(PortNo)),
+        METADATA => first(&mut m.metadata, <[u8; 8]>::try_from(value).map(u64::from_be_bytes).ok()),
         ETH_DST => first(&mut m.eth_dst, mac),
         ETH_SRC => first(&mut m.eth_src, mac),
         ETH_TYPE => first(&mut m.eth_type, two.ok()),
