@@ -26,6 +26,6 @@ pub use best::Source;
 pub use config::{Neighbor, StaticRoute, VrfConfig};
 pub use import::Rejected;
 pub use outputs::CeOp;
-pub use restart::{Promotion, Restart, StaleRoutes, Verdict};
+pub use restart::{Restart, StaleRoutes, Verdict};
 pub use show::RouteView;
 pub use vrf::{Counts, Vrf};

@@ -58,13 +58,6 @@ enum Phase {
     Speaking,
 }
 
-/// A standby's forwarder when it is promoted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Promotion {
-    /// It has the whole table: nothing of a former life is in it.
-    pub forwards: bool,
-}
-
 /// A CE whose table is not complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ce {
@@ -116,17 +109,22 @@ impl Restart {
     pub fn follows(&mut self, caught_up: bool) {
         if self.phase != Phase::Speaking {
             self.phase = if caught_up { Phase::Following } else { Phase::Reading };
+            // What the forwarder has is better than half of the other.
+            self.fib_kept |= !caught_up;
         }
     }
 
+    /// A standby is to take its leader's place. Its forwarder has the whole table, with nothing of a former life, or has not
+    /// (`forwards`); the CVM tells its table again.
+    pub fn promoted(&mut self, forwards: bool) {
+        (self.fib_kept, self.restarted, self.vpn_ended) = (!forwards, true, false);
+    }
+
     /// All is read, and from now on we speak. `awaited`: the CEs that the predecessor waited for; `None` if there was none, or it left
-    /// nothing. A standby that is promoted has its forwarder as it should be, or not (`forwards`), and hears the CVM's table again.
-    pub fn speaks(&mut self, now: Instant, awaited: Option<&BTreeSet<IpAddr>>, promoted: Option<Promotion>) {
+    /// nothing.
+    pub fn speaks(&mut self, now: Instant, awaited: Option<&BTreeSet<IpAddr>>) {
         self.phase = Phase::Speaking;
         self.started = now;
-        if let Some(Promotion { forwards }) = promoted {
-            (self.fib_kept, self.restarted, self.vpn_ended) = (!forwards, true, false);
-        }
         match awaited {
             Some(awaited) => self.ces.retain(|ce, _| awaited.contains(ce)),
             None if !self.restarted => self.ces.clear(),
@@ -318,7 +316,7 @@ mod tests {
     fn fresh(t: Instant, restarted: bool, ces: &[IpAddr], statics: &[IpAddr]) -> Restart {
         let mut r = Restart::new(t, restarted, ces.iter().copied(), statics.iter().copied());
         assert_eq!(r.verdict(t), Verdict { fib: !restarted, ..NONE });
-        r.speaks(t, None, None);
+        r.speaks(t, None);
         r
     }
 
@@ -436,7 +434,7 @@ mod tests {
         r.ce_up(t, CE, false, false);
         r.vpn_end();
         assert_eq!(r.verdict(t + DEFERRAL), NONE);
-        r.speaks(t, Some(&BTreeSet::new()), None);
+        r.speaks(t, Some(&BTreeSet::new()));
         assert_eq!((r.verdict(t), r.awaited().count()), (ALL, 0));
 
         // The predecessor itself waited for both. One has told all since, the other has not.
@@ -444,7 +442,7 @@ mod tests {
         r.ce_up(t, CE, true, false);
         r.ce_end_of_rib(CE);
         r.ce_up(t, CE6, true, false);
-        r.speaks(t, Some(&BTreeSet::from([CE, CE6])), None);
+        r.speaks(t, Some(&BTreeSet::from([CE, CE6])));
         r.vpn_end();
         assert_eq!((r.verdict(t), r.awaited().collect::<Vec<_>>()), (Verdict { release_ce: true, ..NONE }, vec![CE6]));
         r.ce_end_of_rib(CE6);
@@ -455,7 +453,7 @@ mod tests {
         r.ce_up(t, CE, true, false);
         r.ce_end_of_rib(CE);
         r.ce_down(CE);
-        r.speaks(t, Some(&BTreeSet::from([CE])), None);
+        r.speaks(t, Some(&BTreeSet::from([CE])));
         assert!(!r.verdict(t).relay);
     }
 
@@ -470,9 +468,10 @@ mod tests {
         r.follows(true);
         assert_eq!(r.verdict(t + DEFERRAL), Verdict { fib: true, fib_end: true, ..NONE });
         r.follows(false);
-        assert!(!r.verdict(t).fib_end);
+        assert_eq!(r.verdict(t), NONE);
         r.follows(true);
-        r.speaks(t + DEFERRAL, Some(&BTreeSet::new()), Some(Promotion { forwards: true }));
+        r.promoted(true);
+        r.speaks(t + DEFERRAL, Some(&BTreeSet::new()));
         // The CE has what the leader told it until the CVM has told all again.
         assert_eq!(r.verdict(t + DEFERRAL), Verdict { release_ce: false, ..ALL });
         r.follows(false);
