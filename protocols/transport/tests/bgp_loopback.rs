@@ -4,6 +4,7 @@
 use edgeplex_bgp::{GracefulRestart, PeerConfig};
 use edgeplex_bgp_wire::{AsPath, Attributes, Family, Nlri, NlriKey};
 use edgeplex_transport::bgp::{Event, Speaker, SpeakerConfig};
+use edgeplex_transport::{Mode, journal::Journal};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +32,7 @@ fn address(net: u8, host: u8) -> Ipv4Addr {
 
 fn side(address: Ipv4Addr, asn: u32) -> Side {
     let listen = vec![SocketAddr::from((address, PORT))];
-    let (speaker, events) = Speaker::start(SpeakerConfig { local_as: asn, router_id: address, listen });
+    let (speaker, events) = Speaker::start(SpeakerConfig { local_as: asn, router_id: address, listen }, Mode::Live(Journal::none()));
     Side { speaker, events, address }
 }
 
@@ -224,7 +225,8 @@ async fn the_listener_waits_for_its_address() {
     let address = address(9, 1);
     let taken = TcpListener::bind((address, PORT)).unwrap();
     let listen = taken.local_addr().unwrap();
-    let (speaker, _events) = Speaker::start(SpeakerConfig { local_as: 1, router_id: address, listen: vec![listen] });
+    let (speaker, _events) =
+        Speaker::start(SpeakerConfig { local_as: 1, router_id: address, listen: vec![listen] }, Mode::Live(Journal::none()));
     tokio::task::yield_now().await;
     drop(taken);
     let limit = tokio::time::Instant::now() + LIMIT;

@@ -8,8 +8,10 @@
 
 mod connection;
 mod listener;
+mod succession;
 mod task;
 
+use crate::Mode;
 use edgeplex_bgp::{Graceful, Local, PeerConfig};
 use edgeplex_bgp_wire::{Attributes, Cease, Family, Nlri, NlriKey, Notification, Reach, Unreach};
 use edgeplex_mgmt::show::BgpNeighbor;
@@ -53,6 +55,8 @@ pub enum Event {
         families: Vec<Family>,
         /// Stale routes of these families stay until End-of-RIB; those of others go now (RFC 4724 §4.2).
         preserved: Vec<Family>,
+        /// It came up where we followed, or in a past life of ours; since then we may have taken it over.
+        taken_over: bool,
     },
     /// `graceful`: keep the peer's routes as stale until it is back (RFC 4724 §4.2); otherwise they are gone.
     Down {
@@ -126,7 +130,7 @@ pub struct Speaker {
 
 impl Speaker {
     /// Must be called within a tokio runtime.
-    pub fn start(config: SpeakerConfig) -> (Self, mpsc::Receiver<Event>) {
+    pub fn start(config: SpeakerConfig, _mode: Mode) -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(EVENTS);
         let doors = Arc::new(Doors::default());
         let (mut keys, mut listeners) = (Vec::new(), Vec::new());

@@ -339,7 +339,7 @@ impl Task {
                 Action::Close(id) => self.close(id),
                 Action::Up { router_id, peer_has_gr, restarted, families, preserved } => {
                     info!(%peer, %router_id, "BGP session established");
-                    self.backlog.push_back(Event::Up { peer, router_id, peer_has_gr, restarted, families, preserved });
+                    self.backlog.push_back(Event::Up { peer, router_id, peer_has_gr, restarted, families, preserved, taken_over: false });
                 }
                 Action::Down { reason, graceful } => {
                     warn!(%peer, %reason, graceful = graceful.is_some(), "BGP session down");

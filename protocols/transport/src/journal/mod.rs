@@ -63,6 +63,11 @@ impl Journal {
         Self(Arc::new(Shared { next_session: AtomicU64::new(1), revision: watch::Sender::new(0) }))
     }
 
+    /// Whether anything is kept: sessions of [`Journal::none`] need no protection.
+    pub fn keeps(&self) -> bool {
+        false
+    }
+
     /// Opens the journal in `dir`: what a past process left there, and appends go on behind it. Where that cannot be understood
     /// it is put aside, told as a problem, and the journal begins anew.
     pub fn open(_dir: &Path) -> io::Result<(Self, Vec<Record>)> {

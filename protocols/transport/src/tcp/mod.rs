@@ -24,7 +24,6 @@ use std::{
     time::Duration,
 };
 
-
 /// As TCP_INFO names them.
 const TIMESTAMPS: u8 = 1;
 const SACK: u8 = 2;
@@ -176,12 +175,8 @@ fn repair(socket: &Socket, restore: &Restore<'_>) -> io::Result<usize> {
     }
     socket.connect(&opened.remote.into())?;
     let scales = u32::from(tcp.send_scale) | u32::from(tcp.receive_scale) << 16;
-    let options = [
-        (0, OPTION_MSS, tcp.mss),
-        (WINDOW_SCALE, OPTION_WINDOW_SCALE, scales),
-        (SACK, OPTION_SACK, 0),
-        (TIMESTAMPS, OPTION_TIMESTAMP, 0),
-    ];
+    let options =
+        [(0, OPTION_MSS, tcp.mss), (WINDOW_SCALE, OPTION_WINDOW_SCALE, scales), (SACK, OPTION_SACK, 0), (TIMESTAMPS, OPTION_TIMESTAMP, 0)];
     let agreed = options.into_iter().filter(|(bit, ..)| tcp.options & bit == *bit);
     sockopt::set_options(fd, &agreed.map(|(_, code, value)| RepairOption { code, value }).collect::<Vec<_>>())?;
     if tcp.options & TIMESTAMPS != 0 {

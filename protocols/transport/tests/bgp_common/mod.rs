@@ -4,6 +4,7 @@
 use edgeplex_bgp::PeerConfig;
 use edgeplex_bgp_wire::{Attributes, Nlri, NlriKey};
 use edgeplex_transport::bgp::{Event, Speaker, SpeakerConfig};
+use edgeplex_transport::{Mode, journal::Journal};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::sync::mpsc::Receiver;
@@ -51,7 +52,7 @@ pub async fn down(events: &mut Receiver<Event>) -> (String, bool) {
 
 pub fn speaker(asn: u32, peer: PeerConfig) -> (Speaker, Receiver<Event>) {
     let listen = vec![SocketAddr::from((WE, 179)), SocketAddr::from((WE6, 179))];
-    let (speaker, events) = Speaker::start(SpeakerConfig { local_as: asn, router_id: WE, listen });
+    let (speaker, events) = Speaker::start(SpeakerConfig { local_as: asn, router_id: WE, listen }, Mode::Live(Journal::none()));
     speaker.set_peer(peer);
     (speaker, events)
 }
