@@ -13,6 +13,8 @@ const START: Duration = Duration::from_secs(15);
 /// Copies of what the topology binds beside them.
 pub const GOBGP_CONF: &str = "/run/gobgp/own.toml";
 pub const OPENBGPD_CONF: &str = "/run/openbgpd/own.conf";
+/// Interfaces with such names belong to the node itself.
+const MANAGEMENT: &str = "mgmt";
 /// The bridge of a PE node.
 pub const FABRIC: &str = "fabric";
 
@@ -23,7 +25,14 @@ pub fn launch(topology: &Topology, node: &Node) -> Result<()> {
     }
     match (spec.kind, spec.image) {
         (Kind::OvsBridge, _) => access_switch(topology, node),
-        (Kind::Linux, Image::EdgePlex) => pe(topology, node),
+        (Kind::Linux, Image::EdgePlex) => {
+            fabric(topology, node)?;
+            edgeplexd(node)
+        }
+        (Kind::Linux, Image::Host) => {
+            fabric(topology, node)?;
+            agent(topology, node)
+        }
         (Kind::Linux, Image::Frr) => {
             frr(node)?;
             if topology.wants_mpls(&node.name) { mpls_by_ovs(topology, node) } else { Ok(()) }
@@ -116,16 +125,25 @@ fn mpls_by_ovs(topology: &Topology, node: &Node) -> Result<()> {
     node.daemon("ovs-lsr", &[&own_program()?.to_string_lossy(), "ovs-lsr"])
 }
 
-/// An EdgePlex platform: its fabric with every link as a port, and the controller. The rest is EdgePlex's own work.
-fn pe(topology: &Topology, node: &Node) -> Result<()> {
+/// Of an EdgePlex node: every link is a port of its fabric, but those by which its controller reaches other hosts.
+fn fabric(topology: &Topology, node: &Node) -> Result<()> {
     open_vswitch(node)?;
     // datapath_type first: the bridge must never be made on the kernel datapath. secure: no rules, no traffic.
     let mut script = format!("ovs-vsctl add-br {FABRIC} -- set bridge {FABRIC} datapath_type=netdev protocols=OpenFlow13 fail_mode=secure");
-    for (interface, _) in topology.interfaces(&node.name) {
+    for (interface, _) in topology.interfaces(&node.name).filter(|(i, _)| !i.starts_with(MANAGEMENT)) {
         write!(script, " -- add-port {FABRIC} {interface}")?;
     }
-    node.shell(&script)?;
-    edgeplexd(node)
+    node.shell(&script).map(drop)
+}
+
+/// Starts the agent of a further host.
+pub fn agent(_topology: &Topology, node: &Node) -> Result<()> {
+    let program = bin_dir()?.join("edgeplex-agent");
+    ensure!(program.exists(), "{} is missing: build it first", program.display());
+    node.daemon(
+        "edgeplex-agent",
+        &[&program.to_string_lossy(), "--dir", "/run/edgeplex", "--ovs-run-dir", "/run/openvswitch", "--bridge", FABRIC],
+    )
 }
 
 /// Starts edgeplexd and waits for its API; also used to start it again.

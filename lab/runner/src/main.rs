@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use edgeplex_lab::{
     complain, demo, foreign, interop,
     lab::{self, Lab},
-    node, ring, say,
+    node, resilience, ring, say,
     state::{self, LabDir},
     suite, supervise,
     tools::{badbgp, flow, ovs_lsr, rawbgp, rogue, serve, tcp, udp},
@@ -127,6 +127,45 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Measure something against a rival or a bound.
+    Bench {
+        what: Bench,
+        /// Write the rows to this file, one JSON object a line.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Only the cases whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+        /// How often pvmd and the CVM are killed; the other cases run a fifth as often.
+        #[arg(long, default_value_t = 100)]
+        kills: usize,
+        /// Decides the random moments.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Name of the lab.
+        #[arg(long)]
+        name: Option<String>,
+        /// Leave the lab running.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Trouble after trouble, chosen by a seed, with routers and hosts of customers looking on.
+    Chaos {
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+        /// The same seed, the same troubles.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Only troubles whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+        /// Name of the lab.
+        #[arg(long)]
+        name: Option<String>,
+        /// Leave the lab running.
+        #[arg(long)]
+        keep: bool,
+    },
     /// Run every test of the project.
     Test {
         /// Only the steps whose name contains this.
@@ -226,6 +265,12 @@ enum Command {
     },
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Bench {
+    /// Never losing a session.
+    Resilience,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.worker_of {
@@ -273,6 +318,11 @@ fn makes(command: &Command) -> Option<Vec<String>> {
         Command::ForeignPe { name, .. } => (name, topology("foreign-pe")),
         Command::Interop { corpus, name, .. } => (name, interop::topology(*corpus)),
         Command::Vpns { name, .. } => (name, topology("vpns")),
+        Command::Bench { name, .. } => {
+            let lab = name.clone().unwrap_or_else(|| "resilience".into());
+            return Some(vec![format!("{lab}-rivals"), lab]);
+        }
+        Command::Chaos { name, .. } => (name, topology("resilience")),
         Command::Test { .. } => return Some(suite::LABS.map(str::to_owned).to_vec()),
         _ => return None,
     };
@@ -282,6 +332,12 @@ fn makes(command: &Command) -> Option<Vec<String>> {
 
 fn topology(name: &str) -> PathBuf {
     suite::root().join("lab/topologies").join(format!("{name}.clab.yml"))
+}
+
+fn resilience_options(name: Option<String>) -> resilience::Options {
+    let out = suite::root().join("lab/out").join(name.as_deref().unwrap_or("resilience"));
+    let (topology, rivals) = (topology("resilience"), topology("resilience-rivals"));
+    resilience::Options { topology, rivals, name, keep: false, json: None, out, only: None, kills: 100, seed: 1 }
 }
 
 fn two_cities() -> PathBuf {
@@ -324,6 +380,12 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Vpns { keep, json, name, only } => {
             let out = suite::root().join("lab/out").join(name.as_deref().unwrap_or("vpns"));
             return code(vpns::run(&demo::Options { topology: topology("vpns"), name, keep, json, out, only })?);
+        }
+        Command::Bench { what: Bench::Resilience, json, only, kills, seed, name, keep } => {
+            return code(resilience::run(&resilience::Options { json, only, kills, seed, keep, ..resilience_options(name) })?);
+        }
+        Command::Chaos { seconds, seed, only, name, keep } => {
+            return code(resilience::chaos::run(&resilience::Options { only, seed, keep, ..resilience_options(name) }, seconds)?);
         }
         Command::Test { only } => return code(suite::run(only.as_deref())?),
         Command::Serve { name } => serve::run(&name)?,

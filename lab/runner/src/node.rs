@@ -51,11 +51,11 @@ impl Spec {
             // FRR keeps crash logs in /var/tmp, by pid: ours are the same in every node.
             Image::Frr => vec![("/etc/frr".into(), Some("frr".into())), ("/var/tmp".into(), None)],
             Image::Bird => vec![("/etc/bird".into(), None)],
-            Image::EdgePlex | Image::GoBgp | Image::OpenBgpd | Image::Plain => vec![],
+            Image::EdgePlex | Image::Host | Image::GoBgp | Image::OpenBgpd | Image::Plain => vec![],
         };
         let mpls = if topology.wants_mpls(hostname) { topology.interfaces(hostname).map(|(i, _)| i.to_owned()).collect() } else { vec![] };
         let binds = node.binds.iter().map(|b| (b.source.clone(), b.target.clone(), b.read_only)).collect();
-        let edgeplex = (image == Image::EdgePlex).then(|| PathBuf::from(format!("pe/{lab}-{hostname}")));
+        let edgeplex = matches!(image, Image::EdgePlex | Image::Host).then(|| PathBuf::from(format!("pe/{lab}-{hostname}")));
         Self { hostname: hostname.to_owned(), edgeplex, mpls, private, binds }
     }
 }

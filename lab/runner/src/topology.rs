@@ -46,6 +46,8 @@ pub struct Node {
 pub enum Image {
     /// A platform: PE or P, as its intent says.
     EdgePlex,
+    /// A further host of a platform: an agent that runs VMs for it.
+    Host,
     Frr,
     Bird,
     GoBgp,
@@ -180,6 +182,7 @@ fn build_node(kind: Option<&str>, parts: &[&RawNode; 3], directory: &Path) -> Re
     let image = parts.iter().rev().find_map(|p| p.image.as_deref()).unwrap_or_default();
     let image = match image.split(':').next().unwrap_or_default() {
         "edgeplex/router" => Image::EdgePlex,
+        "edgeplex/host" => Image::Host,
         i if i.ends_with("frr") => Image::Frr,
         i if i.ends_with("bird") => Image::Bird,
         i if i.ends_with("gobgp") => Image::GoBgp,

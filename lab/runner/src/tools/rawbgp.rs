@@ -45,8 +45,10 @@ pub fn run(options: &Options) -> Result<()> {
     loop {
         match lines.recv_timeout(LOOK_EVERY) {
             Ok(line) => {
-                // A session that has ended says so below.
-                let _ = session.send(UPDATE, &bytes(&line)?);
+                for line in std::iter::once(line).chain(lines.try_iter()) {
+                    // A session that has ended says so below.
+                    let _ = session.send(UPDATE, &bytes(&line)?);
+                }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {

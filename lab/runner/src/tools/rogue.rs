@@ -52,7 +52,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let route = CustomerOp::Route { prefix: options.prefix, next_hop: None, attributes };
     let say = |sync| ToCvm::Sync { incarnation, sync };
     for message in [
-        ToCvm::Hello { attachment: options.attachment.clone(), incarnation },
+        ToCvm::Hello { attachment: options.attachment.clone(), incarnation, generation: u64::MAX, standby: false },
         say(Sync::Begin { epoch }),
         say(Sync::Ops { epoch, ops: vec![route] }),
         say(Sync::End { epoch }),

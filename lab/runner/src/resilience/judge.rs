@@ -1,0 +1,131 @@
+//! The judges: what other people's routers say of their sessions with us. Each knows since when a session stands or how often it has
+//! changed; another answer than before means that it noticed.
+
+use super::world::World;
+use crate::wait;
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::{collections::BTreeMap, time::Duration};
+
+/// A session as its other end sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Seat {
+    /// Node, neighbour.
+    FrrBgp(&'static str, &'static str),
+    /// Node, protocol.
+    BirdBgp(&'static str, &'static str),
+    GoBgp(&'static str, &'static str),
+    FrrOspf(&'static str, &'static str),
+    FrrLdp(&'static str, &'static str),
+}
+
+/// Sessions of denver's customers, in the order of the customers.
+pub(super) const CES: [(&str, Seat); 3] = [
+    ("acme", Seat::FrrBgp("acme-denver", "192.168.1.1")),
+    ("beta", Seat::BirdBgp("beta-denver", "edgeplex")),
+    ("gamma", Seat::GoBgp("gamma-denver", "192.168.1.1")),
+];
+/// Sessions of the core with denver.
+pub(super) const CORE: [Seat; 4] =
+    [Seat::FrrBgp("rr", "10.255.0.1"), Seat::BirdBgp("rr2", "denver"), Seat::FrrOspf("p1", "10.255.0.1"), Seat::FrrLdp("p1", "10.255.0.1")];
+
+/// What a seat says of the present session; another value is another session. `None`: there is none now.
+type Word = Option<String>;
+
+impl Seat {
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        CES.into_iter().map(|(_, seat)| seat).chain(CORE)
+    }
+
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::FrrBgp(node, _) => format!("FRR {node}"),
+            Self::BirdBgp(node, _) => format!("BIRD {node}"),
+            Self::GoBgp(node, _) => format!("GoBGP {node}"),
+            Self::FrrOspf(node, _) => format!("FRR {node} (OSPF)"),
+            Self::FrrLdp(node, _) => format!("FRR {node} (LDP)"),
+        }
+    }
+
+    fn ask(self, world: &World<'_>) -> Result<Word> {
+        let json = |node: &str, line: &[&str]| -> Result<Value> {
+            let text = world.node(node)?.run(line)?;
+            serde_json::from_str(&text).with_context(|| format!("{node}: {}: not JSON", line.join(" ")))
+        };
+        Ok(match self {
+            Self::FrrBgp(node, neighbor) => {
+                let said = json(node, &["vtysh", "-c", &format!("show bgp neighbors {neighbor} json")])?;
+                let of = &said[neighbor];
+                (of["bgpState"] == "Established").then(|| format!("{}/{}", of["connectionsEstablished"], of["connectionsDropped"]))
+            }
+            Self::BirdBgp(node, protocol) => {
+                let said = world.node(node)?.run(&["birdc", "show", "protocols", protocol])?;
+                let line = said.lines().find(|l| l.starts_with(protocol)).unwrap_or_default().to_owned();
+                line.contains("Established").then(|| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            }
+            Self::GoBgp(node, neighbor) => {
+                let said = json(node, &["gobgp", "neighbor", neighbor, "-j"])?;
+                let up = &said["timers"]["state"]["uptime"];
+                // 6: established.
+                let state = &said["state"]["session_state"];
+                (*state == 6 || *state == "ESTABLISHED").then(|| up.to_string())
+            }
+            Self::FrrOspf(node, neighbor) => {
+                let said = json(node, &["vtysh", "-c", &format!("show ip ospf neighbor {neighbor} detail json")])?;
+                let rows = said["neighbors"].get(neighbor).or_else(|| said.get(neighbor)).cloned().unwrap_or_default();
+                let row = rows.get(0).cloned().unwrap_or(rows);
+                let full = row["nbrState"].as_str().is_some_and(|s| s.starts_with("Full"));
+                full.then(|| row["stateChangeCounter"].to_string())
+            }
+            Self::FrrLdp(node, neighbor) => {
+                let said = world.node(node)?.run(&["vtysh", "-c", "show mpls ldp neighbor"])?;
+                let line = said.lines().find(|l| l.contains(neighbor)).unwrap_or_default();
+                if !line.contains("OPERATIONAL") {
+                    return Ok(None);
+                }
+                let log = std::fs::read_to_string(world.node(node)?.log("ldpd")).unwrap_or_default();
+                Some(log.lines().filter(|l| l.contains(neighbor) && l.contains("DOWN")).count().to_string())
+            }
+        })
+    }
+}
+
+/// All seats' words at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct Sitting(BTreeMap<Seat, String>);
+
+impl Sitting {
+    /// Waits until each of them has a session.
+    pub(super) fn open(world: &World<'_>, patience: Duration) -> Result<Self> {
+        let mut words = BTreeMap::new();
+        for seat in Seat::all() {
+            let word = wait::until(&format!("{} has its session", seat.name()), patience, || {
+                Ok(match seat.ask(world) {
+                    Ok(Some(word)) => Ok(word),
+                    Ok(None) => Err("no session".into()),
+                    Err(e) => Err(format!("{e:#}")),
+                })
+            })?;
+            words.insert(seat, word);
+        }
+        Ok(Self(words))
+    }
+
+    /// Who says that its session is another one now, or gone.
+    pub(super) fn noticed(&self, world: &World<'_>) -> Result<Vec<String>> {
+        let mut noticed = vec![];
+        for (seat, before) in &self.0 {
+            let now = seat.ask(world)?;
+            if now.as_ref() != Some(before) {
+                noticed.push(format!("{}: {before} → {}", seat.name(), now.as_deref().unwrap_or("no session")));
+            }
+        }
+        Ok(noticed)
+    }
+
+    /// [`Self::noticed`], of which nothing may be.
+    pub(super) fn insist(&self, world: &World<'_>) -> Result<()> {
+        let noticed = self.noticed(world)?;
+        if noticed.is_empty() { Ok(()) } else { bail!("noticed by {}", noticed.join("; ")) }
+    }
+}
