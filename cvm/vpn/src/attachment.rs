@@ -90,13 +90,13 @@ pub(crate) struct Attachment {
 impl Attachment {
     /// `ces`: those that had a label in a past process.
     pub(crate) fn new(now: Instant, config: AttachmentConfig, ces: Vec<IpAddr>) -> Self {
-        Self {
+        let mut new = Self {
             config,
             label: None,
             withheld: false,
             vrf: BTreeSet::new(),
             routes: EpochMap::default(),
-            ces: ces.into_iter().map(|ce| (ce, Ce::default())).collect(),
+            ces: BTreeMap::new(),
             ces_changed: false,
             exported: BTreeMap::new(),
             epoch: Epoch::default(),
@@ -110,6 +110,15 @@ impl Attachment {
             bytes: 0,
             recent: None,
             recent_export: None,
+        };
+        new.expect_ces(ces);
+        new
+    }
+
+    /// CEs that had a label in a past process keep it until the PVM has said what there is.
+    pub(crate) fn expect_ces(&mut self, ces: Vec<IpAddr>) {
+        for ce in ces {
+            self.ces.entry(ce).or_default();
         }
     }
 

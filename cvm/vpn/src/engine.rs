@@ -47,6 +47,9 @@ pub enum Action {
     LabelMissing(LabelError),
 }
 
+/// How long reflectors and PVMs that others told of a past process are waited for.
+const CONVERGED_AFTER: Duration = Duration::from_secs(30);
+
 /// How the process came up.
 #[derive(Debug, Clone, Copy)]
 pub struct Start {
@@ -104,7 +107,7 @@ pub struct Vpn<P> {
 impl<P: Clone + Eq> Vpn<P> {
     /// An engine that knows nothing. `labels` are those of a past process, as they are stored.
     pub fn new(now: Instant, start: Start, config: Config, labels: LabelSpace) -> Self {
-        let wait = if start.restarting { Duration::from_secs(30) } else { Duration::from_secs(3) };
+        let wait = if start.restarting { CONVERGED_AFTER } else { Duration::from_secs(3) };
         let empty = Config { attachments: vec![], reflectors: BTreeSet::new(), ..config.clone() };
         let mut vpn = Self {
             rib: Rib::new(config.asn, config.loopback),

@@ -41,6 +41,24 @@ impl<P: Clone + Eq> Vpn<P> {
         self.use_labels();
     }
 
+    /// Until now this engine followed another instance, which is gone: its labels are ours from here on, and the PVMs, which are still
+    /// to come, are waited for as after a start.
+    pub fn take_over(&mut self, now: Instant, labels: LabelSpace) {
+        self.stored.clone_from(labels.held());
+        self.labels = labels;
+        self.storing = false;
+        for slot in self.slots.values().copied().collect::<Vec<_>>() {
+            let Some(id) = self.rib.attachments.get(&slot).filter(|a| a.config.label_per_ce).map(|a| a.config.id.clone()) else { continue };
+            let ces = self.ces_of_the_past(&id);
+            if let Some(attachment) = self.rib.attachments.get_mut(&slot) {
+                attachment.expect_ces(ces);
+            }
+        }
+        self.converged = false;
+        self.converged_by = now + CONVERGED_AFTER;
+        self.assign_labels(now);
+    }
+
     pub(super) fn assign_labels(&mut self, now: Instant) {
         self.labels.set_range(self.config.labels, self.config.quarantine);
         self.rib.attachments.values_mut().for_each(|a| a.ces_changed = false);

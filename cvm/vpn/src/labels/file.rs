@@ -12,6 +12,7 @@ use edgeplex_types::{
     wire::{self, Deframer, WireError},
 };
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -27,17 +28,31 @@ type Row<Id> = (Label, Id, Option<IpAddr>, Rd, Option<u64>);
 
 impl LabelSpace {
     pub fn save(&self) -> Result<Vec<u8>, WireError> {
-        let end = |state| match state {
-            LabelState::Active => None,
-            LabelState::Quarantine(until) => Some(self.wall(until)),
-        };
-        let row = |(l, e): (&Label, &Entry)| (*l, e.owner.attachment.clone(), e.owner.next_hop, e.rd, end(e.state));
-        let rows: Vec<Row<AttachmentId>> = self.entries.iter().map(row).collect();
+        let rows: Vec<Row<AttachmentId>> = self.rows().collect();
         let mut out = wire::encode_framed(VERSION, &rows.len())?;
         for some in rows.chunks(ROWS) {
             out.extend(wire::encode_framed(VERSION, &some)?);
         }
         Ok(out)
+    }
+
+    fn rows(&self) -> impl Iterator<Item = Row<AttachmentId>> {
+        let end = |state| match state {
+            LabelState::Active => None,
+            LabelState::Quarantine(until) => Some(self.wall(until)),
+        };
+        self.entries.iter().map(move |(l, e)| (*l, e.owner.attachment.clone(), e.owner.next_hop, e.rd, end(e.state)))
+    }
+
+    /// Each label's row for itself, as one message of the file's version.
+    pub fn values(&self) -> Result<BTreeMap<Label, Vec<u8>>, WireError> {
+        self.rows().map(|row| Ok((row.0, wire::encode(VERSION, &row)?))).collect()
+    }
+
+    /// Takes back one of [`values`](Self::values), under the rules of [`load`](Self::load).
+    pub fn load_value(&mut self, now: Instant, value: &[u8]) -> Result<(), WireError> {
+        self.take(now, wire::decode(VERSION, value)?);
+        Ok(())
     }
 
     fn wall(&self, at: Instant) -> u64 {
@@ -49,20 +64,22 @@ impl LabelSpace {
     /// Takes back what [`save`](Self::save) gave, today or in an earlier version. What rested then rests until the time that
     /// was stored, but never longer than a whole quarantine from now: the clock may have been set back, or the end not be known.
     pub fn load(&mut self, now: Instant, bytes: &[u8]) -> Result<(), WireError> {
-        for (label, attachment, next_hop, rd, rests) in rows(bytes)? {
-            let owner = Owner { attachment, next_hop };
-            let active = rests.is_none() && !label.is_reserved() && !self.held.contains_key(&owner);
-            let rest = match (rests, self.clock) {
-                (Some(end), Some(_)) => Duration::from_millis(end.saturating_sub(self.wall(now))).min(self.quarantine),
-                _ => self.quarantine,
-            };
-            let state = if active { LabelState::Active } else { LabelState::Quarantine(now + rest) };
-            if active && !self.entries.contains_key(&label) {
-                self.held.insert(owner.clone(), label);
-            }
-            self.entries.entry(label).or_insert(Entry { owner, rd, state });
-        }
+        rows(bytes)?.into_iter().for_each(|row| self.take(now, row));
         Ok(())
+    }
+
+    fn take(&mut self, now: Instant, (label, attachment, next_hop, rd, rests): Row<AttachmentId>) {
+        let owner = Owner { attachment, next_hop };
+        let active = rests.is_none() && !label.is_reserved() && !self.held.contains_key(&owner);
+        let rest = match (rests, self.clock) {
+            (Some(end), Some(_)) => Duration::from_millis(end.saturating_sub(self.wall(now))).min(self.quarantine),
+            _ => self.quarantine,
+        };
+        let state = if active { LabelState::Active } else { LabelState::Quarantine(now + rest) };
+        if active && !self.entries.contains_key(&label) {
+            self.held.insert(owner.clone(), label);
+        }
+        self.entries.entry(label).or_insert(Entry { owner, rd, state });
     }
 }
 

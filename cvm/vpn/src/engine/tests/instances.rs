@@ -144,3 +144,50 @@ fn an_attachment_has_so_many_instances_and_those_that_speak_come_first() {
     assert_eq!(b.connected(0), 0);
     assert!(b.is_refused(500, Refusal::NotYours) && b.is_refused(100, Refusal::NotYours));
 }
+
+#[test]
+fn who_takes_over_from_another_control_vm_gives_the_same_labels_and_waits_for_the_pvms() {
+    let mut per_ce = acme_and_beta();
+    per_ce[1].label_per_ce = true;
+    let mut first = Bench::with(config(per_ce.clone()), false);
+    first.snapshot(2, &["10.7.0.0/16"]);
+    first.snapshot_ops(1, vec![route_via("10.1.0.0/16", "192.168.1.1"), route_via("10.2.0.0/16", "192.168.1.2")]);
+    first.live(1);
+    let advertised = first.advertised();
+    let values = first.vpn.labels().values().unwrap();
+    assert_eq!(values.len(), 5);
+
+    // The follower has labels of its own making, other ones, which nobody has heard of.
+    let mut all = per_ce.clone();
+    all.reverse();
+    let mut b = Bench::with(config(per_ce), true);
+    b.vpn.configure(b.now, config(vec![all[0].clone()]));
+    b.settle();
+    b.end_of_rib(RR);
+    b.end_of_rib(RR2);
+    b.live(40);
+    b.vpn.configure(b.now, config(all));
+    b.settle();
+    let mut labels = LabelSpace::new(b.vpn.config.labels, b.vpn.config.quarantine);
+    values.values().for_each(|value| labels.load_value(b.now, value).unwrap());
+    b.vpn.take_over(b.now, labels);
+    b.settle();
+    assert_eq!(b.vpn.labels().values().unwrap(), values);
+    assert_eq!(b.advertised(), [""; 0]);
+    b.snapshot(2, &["10.7.0.0/16"]);
+    b.live(20);
+    assert!(!b.pvms[&2].ended, "other PVMs are still to come");
+    b.snapshot_ops(1, vec![route_via("10.1.0.0/16", "192.168.1.1"), route_via("10.2.0.0/16", "192.168.1.2")]);
+    b.snapshot(0, &[]);
+    b.live(1);
+    assert_eq!(b.advertised(), advertised);
+    assert!((0..3).all(|peer| b.pvms[&peer].ended));
+}
+
+#[test]
+fn a_value_that_is_damaged_is_an_error() {
+    let mut space = LabelSpace::new(config(vec![]).labels, Duration::ZERO);
+    for bytes in [&[][..], &[9], &[3, 0xff, 0xff, 0xff, 0xff, 0xff], &[3, 16, 1]] {
+        assert!(space.load_value(Instant::now(), bytes).is_err(), "{bytes:?}");
+    }
+}
