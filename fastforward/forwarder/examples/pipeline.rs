@@ -7,7 +7,7 @@
 use edgeplex_ff_fib_api::{FibOp, Interface, Leg, Port as CorePort, Reply, Request, SwitchTarget, Target, Tunnel, VpnPath};
 use edgeplex_ff_packet::{arp, ethernet, ipv4, ipv6, mpls, nd};
 use edgeplex_ff_phy::VecBuf;
-use edgeplex_forwarder::{Forwarder, Lsr, Port, Sink};
+use edgeplex_forwarder::{Forwarder, Holds, Lsr, Port, Sink};
 use edgeplex_types::{Epoch, Label, MacAddr, TunnelId};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
@@ -106,8 +106,8 @@ fn measure(name: &str, frame: impl Fn(u16) -> Vec<u8>, mut process: impl FnMut(V
 fn main() {
     let now = Instant::now();
     for legs in [1, 4] {
-        let mut f = Forwarder::new(now, 1);
-        snapshot(port_vm(legs)).into_iter().for_each(|r| assert_eq!(f.control(now, r), Reply::Done));
+        let mut f = Forwarder::new(now, 1, Holds::new(vec![179], 128));
+        snapshot(port_vm(legs)).into_iter().for_each(|r| assert_eq!(f.control(now, r, &mut Out::default()), Reply::Done));
         let (ce, ours) = (Ipv4Addr::new(192, 168, 1, 2), Ipv4Addr::new(192, 168, 1, 1));
         let request = arp::Arp { operation: arp::REQUEST, sender_mac: CE, sender: ce, target_mac: MacAddr([0; 6]), target: ours };
         let [ce6, ours6] = ["2001:db8:f::2", "2001:db8:f::1"].map(|a| a.parse().unwrap_or(Ipv6Addr::UNSPECIFIED));

@@ -1,6 +1,7 @@
-//! FastForward, the forwarding process of a port VM or of a platform's label-switching router: its pure part.
+//! FastForward, the forwarding process of a port VM, of a platform's label-switching router, or on a CVM's wires: its pure
+//! part.
 //!
-//! [`Forwarder`] and [`Lsr`] are functions of (state, frame or request, now): they own no device, no socket and no clock.
+//! [`Forwarder`], [`Lsr`] and [`Wires`] are functions of (state, frame or request, now): they own no device, no socket and no clock.
 //! The binary beside them polls the devices and the control socket and calls one of them.
 //!
 //! ```text
@@ -12,6 +13,8 @@
 //!                                  ▼ │  Tap: the VM's own kernel
 //! ```
 
+pub mod hold;
 pub mod pipeline;
 
-pub use pipeline::{Forwarder, Lsr, Port, Sink};
+pub use hold::Holds;
+pub use pipeline::{Forwarder, Lsr, Port, Side, Sink, Wires};

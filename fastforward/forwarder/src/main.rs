@@ -1,5 +1,5 @@
-//! FastForward: the forwarding process of a port VM, or the label-switching router of a platform. Opens the VM's NICs by
-//! DPDK, in a port VM the TAP to its kernel, then forwards between them as programmed over fib.sock.
+//! FastForward: the forwarding process of a port VM, the label-switching router of a platform, or what stands on a CVM's
+//! wires. Opens the VM's NICs by DPDK, and TAPs to its kernel, then forwards between them as programmed over fib.sock.
 
 mod control;
 mod router;
@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Parser;
 use edgeplex_ff_fib_api::MAX_PORTS;
 use edgeplex_ff_phy::{DpdkConfig, Tap, open_ports};
-use edgeplex_forwarder::{Forwarder, Lsr};
+use edgeplex_forwarder::{Forwarder, Holds, Lsr, Wires};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use router::Router;
@@ -33,6 +33,12 @@ struct Args {
     /// Switch labels between these interfaces, numbered in this order, instead; without customer and TAP
     #[arg(long, value_name = "INTERFACE", conflicts_with_all = ["cust", "core", "tap"])]
     lsr: Vec<String>,
+    /// Join this TAP of the kernel with this interface instead, one to one
+    #[arg(long, value_name = "TAP=INTERFACE", value_parser = wire, conflicts_with_all = ["cust", "core", "tap", "lsr"])]
+    wire: Vec<(String, String)>,
+    /// Hold back what the kernel's TCP sessions with this port at either end say, until it may leave
+    #[arg(long, value_name = "PORT", conflicts_with = "lsr")]
+    hold: Vec<u16>,
     /// Control socket to listen on
     #[arg(long, default_value = "/run/edgeplex/fib.sock")]
     socket: PathBuf,
@@ -47,6 +53,14 @@ struct Args {
     buffers: usize,
 }
 
+fn wire(text: &str) -> Result<(String, String), String> {
+    let (tap, interface) = text.split_once('=').ok_or("not of the form TAP=INTERFACE")?;
+    Ok((tap.to_owned(), interface.to_owned()))
+}
+
+/// Share of the packet buffers that held segments may take: the rest is to forward with.
+const HELD: usize = 4;
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
@@ -60,18 +74,22 @@ fn main() -> anyhow::Result<()> {
     let signals = SignalFd::with_flags(&stop, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("waiting for signals")?;
 
     let config = DpdkConfig { mtu: args.mtu, ring: args.ring, buffers: args.buffers };
-    anyhow::ensure!(args.lsr.len() <= MAX_PORTS, "more than {MAX_PORTS} interfaces");
-    let (now, seed) = (Instant::now(), RandomState::new().hash_one(0u8));
-    let (interfaces, tap, router) = if args.lsr.is_empty() {
-        let tap = Tap::open(&args.tap)?;
-        (vec![args.cust, args.core], Some(tap), Router::PortVm(Box::new(Forwarder::new(now, seed))))
+    anyhow::ensure!(args.lsr.len().max(args.wire.len()) <= MAX_PORTS, "more than {MAX_PORTS} interfaces");
+    let (now, seed, room) = (Instant::now(), RandomState::new().hash_one(0u8), args.buffers / HELD);
+    let (interfaces, taps, router) = if !args.wire.is_empty() {
+        let taps = args.wire.iter().map(|(tap, nic)| Tap::in_place_of(nic, tap)).collect::<Result<_, _>>()?;
+        let names: Vec<_> = args.wire.into_iter().map(|(_, nic)| nic).collect();
+        (names.clone(), taps, Router::Wires(Box::new(Wires::new(now, Holds::new(args.hold, room))), names))
+    } else if args.lsr.is_empty() {
+        let forwarder = Forwarder::new(now, seed, Holds::new(args.hold, room));
+        (vec![args.cust, args.core], vec![Tap::open(&args.tap)?], Router::PortVm(Box::new(forwarder)))
     } else {
-        (args.lsr.clone(), None, Router::Lsr(Box::new(Lsr::new(now, seed, args.lsr.len())), args.lsr))
+        (args.lsr.clone(), vec![], Router::Lsr(Box::new(Lsr::new(now, seed, args.lsr.len())), args.lsr))
     };
     let ports = open_ports(&interfaces.iter().map(String::as_str).collect::<Vec<_>>(), &config)?;
     let control = control::ControlServer::bind(&args.socket).with_context(|| format!("listening on {}", args.socket.display()))?;
-    tracing::info!(interfaces = interfaces.join(","), tap = tap.is_some(), socket = %args.socket.display(), "forwarding");
-    run::EventLoop::new(ports, tap, router, control, signals).run()?;
+    tracing::info!(interfaces = interfaces.join(","), taps = taps.len(), socket = %args.socket.display(), "forwarding");
+    run::EventLoop::new(ports, taps, router, control, signals).run()?;
     tracing::info!("stopped");
     Ok(())
 }

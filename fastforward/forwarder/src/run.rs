@@ -33,6 +33,7 @@ const DOWN_RECHECK: Duration = Duration::from_millis(100);
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Ready {
     port_error: bool,
+    /// Any of them.
     tap: bool,
     tap_gone: bool,
     control: bool,
@@ -42,7 +43,7 @@ struct Ready {
 #[derive(Debug)]
 pub(crate) struct EventLoop {
     ports: Vec<DpdkPort>,
-    tap: Option<Tap>,
+    taps: Vec<Tap>,
     router: Router,
     control: ControlServer,
     signals: SignalFd,
@@ -54,14 +55,14 @@ pub(crate) struct EventLoop {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum From {
     Port(u8),
-    Tap,
+    Tap(u8),
 }
 
 impl EventLoop {
-    /// `ports` in the order of their numbers.
-    pub(crate) fn new(ports: Vec<DpdkPort>, tap: Option<Tap>, router: Router, control: ControlServer, signals: SignalFd) -> Self {
-        let outgoing = Outgoing::new(ports.len());
-        Self { ports, tap, router, control, signals, outgoing, incoming: Vec::with_capacity(BURST) }
+    /// `ports` and `taps` in the order of their numbers.
+    pub(crate) fn new(ports: Vec<DpdkPort>, taps: Vec<Tap>, router: Router, control: ControlServer, signals: SignalFd) -> Self {
+        let outgoing = Outgoing::new(ports.len(), taps.len());
+        Self { ports, taps, router, control, signals, outgoing, incoming: Vec::with_capacity(BURST) }
     }
 
     /// Forwards until a signal asks to stop, or an interface is gone for good.
@@ -93,7 +94,7 @@ impl EventLoop {
             anyhow::ensure!(!ready.tap_gone, "the TAP was deleted");
             let now = Instant::now();
             if ready.tap {
-                moved += self.tap_burst(now);
+                moved += (0..self.taps.len()).map(|i| self.tap_burst(i, now)).sum::<usize>();
             }
             if ready.control || self.control.has_backlog() {
                 self.serve(now);
@@ -131,7 +132,7 @@ impl EventLoop {
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds = vec![readable(self.signals.as_fd())];
         fds.extend(self.ports.iter().map(|p| readable(p.as_fd())));
-        fds.extend(self.tap.iter().map(|t| readable(t.as_fd())));
+        fds.extend(self.taps.iter().map(|t| readable(t.as_fd())));
         fds.extend(self.control.interests().map(|(fd, events)| PollFd::new(fd, events)));
         match poll(&mut fds, timeout) {
             Ok(0) | Err(nix::errno::Errno::EINTR) => return Ok(Ready::default()),
@@ -144,7 +145,7 @@ impl EventLoop {
         let mut fds = fds.iter();
         let signal = fds.next().is_some_and(|f| !seen(f).is_empty());
         let port_error = fds.by_ref().take(self.ports.len()).fold(false, |any, f| any | seen(f).intersects(trouble));
-        let tap = if self.tap.is_some() { fds.next().map_or(PollFlags::empty(), seen) } else { PollFlags::empty() };
+        let tap = fds.by_ref().take(self.taps.len()).fold(PollFlags::empty(), |any, f| any | seen(f));
         let control = fds.any(|f| f.any().unwrap_or(true));
         Ok(Ready { signal, port_error, tap: tap.contains(PollFlags::POLLIN), tap_gone: tap.intersects(trouble), control })
     }
@@ -159,8 +160,8 @@ impl EventLoop {
         n
     }
 
-    fn tap_burst(&mut self, now: Instant) -> usize {
-        let (Some(tap), Some(pool)) = (&mut self.tap, self.ports.first_mut()) else { return 0 };
+    fn tap_burst(&mut self, i: usize, now: Instant) -> usize {
+        let (Some(tap), Some(pool), Ok(number)) = (self.taps.get_mut(i), self.ports.first_mut(), u8::try_from(i)) else { return 0 };
         let room = pool.max_frame();
         while self.incoming.len() < BURST {
             // Without a buffer the frame waits in the TAP's queue.
@@ -171,7 +172,7 @@ impl EventLoop {
             self.incoming.push(buf);
         }
         let n = self.incoming.len();
-        self.forward(From::Tap, now);
+        self.forward(From::Tap(number), now);
         n
     }
 
@@ -188,22 +189,21 @@ impl EventLoop {
                 device.transmit(frames);
             }
         }
-        for frame in self.outgoing.tap.drain(..) {
-            if let Some(tap) = &mut self.tap {
-                tap.write(frame.data());
-            }
+        for (tap, frames) in self.taps.iter_mut().zip(&mut self.outgoing.taps) {
+            frames.drain(..).for_each(|frame| tap.write(frame.data()));
         }
     }
 
     fn serve(&mut self, now: Instant) {
         let names = self.router.outputs();
         let wires = names.iter().zip(&self.ports).map(|(name, p)| (name.clone(), p.dropped()));
-        let tap = self.tap.iter().map(|t| ("tap-output".to_owned(), t.dropped()));
-        let dropped: Vec<_> = wires.chain(tap).filter(|(_, n)| *n > 0).collect();
-        let (router, tap) = (&mut self.router, &self.tap);
+        let tap = ("tap-output".to_owned(), self.taps.iter().map(Tap::dropped).sum());
+        let dropped: Vec<_> = wires.chain([tap]).filter(|(_, n)| *n > 0).collect();
+        let (router, tap) = (&mut self.router, self.taps.first());
+        let Some(mut outlet) = Outlet::new(&mut self.outgoing, &mut self.ports) else { return };
         self.control.serve(|request| {
             let mac = interface_mac(&request);
-            let mut reply = router.control(now, request);
+            let mut reply = router.control(now, request, &mut outlet);
             if let Reply::Counters(c) = &mut reply {
                 c.drops.extend(dropped.iter().cloned());
                 c.drops.sort();
@@ -215,14 +215,19 @@ impl EventLoop {
             }
             reply
         });
+        // What a session's bounds held back.
+        self.flush();
     }
 
     fn inspect(&mut self) -> anyhow::Result<()> {
-        for port in &mut self.ports {
+        for (i, port) in self.ports.iter_mut().enumerate() {
             let before = port.is_up();
             port.inspect()?;
             if port.is_up() != before {
                 tracing::info!(interface = port.name(), up = port.is_up(), "interface changed");
+                if let Some(tap) = self.taps.get(i).filter(|_| self.router.joins()) {
+                    tap.set_carrier(port.is_up())?;
+                }
             }
         }
         Ok(())

@@ -35,7 +35,7 @@ struct Chain {
 /// A PE of its own subnets, customers' prefixes on this side and on the other.
 fn pe(n: u8, labels: [u32; 3], core: [[u8; 6]; 2], near: [&str; 2], far: [&str; 2]) -> Bench {
     let mut b = Bench::empty();
-    assert_eq!(b.f.control(b.now, Request::Begin { epoch: edgeplex_types::Epoch(1) }), Reply::Done);
+    assert_eq!(b.ask(Request::Begin { epoch: edgeplex_types::Epoch(1) }), Reply::Done);
     let (ours, ce) = (format!("192.168.{n}.1"), format!("192.168.{n}.2"));
     let (ours6, ce6) = (format!("2001:db8:f{n}::1"), format!("2001:db8:f{n}::2"));
     let addresses = [format!("{ours}/30"), format!("{ours6}/64"), "fe80::1/64".into()].map(|a| a.parse().unwrap()).to_vec();

@@ -258,7 +258,7 @@ fn a_scan_of_the_subnet_leaves_ipv4_alone() {
     let asked: usize = (0..3000u32).map(|i| b.put(Core, &labelled(&udp6(FAR6, &format!("2001:db8:f::{:x}", i + 100)))).len()).sum();
     assert_eq!(asked, 56);
     assert_eq!(b.put(Core, &udp(FAR, NEAR).p_sends(&[lse(OWN_LABEL, 0, true, 9)])).len(), 1, "the CE is asked for");
-    let Reply::Adjacencies { rows } = b.f.control(b.now, Request::Adjacencies) else { panic!() };
+    let Reply::Adjacencies { rows } = b.ask(Request::Adjacencies) else { panic!() };
     assert_eq!((rows.len(), rows[0].address.is_ipv4(), rows[1].address.is_ipv6()), (57, true, true));
     assert_eq!(b.wait(3000).iter().filter(|f| f.1[12] == 0x86).count(), 2 * 56, "asked three times each");
 }
@@ -280,7 +280,7 @@ fn flows_spread_over_paths_and_legs_and_stay_together() {
         *seen.entry(first[0].1[5]).or_default() += 1;
     }
     assert!(seen.len() == 4 && seen.values().all(|n| (190..310).contains(n)), "{seen:?}");
-    let Reply::TunnelCounts { rows } = b.f.control(b.now, Request::TunnelCounts) else { panic!() };
+    let Reply::TunnelCounts { rows } = b.ask(Request::TunnelCounts) else { panic!() };
     let counted = rows.iter().find(|r| r.id.0 == 20).unwrap().legs.iter().map(|c| c.packets).sum::<u64>();
     assert_eq!(usize::try_from(counted).unwrap(), 2 * (seen[&0] + seen[&1]));
 }
@@ -299,7 +299,7 @@ fn backups_take_over_while_no_path_has_a_leg() {
     b.program(vec![legs(21, vec![])]);
     assert_eq!(label_of(b.put(Customer, &frame)), Some(3003));
     let found = Some(("2001:db8:2::/48".parse().unwrap(), target));
-    assert_eq!(b.f.control(b.now, Request::Lookup { address: FAR6.parse().unwrap() }), Reply::Lookup { found });
+    assert_eq!(b.ask(Request::Lookup { address: FAR6.parse().unwrap() }), Reply::Lookup { found });
     b.program(vec![legs(7, vec![])]);
     assert_eq!(b.dropped(Customer, &frame, "tunnel-down"), []);
 }

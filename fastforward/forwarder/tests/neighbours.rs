@@ -109,7 +109,7 @@ fn gratuitous_arp_moves_what_is_known_and_makes_nothing_new() {
     let moved = eth(MOVED, OURS, 0x0800, &from_core(1).ttl(63).bytes());
     assert_eq!(b.put(Core, &labelled(&from_core(1))), [(Customer, moved)]);
     b.put(Customer, &gratuitous("192.168.50.9"));
-    let Reply::Adjacencies { rows } = b.f.control(b.now, Request::Adjacencies) else { panic!() };
+    let Reply::Adjacencies { rows } = b.ask(Request::Adjacencies) else { panic!() };
     assert_eq!(rows, [Adjacency { address: CE_IP.parse().unwrap(), mac: Some(MacAddr(MOVED)), age_ms: 0 }]);
 }
 
@@ -165,7 +165,7 @@ fn neighbours_leave_with_their_subnet() {
     let edgeplex_ff_fib_api::FibOp::Interface(mut i) = interface(1500, 1600) else { panic!() };
     i.addresses.truncate(1);
     b.program(vec![edgeplex_ff_fib_api::FibOp::Interface(i)]);
-    let Reply::Adjacencies { rows } = b.f.control(b.now, Request::Adjacencies) else { panic!() };
+    let Reply::Adjacencies { rows } = b.ask(Request::Adjacencies) else { panic!() };
     assert_eq!(rows.len(), 1);
     assert_eq!(b.counters().drops, [("neighbour-unreachable".into(), 1)]);
 }

@@ -320,7 +320,7 @@ fn counters_are_exact() {
 #[test]
 fn questions_are_answered_and_a_refusal_changes_nothing() {
     let mut b = Bench::warm();
-    let ask = |b: &mut Bench, r| b.f.control(b.now, r);
+    let ask = |b: &mut Bench, r| b.ask(r);
     let Reply::Status(s) = ask(&mut b, Request::Status) else { panic!() };
     assert_eq!((s.epoch, s.routes, s.tunnels, s.labels), (Some(Epoch(1)), 8, 2, 1));
     assert!(s.fib_bytes > 0 && s.fib_bytes < 10_000, "{}", s.fib_bytes);

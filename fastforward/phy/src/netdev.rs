@@ -106,6 +106,20 @@ impl NetDev {
         self.ioctl("setting the MAC address of", libc::SIOCSIFHWADDR, &mut r)
     }
 
+    /// Bytes behind the Ethernet header in its largest frame.
+    pub(crate) fn mtu(&self) -> Result<i32, PhyError> {
+        let mut r = request(&self.name)?;
+        self.ioctl("reading the MTU of", libc::SIOCGIFMTU, &mut r)?;
+        // SAFETY: SIOCGIFMTU succeeded, so the MTU is the active member of the union.
+        Ok(unsafe { r.ifr_ifru.ifru_mtu })
+    }
+
+    pub(crate) fn set_mtu(&self, mtu: i32) -> Result<(), PhyError> {
+        let mut r = request(&self.name)?;
+        r.ifr_ifru.ifru_mtu = mtu;
+        self.ioctl("setting the MTU of", libc::SIOCSIFMTU, &mut r)
+    }
+
     /// Keeps the kernel from speaking IPv6 of its own on the interface. Where /proc/sys is read-only or there is no
     /// IPv6, this does nothing: the worst that follows is a router solicitation nobody answers.
     pub(crate) fn silence_ipv6(&self) {

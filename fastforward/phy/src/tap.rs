@@ -20,11 +20,29 @@ pub struct Tap {
 impl Tap {
     /// Opens the TAP `name`, which is created if it is not there. Fails if another process holds it.
     pub fn open(name: &str) -> Result<Self, PhyError> {
+        Self::with(name, 0)
+    }
+
+    /// Opens a TAP that stands for the interface `nic` in the kernel's eyes: it gets that one's MAC address and MTU. It is
+    /// of the kind with several queues, so that somebody else may keep one, switched off: then it has a carrier while we are
+    /// not there.
+    pub fn in_place_of(nic: &str, name: &str) -> Result<Self, PhyError> {
+        let tap = Self::with(name, libc::IFF_MULTI_QUEUE)?;
+        let nic = NetDev::new(nic)?;
+        tap.device.silence_ipv6();
+        tap.set_mac(nic.mac()?)?;
+        if tap.device.mtu()? != nic.mtu()? {
+            tap.device.set_mtu(nic.mtu()?)?;
+        }
+        Ok(tap)
+    }
+
+    fn with(name: &str, kind: i32) -> Result<Self, PhyError> {
         let device = NetDev::new(name)?;
         let file = open("/dev/net/tun", OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(|e| PhyError::os("opening /dev/net/tun for", name, e.into()))?;
         let mut r = request(name)?;
-        r.ifr_ifru.ifru_flags = low16(libc::IFF_TAP | libc::IFF_NO_PI);
+        r.ifr_ifru.ifru_flags = low16(libc::IFF_TAP | libc::IFF_NO_PI | kind);
         // SAFETY: TUNSETIFF reads and writes one ifreq.
         if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut r) } != 0 {
             return Err(PhyError::os("attaching to the TAP", name, std::io::Error::last_os_error()));
@@ -44,6 +62,16 @@ impl Tap {
     /// Gives the TAP this address, if it has another.
     pub fn set_mac(&self, mac: MacAddr) -> Result<(), PhyError> {
         if self.device.mac()? == mac { Ok(()) } else { self.device.set_mac(mac) }
+    }
+
+    /// Whether the kernel sees a carrier on it.
+    pub fn set_carrier(&self, on: bool) -> Result<(), PhyError> {
+        let on = libc::c_int::from(on);
+        // SAFETY: TUNSETCARRIER reads one int, which outlives the call.
+        match unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETCARRIER, &raw const on) } {
+            0 => Ok(()),
+            _ => Err(PhyError::os("setting the carrier of", self.device.name(), std::io::Error::last_os_error())),
+        }
     }
 
     /// Reads one frame into `buf`, using whatever room it has up to `room` bytes; `false` if none is waiting.

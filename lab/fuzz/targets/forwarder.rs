@@ -1,12 +1,12 @@
-//! Both forwarders whole, of a port VM and of a label-switching router: a programmed FIB, then any frames on any port at any
-//! time. The input is a list of (port and time step, kind and length, bytes). Port 3 is the router's, and the top of the length
-//! says which. The kind puts an Ethernet header that will be taken in front, and makes the checksum of IPv4 right: without
+//! All forwarders whole, of a port VM, of a label-switching router and on a CVM's wires: a programmed FIB, then any frames on any
+//! port at any time, and what a daemon says of sessions in between. The input is a list of (port and time step, kind and length,
+//! bytes). Port 3 is the router's, and the top of the length says which. What is of the TAP goes through the wires too. The kind puts an Ethernet header that will be taken in front, and makes the checksum of IPv4 right: without
 //! that, no mutation would get far.
 #![no_main]
-use edgeplex_ff_fib_api::{FibOp, Interface, Leg, Port as CorePort, Reply, Request, SwitchTarget, Target, Tunnel, VRF_MAC, VpnPath};
+use edgeplex_ff_fib_api::{FibOp, Flow, HoldOp, Interface, Leg, Neighbor, Port as CorePort, Reply, Request, SwitchTarget, Target, Tunnel, VRF_MAC, VpnPath};
 use edgeplex_ff_packet::{checksum, ethernet, mpls};
 use edgeplex_ff_phy::{PacketBuf, VecBuf};
-use edgeplex_forwarder::{Forwarder, Lsr, Port, Sink};
+use edgeplex_forwarder::{Forwarder, Holds, Lsr, Port, Side, Sink, Wires};
 use edgeplex_types::{Epoch, Label, MacAddr, TunnelId};
 use std::time::{Duration, Instant};
 
@@ -108,13 +108,36 @@ fn dressed(bytes: &[u8], kind: u8, to: [u8; 2]) -> Vec<u8> {
     frame
 }
 
+/// What a daemon may say of a session, or of neighbours; the ports are those that the corpus has.
+fn told(bytes: &[u8; 10]) -> Request {
+    let [what, ends, seq @ .., a0, a1, a2, a3] = *bytes;
+    let ports = [(179, 1024), (1024, 179), (646, 646), (179, 0)][usize::from(ends & 3)];
+    let flow = if ends & 4 == 0 {
+        Flow { local: ([192, 168, 1, 1], ports.0).into(), remote: ([192, 168, 1, 2], ports.1).into() }
+    } else {
+        let at = |a: &str| a.parse::<std::net::Ipv6Addr>().expect("an address");
+        Flow { local: (at("2001:db8:f::1"), ports.0).into(), remote: (at("2001:db8:f::2"), ports.1).into() }
+    };
+    let (seq, ack) = (u32::from_be_bytes(seq), u32::from_be_bytes([a0, a1, a2, a3]));
+    let mac = MacAddr([2, 0, 0, a0 & 3, a1, a2]);
+    match what & 7 {
+        0..=3 => Request::Hold(vec![HoldOp::Upto { flow, seq, ack }]),
+        4 => Request::Hold(vec![HoldOp::Fence { flow }]),
+        5 => Request::Hold(vec![HoldOp::Over { flow }]),
+        6 => Request::Neighbors(vec![Neighbor { address: [192, 168, 1, a3].into(), mac }]),
+        _ => Request::Holds,
+    }
+}
+
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let mut now = Instant::now();
-    let (mut forwarder, mut lsr) = (Forwarder::new(now, 1), Lsr::new(now, 2, 3));
-    for (a, b) in snapshot(programme()).into_iter().zip(snapshot(switching())) {
-        assert_eq!((forwarder.control(now, a), lsr.control(now, b)), (Reply::Done, Reply::Done));
-    }
+    let guarded = || vec![179, 646];
+    let (mut forwarder, mut lsr) = (Forwarder::new(now, 1, Holds::new(guarded(), 8)), Lsr::new(now, 2, 3));
+    let mut wires = Wires::new(now, Holds::new(guarded(), 8));
     let mut out = Out(0);
+    for (a, b) in snapshot(programme()).into_iter().zip(snapshot(switching())) {
+        assert_eq!((forwarder.control(now, a, &mut out), lsr.control(now, b)), (Reply::Done, Reply::Done));
+    }
     let mut rest = input;
     while let Some(([what, high, low], tail)) = rest.split_first_chunk::<3>() {
         let length = (usize::from(high & 7) << 8 | usize::from(*low)).min(tail.len());
@@ -123,12 +146,25 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         now += Duration::from_millis(u64::from(what >> 2) * 50);
         forwarder.tick(now, &mut out);
         let at = high >> 6;
+        // Ten bytes of no kind on the TAP: a daemon speaks.
+        if what & 3 == 2 && high & 0x3f == 0 && *low == 10 {
+            if let Some(bytes) = frame.first_chunk() {
+                let before = out.0;
+                forwarder.control(now, told(bytes), &mut out);
+                wires.control(now, told(bytes), &mut out);
+                assert!(out.0 - before <= 64, "{} frames at once", out.0 - before);
+            }
+            continue;
+        }
         let frame = dressed(frame, high >> 3 & 7, [[0, 1], [1, 1], [0, 0], [1, at]][usize::from(what & 3)]);
         let (before, buf) = (out.0, VecBuf::from_bytes(&frame));
         match what & 3 {
             0 => forwarder.process(now, Port::Customer, buf, &mut out),
             1 => forwarder.process(now, Port::Core, buf, &mut out),
-            2 => forwarder.process(now, Port::Tap, buf, &mut out),
+            2 => {
+                wires.process(now, if at == 3 { Side::Wire(0) } else { Side::Tap(at) }, buf.clone(), &mut out);
+                forwarder.process(now, Port::Tap, buf, &mut out);
+            }
             _ => lsr.process(now, at, buf, &mut out),
         }
         // One frame may free a queue of waiting ones or be cut into fragments, but never multiply without bound.
@@ -136,8 +172,11 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     }
     now += Duration::from_secs(60);
     forwarder.tick(now, &mut out);
-    for request in [Request::Counters, Request::Adjacencies, Request::Tunnels, Request::TunnelCounts, Request::Status] {
-        forwarder.control(now, request.clone());
+    for request in
+        [Request::Counters, Request::Adjacencies, Request::Tunnels, Request::TunnelCounts, Request::Status, Request::Holds]
+    {
+        forwarder.control(now, request.clone(), &mut out);
+        wires.control(now, request.clone(), &mut out);
         lsr.control(now, request);
     }
 });

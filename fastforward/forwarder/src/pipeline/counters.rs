@@ -30,6 +30,16 @@ drops! {
     ArpNotForUs = "arp-not-for-us",
     EthernetMalformed = "ethernet-malformed",
     EthertypeUnknown = "ethertype-unknown",
+    /// Left behind by a process that died: its RST, or a FIN that new data has overtaken.
+    HoldEnd = "hold-end",
+    /// Of a session that stands still.
+    HoldFenced = "hold-fenced",
+    /// To be held, but there was no room.
+    HoldFull = "hold-full",
+    /// What may be part of a guarded session, and cannot be looked into.
+    HoldOpaque = "hold-opaque",
+    /// Held already.
+    HoldRepeated = "hold-repeated",
     /// An ICMP error that was due but over the limit; no packet of a customer.
     IcmpRateLimited = "icmp-rate-limited",
     IpChecksum = "ip-checksum",

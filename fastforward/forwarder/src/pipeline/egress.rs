@@ -217,6 +217,7 @@ impl<B: PacketBuf> Forwarder<B> {
         if !bucket.take(now) {
             return Err(Drop::PuntPoliced);
         }
+        self.holds.incoming(frame.data())?;
         self.send(Port::Tap, frame, sink);
         Ok(())
     }

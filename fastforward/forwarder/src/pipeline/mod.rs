@@ -6,10 +6,10 @@
 //! - [`ip`], [`flow`]: what they see of a packet, whatever its version; the hash of its flow
 //! - [`neighbour`], [`police`], [`counters`]: the state they use
 //! - [`control`]: programming and questions
-//! - [`lsr`]: the label-switching router, of the same parts
+//! - [`lsr`], [`wires`]: the label-switching router, and the wires of a CVM, of the same parts
 
 mod control;
-mod counters;
+pub(crate) mod counters;
 mod egress;
 mod flow;
 mod icmp;
@@ -19,10 +19,13 @@ mod lsr;
 mod neighbour;
 mod police;
 mod resolve;
+mod wires;
 
 pub use counters::Drop;
 pub use lsr::Lsr;
+pub use wires::{Side, Wires};
 
+use crate::hold::{Holds, Verdict};
 use counters::Counts;
 use edgeplex_ff_fib::Fib;
 use edgeplex_ff_phy::PacketBuf;
@@ -80,11 +83,14 @@ pub struct Forwarder<B> {
     punt_other: Bucket,
     /// Identification of the ICMP errors we originate.
     identification: u16,
+    /// Sessions of the kernel behind the TAP, and frames of theirs.
+    holds: Holds<B>,
 }
 
 impl<B: PacketBuf> Forwarder<B> {
-    /// `seed` makes this router choose among equal ways unlike its neighbours.
-    pub fn new(now: Instant, seed: u64) -> Self {
+    /// `seed` makes this router choose among equal ways unlike its neighbours. `holds` says which sessions of the kernel's are
+    /// guarded.
+    pub fn new(now: Instant, seed: u64, holds: Holds<B>) -> Self {
         let bucket = |(rate, burst)| Bucket::new(now, rate, burst);
         Self {
             started: now,
@@ -97,6 +103,7 @@ impl<B: PacketBuf> Forwarder<B> {
             punt_resolution: bucket(PUNT_RESOLUTION),
             punt_other: bucket(PUNT_OTHER),
             identification: 0,
+            holds,
         }
     }
 
@@ -112,7 +119,14 @@ impl<B: PacketBuf> Forwarder<B> {
         let done = match port {
             Port::Customer => self.customer(now, buf, sink),
             Port::Core => self.core(now, buf, sink),
-            Port::Tap => self.tap(now, buf, sink),
+            Port::Tap => match self.holds.outgoing(buf.data(), &mut self.counts) {
+                Verdict::Pass => self.tap(now, buf, sink),
+                Verdict::Hold(segment) => {
+                    self.holds.keep(now, segment, buf, &mut self.counts);
+                    Ok(())
+                }
+                Verdict::Drop(reason) => Err(reason),
+            },
         };
         if let Err(reason) = done {
             self.counts.drop(reason);

@@ -94,7 +94,7 @@ impl<B: PacketBuf> Forwarder<B> {
     }
 
     /// Notes a neighbour, and sends what waited for it.
-    fn learn(&mut self, now: Instant, address: IpAddr, mac: MacAddr, create: bool, sink: &mut impl Sink<B>) {
+    pub(super) fn learn(&mut self, now: Instant, address: IpAddr, mac: MacAddr, create: bool, sink: &mut impl Sink<B>) {
         if let Some(waiting) = self.neighbours.learn(now, address, mac, create) {
             for packet in waiting.into_iter().flatten() {
                 self.send_framed(mac, packet, sink);

@@ -7,7 +7,7 @@ pub(crate) mod v6;
 
 use edgeplex_ff_fib_api::*;
 use edgeplex_ff_phy::{PacketBuf, VecBuf};
-use edgeplex_forwarder::{Forwarder, Port, Sink};
+use edgeplex_forwarder::{Forwarder, Holds, Port, Sink};
 use edgeplex_types::{Epoch, Label, MacAddr, TunnelId};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -93,13 +93,13 @@ impl Bench {
     /// Nothing programmed.
     pub(crate) fn empty() -> Self {
         let now = Instant::now();
-        Self { f: Forwarder::new(now, 1), now, out: Out { sent: vec![], buffers: usize::MAX } }
+        Self { f: Forwarder::new(now, 1, Holds::new(vec![], 0)), now, out: Out { sent: vec![], buffers: usize::MAX } }
     }
 
     /// Programmed, CE not yet resolved.
     pub(crate) fn cold() -> Self {
         let mut b = Self::empty();
-        assert_eq!(b.f.control(b.now, Request::Begin { epoch: Epoch(1) }), Reply::Done);
+        assert_eq!(b.ask(Request::Begin { epoch: Epoch(1) }), Reply::Done);
         b.program(vec![
             interface(1500, 1600),
             own_label(OWN_LABEL),
@@ -114,7 +114,7 @@ impl Bench {
             route("192.168.50.0/24", Target::Connected),
             route("192.168.1.1/32", Target::Local),
         ]);
-        assert_eq!(b.f.control(b.now, Request::End { epoch: Epoch(1) }), Reply::Done);
+        assert_eq!(b.ask(Request::End { epoch: Epoch(1) }), Reply::Done);
         b
     }
 
@@ -126,8 +126,12 @@ impl Bench {
         b
     }
 
+    pub(crate) fn ask(&mut self, request: Request) -> Reply {
+        self.f.control(self.now, request, &mut self.out)
+    }
+
     pub(crate) fn program(&mut self, ops: Vec<FibOp>) {
-        assert_eq!(self.f.control(self.now, Request::Program { epoch: Epoch(1), ops }), Reply::Done);
+        assert_eq!(self.ask(Request::Program { epoch: Epoch(1), ops }), Reply::Done);
     }
 
     /// What comes out when this frame goes in.
@@ -149,7 +153,7 @@ impl Bench {
     }
 
     pub(crate) fn counters(&mut self) -> Counters {
-        let Reply::Counters(c) = self.f.control(self.now, Request::Counters) else { panic!() };
+        let Reply::Counters(c) = self.ask(Request::Counters) else { panic!() };
         c
     }
 

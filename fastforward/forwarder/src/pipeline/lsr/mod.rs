@@ -66,6 +66,9 @@ impl<B: PacketBuf> Lsr<B> {
     /// Answers one request. What is refused has changed nothing.
     pub fn control(&mut self, now: Instant, request: Request) -> Reply {
         let of_a_vrf = |op: &FibOp| matches!(op, FibOp::Interface(_) | FibOp::OwnLabel { .. } | FibOp::Route { .. });
+        if let Err(e) = request.check() {
+            return refused(e);
+        }
         match request {
             Request::Program { ops, .. } if ops.iter().any(of_a_vrf) => refused("a label-switching router has no VRF"),
             Request::Program { ops, .. } if ops.iter().any(|op| matches!(op, FibOp::Ports(p) if p.len() > self.ports)) => {
