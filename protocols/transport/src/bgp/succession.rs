@@ -1,8 +1,9 @@
 //! How one instance's sessions become another's: replayed while it follows, taken over when it is promoted.
 
-use super::Speaker;
+use super::{Speaker, task::Command};
 use crate::{Promoted, journal::Journal};
 use edgeplex_journal::Record;
+use tokio::sync::oneshot;
 
 impl Speaker {
     /// To one that follows: a change that the active instance has written down. Those of others are let pass. Neighbours may be set
@@ -19,6 +20,24 @@ impl Speaker {
     /// Needs no event to be taken meanwhile.
     pub async fn promote(&self, _journal: Journal) -> Promoted {
         Promoted::default()
+    }
+
+    /// Resolves when the daemon has taken, or will find in the channel, every event of what was replayed or heard so far. Events
+    /// must be taken meanwhile.
+    pub async fn told(&self) {
+        let asked: Vec<_> = self
+            .neighbors_locked()
+            .values()
+            .map(|neighbor| {
+                let (done, told) = oneshot::channel();
+                // Dropped with a task that has ended, which has nothing more to tell.
+                let _ = neighbor.commands.send(Command::Told(done));
+                told
+            })
+            .collect();
+        for told in asked {
+            let _ = told.await;
+        }
     }
 
     /// Sessions stand still: nothing is read or written, and nothing leaves or enters. Returns when what was written down is

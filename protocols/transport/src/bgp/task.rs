@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -43,6 +43,8 @@ pub(super) enum Command {
     BfdDown,
     Configure(PeerConfig),
     Stop(Option<Notification>),
+    /// Answered when all events of before are with the daemon.
+    Told(oneshot::Sender<()>),
 }
 
 /// What `show` tells; written by the task alone.
@@ -68,6 +70,8 @@ struct Task {
     zero: Instant,
     ibgp: bool,
     backlog: VecDeque<Event>,
+    /// Who waits for the backlog to be empty.
+    told: Vec<oneshot::Sender<()>>,
     connections: Vec<Connection>,
     connecting: JoinSet<(ConnId, io::Result<TcpStream>)>,
     aborts: Vec<(ConnId, AbortHandle)>,
@@ -99,6 +103,7 @@ pub(super) async fn run(config: PeerConfig, local: Local, wiring: Wiring) {
         wiring,
         zero: Instant::now(),
         backlog: VecDeque::new(),
+        told: Vec::new(),
         connections: Vec::new(),
         connecting: JoinSet::new(),
         aborts: Vec::new(),
@@ -128,6 +133,10 @@ impl Task {
     async fn wait(&mut self) -> Wake {
         let now = self.now();
         let blocked = !self.backlog.is_empty();
+        if !blocked {
+            // Whoever no longer waits need not know.
+            self.told.drain(..).for_each(|done| drop(done.send(())));
+        }
         self.peer.set_paused(now, blocked);
         let stall = self.connections.iter().filter_map(Connection::stalled).min().map(|at| at + self.send_hold());
         let timer = self.peer.deadline().map(|at| self.zero + at).into_iter().chain(stall).min();
@@ -231,6 +240,7 @@ impl Task {
             Command::Reset => self.step(Input::Reset, None),
             Command::BfdDown => self.step(Input::BfdDown, None),
             Command::Configure(config) => self.configure(config),
+            Command::Told(done) => self.told.push(done),
             Command::Stop(notification) => {
                 self.step(Input::Stop(notification.as_ref()), None);
                 self.stopping = true;
