@@ -133,6 +133,8 @@ impl VmSpec {
     /// Hash of all but the configuration: as long as it is the same, the VM need not be made anew.
     pub fn hash(&self) -> String {
         let Self { id, kind, nics, config: _, processes, memory_max, shared, image, identity } = self;
+        // By name: the same VM on another host has the same hash.
+        let shared: Vec<_> = shared.iter().map(|s| (s.host.file_name().map(|n| n.to_string_lossy()), &s.path, s.role)).collect();
         let text = serde_json::json!([3, id, kind, nics, processes, memory_max, shared, image, identity]).to_string();
         hex(&Sha256::digest(text), 32)
     }
