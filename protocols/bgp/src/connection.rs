@@ -2,6 +2,7 @@
 
 use crate::events::{ConnId, Time};
 use crate::session::Negotiated;
+use edgeplex_bgp_wire::Open;
 use std::net::IpAddr;
 
 /// States of RFC 4271 §8.2.2.
@@ -37,6 +38,10 @@ pub(crate) struct Connection {
     pub(crate) local: Option<IpAddr>,
     pub(crate) state: State,
     pub(crate) buffer: Vec<u8>,
+    /// The OPEN that we have sent.
+    pub(crate) ours: Option<Open>,
+    /// Following: of what was sent, less than a message.
+    pub(crate) sent: Vec<u8>,
     pub(crate) negotiated: Option<Negotiated>,
     /// When the TCP connection was made.
     pub(crate) since: Time,

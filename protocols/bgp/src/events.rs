@@ -40,6 +40,15 @@ pub enum Event<'a> {
     Timer,
     /// Ask for all routes of a family again.
     Refresh(Family),
+    /// Following: there is a connection, by us or by the peer, with this address of ours. [`Action::Adopt`] names it.
+    Opened {
+        outgoing: bool,
+        local: IpAddr,
+    },
+    /// Following: what was sent on a connection.
+    Sent(ConnId, &'a [u8]),
+    /// It is us who speak from now on.
+    Promoted,
 }
 
 /// The peer's routes stay as stale (RFC 4724 §4.2): until the End-of-RIB of its next session, or until the times are over.

@@ -88,6 +88,14 @@ impl Inbound {
         self.disabled
     }
 
+    /// What the session is judged by from now on. Whether its routes have to be asked for again, as some were left out, or in,
+    /// by another rule.
+    pub(crate) fn promote(&mut self, now: Time, config: &PeerConfig) -> bool {
+        self.set_max_prefix(config.max_prefix);
+        self.refreshing.iter_mut().for_each(|r| r.until = now + REFRESH_LIMIT);
+        std::mem::replace(&mut self.allow_own_as, config.allow_own_as) != config.allow_own_as
+    }
+
     pub(crate) fn set_max_prefix(&mut self, limit: Option<MaxPrefix>) {
         self.max_prefix = limit;
         self.warned = false;

@@ -81,7 +81,12 @@ impl SendContext {
         } else {
             self.prepare_external(family, &mut a);
         }
-        let encoded = EncodedAttributes::new(&a, self.four_octet_as);
+        self.encoded(&a)
+    }
+
+    /// Attributes that are as this neighbour gets them.
+    pub(crate) fn encoded(&self, a: &Attributes) -> EncodedAttributes {
+        let encoded = EncodedAttributes::new(a, self.four_octet_as);
         if self.extended_message { encoded.extended() } else { encoded }
     }
 

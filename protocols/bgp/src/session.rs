@@ -19,6 +19,7 @@ pub struct Local {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Negotiated {
     pub(crate) peer_id: Ipv4Addr,
+    pub(crate) peer_as: u32,
     pub(crate) families: FamilySet,
     /// The peer sends several paths of these.
     pub(crate) add_path: FamilySet,
@@ -81,8 +82,19 @@ pub(crate) fn our_open(config: &PeerConfig, local: &Local, restarted: bool) -> O
     open
 }
 
-/// Judges the peer's OPEN (RFC 4271 §6.2). `Err` is what to tell it.
-pub(crate) fn negotiate(config: &PeerConfig, local: &Local, open: &Open) -> Result<Negotiated, Notification> {
+/// Whether a session on which we have sent `sent` is the one that we would make with `now`. What differs elsewhere changes nothing
+/// that was agreed on: a new version may well offer more.
+pub(crate) fn same_session(sent: &Open, now: &Open) -> bool {
+    let agreed = |o: &Open| {
+        let receives = o.add_path().filter(|a| a.receive).filter_map(|a| Family::from_afi_safi(a.afi, a.safi)).collect::<FamilySet>();
+        let helper = (o.graceful_restart().is_some(), !o.long_lived().is_empty());
+        ((o.asn(), o.identifier, o.hold_time), o.families(), receives, helper, o.roles().next())
+    };
+    agreed(sent) == agreed(now)
+}
+
+/// Judges the peer's OPEN (RFC 4271 §6.2) beside the one that we have sent, or will. `Err` is what to tell it.
+pub(crate) fn negotiate(config: &PeerConfig, local: &Local, sent: &Open, open: &Open) -> Result<Negotiated, Notification> {
     let refuse = |subcode, data: &[u8]| Err(Notification::new(Code::Open, subcode, data));
     // RFC 6793 §4.1: a peer with a large AS number that does not say so appears as AS_TRANS, which is not it.
     if open.asn() != config.remote_as {
@@ -95,7 +107,7 @@ pub(crate) fn negotiate(config: &PeerConfig, local: &Local, open: &Open) -> Resu
     if matches!(open.hold_time, 1 | 2) {
         return refuse(6, &[]);
     }
-    let ours = families(config);
+    let ours = sent.families();
     let common = ours.intersection(open.families());
     if common.is_empty() {
         // RFC 5492 §5: the data lists the capabilities required.
@@ -112,14 +124,16 @@ pub(crate) fn negotiate(config: &PeerConfig, local: &Local, open: &Open) -> Resu
         Some(ours) => judge_role(ours, config.role_strict, open)?,
         None => false,
     };
-    let helper = config.graceful_restart.is_some();
+    let helper = sent.graceful_restart().is_some();
     let graceful_restart = open.graceful_restart().cloned();
     let sends_paths = open.add_path().filter(|a| a.send).filter_map(|a| Family::from_afi_safi(a.afi, a.safi)).collect();
-    let long_lived = if helper && config.long_lived_s.is_some() { open.long_lived().to_vec() } else { Vec::new() };
+    let receives = sent.add_path().any(|a| a.receive);
+    let long_lived = if !sent.long_lived().is_empty() { open.long_lived().to_vec() } else { Vec::new() };
     Ok(Negotiated {
         peer_id: open.identifier,
+        peer_as: open.asn(),
         families: common,
-        add_path: if config.add_path_receive { common.intersection(sends_paths) } else { FamilySet::EMPTY },
+        add_path: if receives { common.intersection(sends_paths) } else { FamilySet::EMPTY },
         four_octet_as: open.four_octet_as().is_some(),
         route_refresh: open.has(&Capability::RouteRefresh),
         enhanced_refresh: open.has(&Capability::EnhancedRefresh),
@@ -129,7 +143,7 @@ pub(crate) fn negotiate(config: &PeerConfig, local: &Local, open: &Open) -> Resu
         graceful_restart,
         long_lived,
         role,
-        hold_time: Duration::from_secs(config.hold_time.min(open.hold_time).into()),
+        hold_time: Duration::from_secs(sent.hold_time.min(open.hold_time).into()),
     })
 }
 
@@ -157,6 +171,11 @@ impl Negotiated {
             add_path: self.add_path,
             only_to_customer: (above && unicast).then_some(config.remote_as),
         }
+    }
+
+    /// How our own UPDATEs read: everything in them is taken as it stands.
+    pub(crate) fn outgoing_context(&self) -> Context {
+        Context { four_octet_as: self.four_octet_as, ibgp: true, families: self.families, ..Context::default() }
     }
 
     pub(crate) fn send_context(&self, config: &PeerConfig, local: &Local, own_address: IpAddr) -> SendContext {
@@ -231,7 +250,7 @@ mod tests {
     fn judge(config: &PeerConfig, change: impl FnOnce(&mut Open)) -> Result<Negotiated, (u8, u8)> {
         let mut open = theirs();
         change(&mut open);
-        negotiate(config, &LOCAL, &open).map_err(|n| (n.code.number(), n.subcode))
+        negotiate(config, &LOCAL, &our_open(config, &LOCAL, false), &open).map_err(|n| (n.code.number(), n.subcode))
     }
 
     #[test]
@@ -246,16 +265,18 @@ mod tests {
         // Equal identifiers are allowed between ASes (RFC 6286), not within one.
         assert!(judge(|o| o.identifier = LOCAL.router_id).is_ok());
         let internal = PeerConfig::new([10, 0, 0, 2], 65000);
-        assert_eq!(negotiate(&internal, &LOCAL, &Open::new(65000, 90, LOCAL.router_id)).unwrap_err().subcode, 3);
+        let ours = our_open(&internal, &LOCAL, false);
+        assert_eq!(negotiate(&internal, &LOCAL, &ours, &Open::new(65000, 90, LOCAL.router_id)).unwrap_err().subcode, 3);
     }
 
     #[test]
     fn a_large_as_number_needs_the_capability() {
         let config = PeerConfig::new([10, 0, 0, 2], 4_200_000_000);
         let mut open = Open::new(4_200_000_000, 90, Ipv4Addr::new(1, 1, 1, 1));
-        assert!(negotiate(&config, &LOCAL, &open).is_ok());
+        let ours = our_open(&config, &LOCAL, false);
+        assert!(negotiate(&config, &LOCAL, &ours, &open).is_ok());
         open.capabilities.clear();
-        assert_eq!(negotiate(&config, &LOCAL, &open).unwrap_err().subcode, 2);
+        assert_eq!(negotiate(&config, &LOCAL, &ours, &open).unwrap_err().subcode, 2);
     }
 
     #[test]

@@ -86,6 +86,8 @@ impl Peer {
             inbound.keep_only(*kept, actions);
         }
         self.membership_wait = None;
+        self.outgoing = None;
+        self.refresh_wanted = FamilySet::EMPTY;
         self.rib_out.session_down();
         actions.push(Action::Down { reason: reason.to_owned(), graceful: graceful.map(|(_, times)| times) });
     }

@@ -10,6 +10,7 @@
 
 mod ending;
 mod opening;
+mod succession;
 
 use crate::config::{MaxPrefix, PeerConfig};
 use crate::connection::{Connection, State};
@@ -18,7 +19,8 @@ use crate::inbound::{Inbound, Outcomes, Refusal};
 use crate::rib_out::AdjRibOut;
 use crate::session::{Local, Negotiated};
 use edgeplex_bgp_wire::{
-    Cease, Code, Family, Frame, MAX_MESSAGE, MessageType, NlriKey, Notification, Refresh, RouteRefresh, frame_within, keepalive,
+    Cease, Code, Decoder, Family, FamilySet, Frame, MAX_MESSAGE, MessageType, NlriKey, Notification, Refresh, RouteRefresh, frame_within,
+    keepalive,
 };
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -50,6 +52,8 @@ pub struct Counters {
 pub struct Peer {
     config: PeerConfig,
     local: Local,
+    /// Another speaks; we keep up with what it hears and says.
+    following: bool,
     enabled: bool,
     connections: Vec<Connection>,
     next_id: u64,
@@ -63,6 +67,10 @@ pub struct Peer {
     established_at: Option<Time>,
     inbound: Option<Inbound>,
     rib_out: AdjRibOut,
+    /// Following: reads what was sent on the established connection.
+    outgoing: Option<Decoder>,
+    /// Following: families that we would have asked for again.
+    refresh_wanted: FamilySet,
     /// Until then VPN routes wait for the peer's memberships (RFC 4684 §6).
     membership_wait: Option<Time>,
     /// The R bit of the next OPEN.
@@ -81,6 +89,7 @@ impl Peer {
             restarting: config.graceful_restart.is_some_and(|g| g.restarting),
             config,
             local,
+            following: false,
             enabled: false,
             connections: Vec::new(),
             next_id: 0,
@@ -91,6 +100,8 @@ impl Peer {
             established_at: None,
             inbound: None,
             rib_out: AdjRibOut::default(),
+            outgoing: None,
+            refresh_wanted: FamilySet::EMPTY,
             membership_wait: None,
             paused: false,
             messages: (0, 0),
@@ -154,12 +165,13 @@ impl Peer {
     /// Changes the limit without touching the session; it is judged with the next UPDATE.
     pub fn set_max_prefix(&mut self, limit: Option<MaxPrefix>) {
         self.config.max_prefix = limit;
-        if let Some(inbound) = &mut self.inbound {
+        // Who follows does not judge.
+        if let Some(inbound) = self.inbound.as_mut().filter(|_| !self.following) {
             inbound.set_max_prefix(limit);
         }
     }
 
-    /// Replaces the configuration while stopped; desired routes stay.
+    /// Replaces the configuration while stopped or following; desired routes stay.
     pub fn reconfigure(&mut self, config: PeerConfig) {
         self.restarting &= config.graceful_restart.is_some();
         self.config = config;
@@ -177,6 +189,9 @@ impl Peer {
 
     /// When [`Event::Timer`] is next due.
     pub fn deadline(&self) -> Option<Time> {
+        if self.following {
+            return None;
+        }
         let of_connections = self.connections.iter().flat_map(|c| [c.expires.filter(|_| !self.paused), c.keepalive, c.open_due]);
         let of_session = [self.retry, self.membership_wait, self.inbound.as_ref().and_then(Inbound::deadline)];
         of_connections.chain(of_session).flatten().min()
@@ -190,7 +205,7 @@ impl Peer {
     /// Appends the next UPDATE owed on the established connection; call while the connection takes more. False if
     /// there is none.
     pub fn next_update(&mut self, out: &mut Vec<u8>) -> bool {
-        if !self.rib_out.next(out) {
+        if self.following || !self.rib_out.next(out) {
             return false;
         }
         self.messages.1 += 1;
@@ -201,6 +216,10 @@ impl Peer {
 
     pub fn handle(&mut self, now: Time, event: Event<'_>) -> Vec<Action> {
         let mut actions = Vec::new();
+        if self.following {
+            self.follow(now, event, &mut actions);
+            return actions;
+        }
         match event {
             Event::Start => {
                 self.enabled = self.config.shutdown.is_none();
@@ -254,6 +273,8 @@ impl Peer {
                     self.send(id, RouteRefresh::new(family, Refresh::Request).encode(), &mut actions);
                 }
             }
+            // Nobody is followed.
+            Event::Opened { .. } | Event::Sent(..) | Event::Promoted => {}
         }
         actions
     }
@@ -263,6 +284,9 @@ impl Peer {
     }
 
     fn send(&mut self, id: ConnId, message: Vec<u8>, actions: &mut Vec<Action>) {
+        if self.following {
+            return;
+        }
         self.messages.1 += 1;
         actions.push(Action::Send(id, message));
     }

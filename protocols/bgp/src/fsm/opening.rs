@@ -6,13 +6,16 @@ use crate::connection::{Connection, State};
 use crate::events::{Action, ConnId, Time};
 use crate::inbound::Inbound;
 use crate::session::{self, Negotiated};
-use edgeplex_bgp_wire::{Cease, Family, Notification, Open, keepalive};
+use edgeplex_bgp_wire::{Cease, Decoder, Family, Notification, Open, keepalive};
 use std::{cmp::Ordering, net::IpAddr, time::Duration};
+
+const REPLACED: &str = "the peer opened a new session";
 
 impl Peer {
     pub(super) fn send_open(&mut self, id: ConnId, actions: &mut Vec<Action>) {
         let open = session::our_open(&self.config, &self.local, self.restarting);
         self.send(id, open.encode(), actions);
+        self.connections.iter_mut().filter(|c| c.id == id).for_each(|c| c.ours = Some(open.clone()));
     }
 
     /// `local`: our address, if the peer has connected to it.
@@ -25,6 +28,8 @@ impl Peer {
             local,
             state,
             buffer: Vec::new(),
+            ours: None,
+            sent: Vec::new(),
             negotiated: None,
             since: now,
             open_due: None,
@@ -79,15 +84,18 @@ impl Peer {
     }
 
     pub(super) fn open(&mut self, now: Time, id: ConnId, body: &[u8], actions: &mut Vec<Action>) {
+        let sent = self.connections.iter().find(|c| c.id == id).and_then(|c| c.ours.clone());
+        let ours = sent.unwrap_or_else(|| session::our_open(&self.config, &self.local, self.restarting));
         let agreed = Open::decode(body)
             .map_err(|f| (f.to_string(), f.notification))
-            .and_then(|open| session::negotiate(&self.config, &self.local, &open).map_err(|n| (n.to_string(), n)));
+            .and_then(|open| session::negotiate(&self.config, &self.local, &ours, &open).map_err(|n| (n.to_string(), n)));
         let negotiated = match agreed {
             Ok(negotiated) => negotiated,
             Err((reason, n)) => return self.lose(now, id, &reason, Some(n), actions),
         };
         self.peer_id = Some(negotiated.peer_id);
-        if !self.resolve_collision(now, id, &negotiated, actions) {
+        // Who speaks resolves collisions; we hear of it.
+        if !self.following && !self.resolve_collision(now, id, &negotiated, actions) {
             return;
         }
         let connecting = self.connections.iter().find(|c| c.state == State::Connect).map(|c| c.id);
@@ -118,7 +126,7 @@ impl Peer {
             let restarted = settled && !outgoing && self.established().is_some_and(|c| graceful(c).is_some());
             if restarted {
                 // RFC 4724 §4.2: the peer has restarted before we saw its old connection fail.
-                self.lose(now, other, "the peer opened a new session", None, actions);
+                self.lose(now, other, REPLACED, None, actions);
                 return true;
             }
             self.drop_connection(id, collision(), actions);
@@ -148,6 +156,11 @@ impl Peer {
     pub(super) fn establish(&mut self, now: Time, id: ConnId, actions: &mut Vec<Action>) {
         let others: Vec<_> = self.connections.iter().filter(|c| c.id != id).map(|c| (c.id, c.state)).collect();
         for (other, state) in others {
+            if state == State::Established {
+                // Following: that its end was written down comes next.
+                self.lose(now, other, REPLACED, None, actions);
+                continue;
+            }
             let say = Some(Notification::cease(Cease::ConnectionCollision)).filter(|_| state > State::Connect);
             self.drop_connection(other, say, actions);
         }
@@ -162,6 +175,7 @@ impl Peer {
             self.last_error = None;
         }
         self.inbound = Some(Inbound::new(&self.config, self.local, negotiated, local));
+        self.outgoing = self.following.then(|| Decoder::new(negotiated.outgoing_context()));
         self.rib_out.session_up(negotiated.families, negotiated.send_context(&self.config, &self.local, local));
         // RFC 4684 §6
         self.membership_wait = negotiated.families.contains(Family::RouteTarget).then(|| now + self.config.membership_wait);

@@ -11,6 +11,7 @@ mod hash;
 mod table;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use crate::membership::Memberships;
 use crate::outbound::SendContext;

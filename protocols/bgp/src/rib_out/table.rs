@@ -1,6 +1,7 @@
 //! The routes of one family, and what of them is owed.
 
 use super::hash::Keyed;
+use super::told::Comparison;
 use crate::outbound::SendContext;
 use edgeplex_bgp_wire::compose::{self, EncodedAttributes, NextHop};
 use edgeplex_bgp_wire::{Attributes, Family, Nlri, NlriKey, Refresh, RouteRefresh};
@@ -34,10 +35,12 @@ impl Group {
 }
 
 #[derive(Debug, Default)]
-struct Entry {
-    desired: Option<Route>,
+pub(super) struct Entry {
+    pub(super) desired: Option<Route>,
     /// The neighbour has some version of this route.
-    sent: bool,
+    pub(super) sent: bool,
+    /// Which, where another has sent it; gone once that was compared with what is desired.
+    pub(super) told: Option<Box<Route>>,
     /// What the neighbour has may differ from what it should have, and a queue holds the key.
     queued: bool,
     /// `desired` is not for this neighbour.
@@ -95,6 +98,7 @@ struct Current {
     group: Group,
     /// `None`: not for this neighbour.
     wire: Option<(EncodedAttributes, NextHop)>,
+    compared: Comparison,
     keys: Vec<NlriKey>,
     next: usize,
 }
@@ -102,18 +106,18 @@ struct Current {
 /// Keys in the queues may be out of date: the entry says whether and what is owed.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    entries: HashMap<NlriKey, Entry, Keyed>,
+    pub(super) entries: HashMap<NlriKey, Entry, Keyed>,
     pub(super) queues: Queues,
     current: Option<Current>,
     pub(super) released: bool,
     /// There is a session that carries this family.
     active: bool,
-    end_of_rib_due: bool,
+    pub(super) end_of_rib_due: bool,
     /// BoRR is to be sent once nothing else is owed, and everything after it.
-    refresh_asked: bool,
+    pub(super) refresh_asked: bool,
     /// EoRR is to be sent once nothing else is owed.
-    refreshing: bool,
-    sent: usize,
+    pub(super) refreshing: bool,
+    pub(super) sent: usize,
     /// What is looked at for one UPDATE, and whether the neighbour has none of it yet.
     scratch: Vec<Nlri>,
     fresh: Vec<bool>,
@@ -173,6 +177,7 @@ impl Table {
         self.entries.retain(|_, e| e.desired.is_some());
         for entry in self.entries.values_mut() {
             (entry.sent, entry.queued, entry.held) = (false, false, false);
+            entry.told = None;
         }
         self.sent = 0;
         self.rebuild();
@@ -182,6 +187,7 @@ impl Table {
         if enhanced {
             self.refresh_asked = self.active;
         } else {
+            self.forget_told();
             self.owe_everything();
         }
     }
@@ -216,7 +222,7 @@ impl Table {
         }
     }
 
-    fn owe_everything(&mut self) {
+    pub(super) fn owe_everything(&mut self) {
         if self.active {
             self.entries.values_mut().for_each(|e| e.queued = true);
             self.rebuild();
@@ -258,9 +264,9 @@ impl Table {
                 let Some((group, keys)) = self.queues.pop_group() else { break };
                 let next_hop = context.next_hop(family, group.next_hop).filter(|_| allowed(&group.attributes));
                 let wire = next_hop.map(|hop| (context.encode(family, &group.attributes), hop));
-                self.current = Some(Current { group, wire, keys, next: 0 });
+                self.current = Some(Current { group, wire, compared: Comparison::default(), keys, next: 0 });
             }
-            match self.next_of_group(family, out) {
+            match self.next_of_group(family, context, out) {
                 Progress::Sent => return true,
                 Progress::Held => {}
                 Progress::Done => self.current = None,
@@ -279,6 +285,7 @@ impl Table {
         } else if std::mem::take(&mut self.refresh_asked) {
             RouteRefresh::new(family, Refresh::Begin).write(out);
             self.refreshing = true;
+            self.forget_told();
             self.owe_everything();
         } else {
             return false;
@@ -317,7 +324,7 @@ impl Table {
     }
 
     /// Sends from the current group.
-    fn next_of_group(&mut self, family: Family, out: &mut Vec<u8>) -> Progress {
+    fn next_of_group(&mut self, family: Family, context: &SendContext, out: &mut Vec<u8>) -> Progress {
         let Some(current) = &mut self.current else { return Progress::Done };
         self.scratch.clear();
         self.fresh.clear();
@@ -329,6 +336,15 @@ impl Table {
             current.next += 1;
             let Some(entry) = self.entries.get_mut(key).filter(|e| e.queued) else { continue };
             let Some(route) = entry.desired.as_ref().filter(|r| r.group == current.group) else { continue };
+            if let (Some(told), Some((attributes, hop))) = (entry.told.take(), &current.wire) {
+                let group = &told.group;
+                let alike = |told: &Attributes| context.encoded(told) == *attributes;
+                if told.label == route.label && group.next_hop == Some(hop.address) && current.compared.same(&group.attributes, alike) {
+                    // The neighbour has it already.
+                    entry.queued = false;
+                    continue;
+                }
+            }
             self.scratch.push(nlri(key, route.label));
             self.fresh.push(!entry.sent);
             // Done already here, so that a key that stands twice is taken once.
