@@ -172,6 +172,31 @@ fn configurations_say_all_that_the_long_documents_say() {
 }
 
 #[test]
+fn a_customer_is_protected_as_it_says_or_as_the_platform_says() {
+    let mut intent = common::full();
+    let protected = |i: &Intent, c: &str| i.protection_of(&i.customers[&c.parse().unwrap()]);
+    assert_eq!((protected(&intent, "acme"), protected(&intent, "internet")), (Protection::Restart, Protection::Standby));
+    let p = intent.platform.as_mut().unwrap();
+    assert_eq!((p.hosts.len(), p.control_plane.standby), (2, true));
+    p.protection = Protection::default();
+    assert_eq!(protected(&intent, "internet"), Protection::Restart);
+}
+
+#[test]
+fn a_change_of_a_host_is_told_by_its_name() {
+    let old = common::full();
+    let text = common::FULL_PLATFORM.replace("192.0.2.7:7443", "192.0.2.8:7443").replace("  protection: standby\n", "");
+    let told = changes(&old, &apply(&old, &text).unwrap());
+    let field = |f: &str, old: Option<&str>, new: Option<&str>| FieldChange {
+        field: format!("spec.{f}"),
+        old: old.map(Into::into),
+        new: new.map(Into::into),
+    };
+    let moved = field("hosts[host-a].address", Some("192.0.2.7:7443"), Some("192.0.2.8:7443"));
+    assert_eq!(told[0].fields, [moved, field("protection", Some("standby"), None)]);
+}
+
+#[test]
 fn a_change_is_told_by_neighbour_and_core_port() {
     let old = common::full();
     let text = common::FULL_ACME.replace("limit: 1000", "limit: 900").replace("password: for-acme", "password: changed");

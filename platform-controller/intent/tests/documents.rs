@@ -8,7 +8,7 @@ use edgeplex_intent::*;
 use edgeplex_mgmt::config::{BgpRole, LabelMode, OspfNetwork, PolicyAction, PrefixRange, Role};
 use edgeplex_types::{LabelRange, Name, RouteTarget};
 use proptest::{collection, option, prelude::*, sample};
-use std::str::FromStr;
+use std::{net::IpAddr, str::FromStr};
 
 proptest! {
     #[test]
@@ -202,10 +202,23 @@ fn leak() -> impl Strategy<Value = Leak> {
     (from, prefixes).prop_map(|(from, prefixes)| Leak { from, prefixes })
 }
 
+fn protection() -> impl Strategy<Value = Protection> {
+    sample::select(vec![Protection::Restart, Protection::Standby])
+}
+
+fn host() -> impl Strategy<Value = Host> {
+    let address = (1..=223u8, any::<u16>(), 1..=u16::MAX, any::<bool>()).prop_map(|(a, b, port, six)| {
+        let ip = if six { IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, u16::from(a), b]) } else { [a, 0, 2, 7].into() };
+        (ip, port).into()
+    });
+    (name(), address, "[0-9a-f]{64}").prop_map(|(name, address, key)| Host { name, address, port: "link-1.x".into(), key })
+}
+
 fn customer() -> impl Strategy<Value = Customer> {
     let vpn = (targets(), targets(), collection::vec(leak(), 0..3), option::of(1..=16u8), label_mode());
     let vpn = vpn.prop_map(|(import, export, leak, max_paths, label_mode)| Vpn { import, export, leak, max_paths, label_mode });
-    (name(), vpn, collection::vec(attachment(), 0..3)).prop_map(|(name, vpn, attachments)| Customer { name, vpn, attachments })
+    let all = (name(), vpn, option::of(protection()), collection::vec(attachment(), 0..3));
+    all.prop_map(|(name, vpn, protection, attachments)| Customer { name, vpn, protection, attachments })
 }
 
 fn authentication() -> impl Strategy<Value = Authentication> {
@@ -269,20 +282,23 @@ fn platform() -> impl Strategy<Value = Platform> {
     });
     let labels = (range(), 0..=86_400u32).prop_map(|(range, quarantine)| Labels { range, quarantine });
     let protocols = (option::of(ospf), option::of(ldp()), collection::vec(reflector, 0..2), labels);
-    (name(), any::<bool>(), 1..23456u32, core(), protocols).prop_map(|(name, pe, asn, core, (ospf, ldp, route_reflectors, labels))| {
-        Platform {
-            name,
-            role: if pe { Role::Pe } else { Role::P },
-            asn: pe.then_some(asn),
-            loopback: [10, 255, 0, 1].into(),
-            core: vec![core],
-            core_routes: vec![CoreRoute { prefix: "10.255.0.9/32".parse().unwrap(), via: [10, 0, 0, 9].into() }],
-            ospf,
-            ldp,
-            route_reflectors,
-            access: vec!["eth2".into(), "1e3".into()],
-            labels,
-        }
+    let instances = (collection::vec(host(), 0..3), protection(), any::<bool>());
+    let all = (name(), any::<bool>(), 1..23456u32, core(), protocols, instances);
+    all.prop_map(|(name, pe, asn, core, (ospf, ldp, route_reflectors, labels), (hosts, protection, standby))| Platform {
+        name,
+        role: if pe { Role::Pe } else { Role::P },
+        asn: pe.then_some(asn),
+        loopback: [10, 255, 0, 1].into(),
+        core: vec![core],
+        core_routes: vec![CoreRoute { prefix: "10.255.0.9/32".parse().unwrap(), via: [10, 0, 0, 9].into() }],
+        ospf,
+        ldp,
+        route_reflectors,
+        access: vec!["eth2".into(), "1e3".into()],
+        labels,
+        hosts,
+        protection,
+        control_plane: ControlPlane { standby },
     })
 }
 
