@@ -1,6 +1,7 @@
 //! What a NOC may write, and what is made of it.
 #![no_main]
 use edgeplex_intent::{Allocations, Intent, Keys, allocate, cvm_config, parse, pvm_config, validate};
+use edgeplex_mgmt::config::Instance;
 use std::collections::BTreeMap;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
@@ -20,10 +21,10 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some(platform) = &intent.platform else { return };
     let key = Keys { public: String::new(), secret: String::new() };
     let keys: BTreeMap<_, _> = intent.attachments().map(|(id, _, _)| (id, key.clone())).collect();
-    let cvm = cvm_config(&intent, platform, &allocations, &key, &keys);
+    let cvm = cvm_config(&intent, platform, &allocations, &key, &keys, Instance::default());
     assert_eq!(cvm.attachments.len(), keys.len());
     for (id, c, a) in intent.attachments() {
-        let pvm = pvm_config(platform, c, &id, a, "", &key);
+        let pvm = pvm_config(platform, c, &id, a, "", &key, Instance::default());
         assert!(!pvm.addresses.is_empty() && (1..=16).contains(&pvm.max_paths));
     }
 });
