@@ -47,6 +47,8 @@ pub(crate) struct Db {
     /// At MaxAge; they go once everyone knows.
     dead: BTreeSet<LsaKey>,
     bytes: usize,
+    /// What has come, changed or gone since it was last asked.
+    touched: BTreeSet<LsaKey>,
 }
 
 impl Db {
@@ -88,6 +90,7 @@ impl Db {
                 || old.lsa.contents() != lsa.contents()
         });
         self.bytes += lsa.length();
+        self.touched.insert(key);
         let entry = Entry { lsa, installed: now, flooded, changed, sent_back: None };
         if entry.is_dead(now) {
             self.dead.insert(key);
@@ -103,7 +106,12 @@ impl Db {
         self.bytes -= old.lsa.length();
         self.due.remove(&(old.dies_at(), *key));
         self.dead.remove(key);
+        self.touched.insert(*key);
         Some(old)
+    }
+
+    pub(crate) fn take_touched(&mut self) -> BTreeSet<LsaKey> {
+        std::mem::take(&mut self.touched)
     }
 
     /// When the next LSA reaches MaxAge.

@@ -7,6 +7,7 @@ use crate::fsm::{Interface, InterfaceState, Neighbor, NeighborState, OwnLink};
 use crate::originate::Own;
 use crate::packet::{AuthError, LsaKey, Message, Packet};
 use crate::spf::Schedule;
+use crate::successor::{Clock, Told};
 use crate::{Config, InterfaceConfig};
 use ipnet::Ipv4Net;
 use std::collections::BTreeMap;
@@ -21,7 +22,11 @@ pub struct Ospf {
     /// Of the event being handled.
     pub(crate) now: Time,
     pub(crate) started: Time,
-    crypto_sequence: u32,
+    pub(crate) crypto_sequence: u32,
+    pub(crate) clock: Clock,
+    /// Another process speaks, and we are told what it knows.
+    pub(crate) following: bool,
+    pub(crate) told: Told,
     /// The next negotiation of a database exchange begins above.
     pub(crate) dd_counter: u32,
     pub(crate) interfaces: BTreeMap<Arc<str>, Interface>,
@@ -49,6 +54,9 @@ impl Ospf {
             now,
             started: now,
             crypto_sequence: start.crypto_sequence,
+            clock: Clock { at: now, date: start.crypto_sequence },
+            following: false,
+            told: Told::default(),
             dd_counter: start.crypto_sequence,
             interfaces,
             db: Db::default(),
@@ -68,6 +76,9 @@ impl Ospf {
         self.now = self.now.max(now);
         if self.stopped {
             return vec![];
+        }
+        if self.following {
+            return self.follow(event);
         }
         match event {
             Event::Configure(config) => self.configure(config),
@@ -97,6 +108,9 @@ impl Ospf {
     pub fn deadline(&self) -> Option<Time> {
         if self.stopped {
             return None;
+        }
+        if self.following {
+            return self.spf.deadline().into_iter().chain(self.dirty.then_some(self.now)).min();
         }
         let interfaces = self.interfaces.values().flat_map(|i| {
             let neighbors = i.neighbors.values().filter_map(Neighbor::deadline);
@@ -195,13 +209,15 @@ impl Ospf {
         fresh.spf.request(self.now, &fresh.config.timing);
         let carriers: Vec<_> = self.interfaces.iter().filter(|(_, i)| i.carrier).map(|(n, _)| n.clone()).collect();
         fresh.routes = std::mem::take(&mut self.routes);
+        fresh.told = self.told.of_another();
+        fresh.clock = self.clock;
         *self = fresh;
         for name in carriers {
             self.set_carrier(&name, true);
         }
     }
 
-    fn set_carrier(&mut self, name: &str, up: bool) {
+    pub(crate) fn set_carrier(&mut self, name: &str, up: bool) {
         let Some((name, interface)) = self.interfaces.get_key_value(name) else { return };
         let name = name.clone();
         if interface.carrier == up {
@@ -303,7 +319,7 @@ impl Ospf {
     }
 
     /// Never falls (RFC 2328 §D.3), also over a restart, as long as the clock of whoever started us does not.
-    fn crypto_now(&self) -> u32 {
+    pub(crate) fn crypto_now(&self) -> u32 {
         let passed = (self.now - self.started).as_secs();
         self.crypto_sequence.saturating_add(u32::try_from(passed).unwrap_or(u32::MAX))
     }

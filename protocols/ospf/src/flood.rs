@@ -102,7 +102,7 @@ impl Ospf {
             (_, Some(_)) if self.neighbor(name, source).is_some_and(|n| n.requests.contains_key(&key)) => self.bad_request(name, source),
             // (7)
             (Ordering::Equal, Some(_)) => {
-                let implied = self.neighbor_mut(name, source).is_some_and(|n| n.retransmissions.remove(&key).is_some());
+                let implied = self.neighbor_mut(name, source).is_some_and(|n| n.retransmissions.remove(&key));
                 if !implied {
                     direct.push(header);
                 } else if self.interfaces.get(name).is_some_and(|i| i.state == InterfaceState::Backup && i.designated == source) {

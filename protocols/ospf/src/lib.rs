@@ -9,6 +9,7 @@
 //!   originate    our own LSAs: wanted against present (RFC 6987, RFC 5443)
 //!   restart      graceful restart, ours and neighbours' (RFC 3623)
 //!   spf/         tree, routes, loop-free alternates (RFC 5286)
+//!   successor    the same router in another process: what it is told (stored), and how it goes on
 //! ```
 //! Nothing here reads a clock or owns a socket: time is an argument, counted from any fixed moment.
 
@@ -23,8 +24,12 @@ pub mod packet;
 mod restart;
 mod show;
 mod spf;
+mod stored;
+mod successor;
 
 pub use config::{Algorithm, Authentication, Config, InterfaceConfig, Limits, Network, Timing};
 pub use engine::Ospf;
 pub use events::{ALL_ROUTERS, Action, DESIGNATED_ROUTERS, Event, Route, RouteKind, Start, Time};
 pub use show::{InterfaceView, LsaView, NeighborView};
+pub use stored::{PREFIX, ValueError};
+pub use successor::Change;

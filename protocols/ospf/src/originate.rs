@@ -27,6 +27,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Own {
     last: Option<Time>,
+    /// It is said again then even if nothing has changed.
+    refresh: Option<Time>,
     /// Pause from `last` to the next instance.
     hold: Duration,
     /// It waits until then, be it for its turn or to be refreshed.
@@ -57,7 +59,21 @@ impl Ospf {
 
     fn own_entry(&mut self, scope: Scope, key: LsaKey) -> &mut Own {
         let hold = self.config.timing.lsa_first;
-        self.own.entry((scope, key)).or_insert(Own { last: None, hold, at: None, owed: false })
+        self.own.entry((scope, key)).or_insert(Own { last: None, refresh: None, hold, at: None, owed: false })
+    }
+
+    /// What a process before us has originated is ours.
+    pub(crate) fn own_lsas_again(&mut self) {
+        let (now, router_id) = (self.now, self.config.router_id);
+        let dbs = std::iter::once((None, &self.db)).chain(self.interfaces.iter().map(|(name, i)| (Some(name.clone()), &i.db)));
+        let own = dbs.flat_map(|(scope, db)| db.iter().map(move |(key, entry)| (scope.clone(), *key, entry.age(now))));
+        let own: Vec<_> = own.filter(|(_, key, _)| key.advertising_router == router_id).collect();
+        for (scope, key, age) in own {
+            let age = Duration::from_secs(age.into());
+            let own = self.own_entry(scope, key);
+            own.last = now.checked_sub(age);
+            own.refresh = Some(now + REFRESH.saturating_sub(age));
+        }
     }
 
     pub(crate) fn forget_own(&mut self, name: &Arc<str>) {
@@ -112,7 +128,7 @@ impl Ospf {
         let settling = slot.1.kind == ROUTER && self.is_settling();
         let settled = self.started + SETTLE;
         let Some(own) = self.own.get_mut(&slot) else { return };
-        let refresh = own.last.map(|at| at + REFRESH);
+        let refresh = own.refresh;
         let same = have.as_ref().is_some_and(|(lsa, dead)| !dead && lsa.body == body);
         if same && refresh.is_some_and(|at| now < at) && !own.owed {
             own.at = refresh;
@@ -145,7 +161,8 @@ impl Ospf {
             _ => timing.lsa_first,
         };
         own.last = Some(now);
-        own.at = Some(now + REFRESH);
+        own.refresh = Some(now + REFRESH);
+        own.at = own.refresh;
         own.owed = false;
         let Some(lsa) = Lsa::new(slot.1, OPTION_E, sequence, body) else {
             self.log("OSPF: our router-LSA has more links than an LSA can hold".into());

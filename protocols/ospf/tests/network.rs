@@ -102,11 +102,13 @@ fn chaos(seed: u64) {
         let time = ms(shape.below(9000));
         net.run(time);
         let (router, link) = (shape.pick(routers), shape.pick(net.links.len()));
-        match shape.below(5) {
+        match shape.below(8) {
             0 => net.kill(router),
             1 => net.start(router, shape.chance(30)),
             2 => net.set_link(link, shape.chance(50)),
-            3 => net.configure(router, |c| c.interfaces.values_mut().for_each(|i| i.cost = u16::try_from(1 + shape.below(9)).unwrap())),
+            3 => net.follow(router),
+            4 | 5 => net.replace(router, shape.below(3000)),
+            6 => net.configure(router, |c| c.interfaces.values_mut().for_each(|i| i.cost = u16::try_from(1 + shape.below(9)).unwrap())),
             _ => {
                 let lost = net.routers[router].engine.as_ref().map(|e| e.neighbors()).unwrap_or_default();
                 for n in lost {

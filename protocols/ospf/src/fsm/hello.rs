@@ -53,6 +53,7 @@ impl Ospf {
         fresh.carrier = interface.carrier;
         fresh.max_cost = interface.max_cost;
         *interface = fresh;
+        self.told.anew = true;
         self.forget_own(name);
         self.dirty = true;
     }

@@ -155,6 +155,63 @@ impl Interface {
     }
 }
 
+/// LSAs and when each was last sent.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Retransmissions {
+    sent: BTreeMap<LsaKey, Time>,
+    /// What has come or gone since it was last asked.
+    touched: BTreeSet<LsaKey>,
+}
+
+impl Retransmissions {
+    pub(crate) fn insert(&mut self, key: LsaKey, at: Time) {
+        if self.sent.insert(key, at).is_none() {
+            self.touched.insert(key);
+        }
+    }
+
+    /// Tells whether it was there.
+    pub(crate) fn remove(&mut self, key: &LsaKey) -> bool {
+        let there = self.sent.remove(key).is_some();
+        if there {
+            self.touched.insert(*key);
+        }
+        there
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.touched.extend(std::mem::take(&mut self.sent).into_keys());
+    }
+
+    pub(crate) fn contains_key(&self, key: &LsaKey) -> bool {
+        self.sent.contains_key(key)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&LsaKey, &Time)> {
+        self.sent.iter()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &LsaKey> {
+        self.sent.keys()
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Time> {
+        self.sent.values()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.sent.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sent.is_empty()
+    }
+
+    pub(crate) fn take_touched(&mut self) -> BTreeSet<LsaKey> {
+        std::mem::take(&mut self.touched)
+    }
+}
+
 /// A neighbour that restarts, and whose links we announce meanwhile (RFC 3623 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Helping {
@@ -192,7 +249,7 @@ pub(crate) struct Neighbor {
     pub(crate) request_at: Option<Time>,
 
     /// LSAs that it has yet to acknowledge, and when each was last sent.
-    pub(crate) retransmissions: BTreeMap<LsaKey, Time>,
+    pub(crate) retransmissions: Retransmissions,
     pub(crate) retransmit_at: Option<Time>,
 
     pub(crate) helping: Option<Helping>,
@@ -223,7 +280,7 @@ impl Neighbor {
             requests: BTreeMap::new(),
             asked: BTreeSet::new(),
             request_at: None,
-            retransmissions: BTreeMap::new(),
+            retransmissions: Retransmissions::default(),
             retransmit_at: None,
             helping: None,
             up: false,

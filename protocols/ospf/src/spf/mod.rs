@@ -45,6 +45,10 @@ impl Schedule {
         };
     }
 
+    pub(crate) fn at_once(&mut self, now: Time) {
+        self.at = Some(now);
+    }
+
     pub(crate) fn deadline(&self) -> Option<Time> {
         self.at
     }

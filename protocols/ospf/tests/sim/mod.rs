@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 mod oracle;
+mod succession;
 
 use edgeplex_ospf::{ALL_ROUTERS, Action, Config, DESIGNATED_ROUTERS, Event, InterfaceConfig, Network, Ospf, Start, Time};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +59,10 @@ pub(crate) struct Router {
     pub(crate) designated: BTreeSet<Arc<str>>,
     /// Everything but packets.
     pub(crate) told: Vec<(Time, Action)>,
+    /// What it has stored for a successor.
+    pub(crate) values: BTreeMap<String, Vec<u8>>,
+    /// One that is told of every change as it happens.
+    pub(crate) standby: Option<Ospf>,
 }
 
 #[derive(Debug)]
@@ -84,6 +89,8 @@ pub(crate) struct Net {
     counter: u64,
     /// Packets sent, by OSPF type.
     pub(crate) sent: BTreeMap<u8, u64>,
+    /// OSPF types of what the last successor said when it was promoted.
+    pub(crate) sent_at_once: Vec<u8>,
 }
 
 pub(crate) fn router_id(router: usize) -> Ipv4Addr {
@@ -112,15 +119,38 @@ impl Net {
             }
             config
         };
-        let routers = (0..routers).map(|r| Router { engine: None, config: config(r), designated: BTreeSet::new(), told: vec![] }).collect();
+        let routers = (0..routers)
+            .map(|r| Router {
+                engine: None,
+                config: config(r),
+                designated: BTreeSet::new(),
+                told: vec![],
+                values: BTreeMap::new(),
+                standby: None,
+            })
+            .collect();
         let (flying, sent) = Default::default();
-        Self { now: s(1), random: Random::new(seed), links, routers, loss: 0, doubled: 0, delay: 3, flying, counter: 0, sent }
+        Self {
+            now: s(1),
+            random: Random::new(seed),
+            links,
+            routers,
+            loss: 0,
+            doubled: 0,
+            delay: 3,
+            flying,
+            counter: 0,
+            sent,
+            sent_at_once: vec![],
+        }
     }
 
     pub(crate) fn start(&mut self, router: usize, restarting: bool) {
         let crypto_sequence = u32::try_from(self.now.as_secs()).unwrap();
         let engine = Ospf::new(self.now, self.routers[router].config.clone(), Start { restarting, crypto_sequence });
         self.routers[router].engine = Some(engine);
+        self.routers[router].standby = None;
+        self.routers[router].values.clear();
         self.routers[router].designated.clear();
         for link in (0..self.links.len()).filter(|l| self.links[*l].up && self.links[*l].routers.contains(&router)).collect::<Vec<_>>() {
             self.handle(router, Event::Interface { name: &name(link), up: true });
@@ -158,6 +188,12 @@ impl Net {
         let Some(engine) = self.routers[router].engine.as_mut() else { return };
         let actions = engine.handle(now, event);
         assert!(engine.deadline().is_none_or(|at| at + s(1) > now), "the deadline does not move");
+        self.act(router, actions);
+    }
+
+    fn act(&mut self, router: usize, actions: Vec<Action>) {
+        let now = self.now;
+        self.store(router);
         for action in actions {
             match action {
                 Action::Send { interface, destination, packet } => self.send(router, interface, destination, packet),
