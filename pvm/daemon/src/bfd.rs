@@ -1,9 +1,10 @@
 //! Which BFD sessions the configuration wants, and what their state means for whoever wants them.
 
 use crate::config::{self, Loaded};
+use edgeplex_journal::Record;
 use edgeplex_mgmt::{config::Bfd, show::BfdRow};
 use edgeplex_transport::{
-    Mode,
+    Mode, Promoted,
     bfd::{self, Event, Handle, Key, Parameters, Why},
     journal::Journal,
 };
@@ -51,9 +52,9 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Within a tokio runtime.
+    /// Speaks to nobody until it is promoted. Within a tokio runtime.
     pub(crate) fn start(interface: Option<&str>) -> Self {
-        let (handle, events) = bfd::start(Mode::Live(Journal::none()));
+        let (handle, events) = bfd::start(Mode::Following);
         Self { handle, events, interface: interface.map(Into::into), wanted: BTreeMap::new(), up: BTreeSet::new() }
     }
 
@@ -140,14 +141,63 @@ impl Watch {
         }
     }
 
-    /// Neighbours of static routes that are to be waited for.
-    pub(crate) fn unsettled(&self) -> Vec<IpAddr> {
-        let down = self.wanted.keys().filter(|(key, client)| *client == Client::Static && !self.up.contains(key));
-        down.map(|(key, _)| key.peer).collect()
+    /// What has happened already, without waiting.
+    pub(crate) fn at_hand(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
     }
 
-    /// Ends every session as the operator's wish, so that no neighbour takes our end for a failure.
-    pub(crate) async fn leave(&mut self) {
+    fn statics(&self, up: bool) -> impl Iterator<Item = IpAddr> {
+        let of = self.wanted.keys().filter(move |(key, client)| *client == Client::Static && self.up.contains(key) == up);
+        of.map(|(key, _)| key.peer)
+    }
+
+    /// Neighbours of static routes that are to be waited for.
+    pub(crate) fn unsettled(&self) -> Vec<IpAddr> {
+        self.statics(false).collect()
+    }
+
+    /// Neighbours of static routes with which it is up.
+    pub(crate) fn settled(&self) -> BTreeSet<IpAddr> {
+        self.statics(true).collect()
+    }
+
+    // --- the instance's role
+
+    /// A change that a predecessor has written down.
+    pub(crate) fn replay(&self, record: &Record) {
+        self.handle.replay(record);
+    }
+
+    pub(crate) fn promote(&self, journal: Journal) -> impl Future<Output = Promoted> + use<> {
+        let handle = self.handle.clone();
+        async move { handle.promote(journal).await }
+    }
+
+    pub(crate) fn fence(&self) -> impl Future<Output = ()> + use<> {
+        let handle = self.handle.clone();
+        async move { handle.fence().await }
+    }
+
+    pub(crate) fn unfence(&self) {
+        self.handle.unfence();
+    }
+
+    /// Another predecessor's sessions will be told: forgets the former's, and goes on asking for what is wanted.
+    pub(crate) fn start_over(&mut self) {
+        let mut new = Self::start(self.interface.as_deref());
+        new.wanted = std::mem::take(&mut self.wanted);
+        for ((key, client), parameters) in &new.wanted {
+            new.handle.add(key.clone(), client.name(), *parameters);
+        }
+        *self = new;
+    }
+
+    /// Falls silent. With a successor that goes on, neighbours need not know; otherwise every session ends as the operator's wish, so
+    /// that none of them takes our end for a failure.
+    pub(crate) async fn leave(&mut self, successor: bool) {
+        if successor {
+            return self.handle.leave().await;
+        }
         for (key, client) in std::mem::take(&mut self.wanted).into_keys() {
             self.handle.remove(key, client.name());
         }

@@ -6,9 +6,14 @@ use crate::{
     config::{self, Loaded},
 };
 use edgeplex_bgp_wire::{Family, Nlri, NlriKey};
+use edgeplex_journal::{Record, SessionId};
 use edgeplex_mgmt::show::BgpNeighbor;
 use edgeplex_pvm_vrf::{CeOp, Restart, StaleRoutes, Vrf};
-use edgeplex_transport::bgp::{Event, Speaker, SpeakerConfig};
+use edgeplex_transport::{
+    Mode, Promoted,
+    bgp::{Event, Speaker, SpeakerConfig},
+    journal::{Flow, Gate, Journal},
+};
 use ipnet::IpNet;
 use std::{
     collections::BTreeMap,
@@ -44,6 +49,8 @@ pub(crate) struct Customers {
     ports: Ports,
     running: Option<Running>,
     ces: BTreeMap<IpAddr, Ce>,
+    /// Sessions of a predecessor that stand in its journal.
+    recorded: BTreeMap<SessionId, Flow>,
 }
 
 /// The one family of a CE's session.
@@ -57,7 +64,7 @@ fn identity(loaded: &Loaded) -> (u32, Ipv4Addr) {
 
 impl Customers {
     pub(crate) fn new(ports: Ports) -> Self {
-        Self { ports, running: None, ces: BTreeMap::new() }
+        Self { ports, running: None, ces: BTreeMap::new(), recorded: BTreeMap::new() }
     }
 
     /// Cancel-safe. Never returns while there is no session to hear from.
@@ -74,16 +81,20 @@ impl Customers {
         self.running.as_ref().map(|r| r.speaker.neighbors()).unwrap_or_default()
     }
 
+    /// What has happened already, without waiting.
+    pub(crate) fn at_hand(&mut self) -> Option<Event> {
+        self.running.as_mut()?.events.try_recv().ok()
+    }
+
     /// Starts the sessions, if they are not running and there are any.
-    pub(crate) fn start(&mut self, loaded: &Loaded, restarting: bool, vrf: &mut Vrf) {
+    pub(crate) fn start(&mut self, loaded: &Loaded, mode: Mode, restarting: bool, vrf: &mut Vrf) {
         if self.running.is_some() || loaded.config.bgp.is_empty() {
             return;
         }
         info!(neighbors = loaded.config.bgp.len(), restarting, "starting the customer's sessions");
         let (local_as, router_id) = identity(loaded);
-        let (speaker, events) = Speaker::start(SpeakerConfig { local_as, router_id, listen: self.ports.listen.clone() });
+        let (speaker, events) = Speaker::start(SpeakerConfig { local_as, router_id, listen: self.ports.listen.clone() }, mode);
         self.running = Some(Running { speaker, events, identity: (local_as, router_id) });
-        self.ces.clear();
         self.set_peers(loaded, restarting, vrf);
     }
 
@@ -100,10 +111,16 @@ impl Customers {
         }
     }
 
+    /// Whether another configuration makes other sessions of them all.
+    pub(crate) fn others(&self, loaded: &Loaded) -> bool {
+        self.running.as_ref().map(|r| r.identity) != (!loaded.config.bgp.is_empty()).then(|| identity(loaded))
+    }
+
     /// Moves to another configuration, of which the RIB knows already.
     pub(crate) async fn reconfigure(&mut self, now: Instant, loaded: &Loaded, vrf: &mut Vrf, restart: &mut Restart) {
+        let others = self.others(loaded);
         let Some(running) = &self.running else { return };
-        if running.identity != identity(loaded) || loaded.config.bgp.is_empty() {
+        if others {
             self.close(false).await;
             let peers: Vec<IpAddr> = self.ces.keys().copied().collect();
             peers.into_iter().for_each(|peer| self.lost(now, peer, None, vrf, restart));
@@ -121,10 +138,102 @@ impl Customers {
         }
     }
 
-    /// Closes without a word, so that the CEs go on forwarding to FastForward until the next pvmd is there.
-    pub(crate) async fn leave(&mut self) {
+    /// Ends without a word, so that the CEs go on forwarding to FastForward until the next pvmd is there. `successor`: it takes the
+    /// sessions over, which stand still until then; otherwise they are closed.
+    pub(crate) async fn leave(&mut self, successor: bool) {
+        if successor && let Some(Running { speaker, events, .. }) = self.running.take() {
+            drop(events);
+            return speaker.leave().await;
+        }
         self.close(true).await;
     }
+
+    // --- the instance's role
+
+    /// A change that a predecessor has written down.
+    pub(crate) fn replay(&mut self, record: &Record) {
+        match record {
+            Record::Open(id, opened) => {
+                self.recorded.insert(*id, Flow::from(opened.as_ref()));
+            }
+            Record::Close(id) => {
+                self.recorded.remove(id);
+            }
+            _ => {}
+        }
+        if let Some(running) = &self.running {
+            running.speaker.replay(record);
+        }
+    }
+
+    /// Takes the sessions over that were replayed; or, without any that are wanted, ends them.
+    pub(crate) fn promote(&mut self, journal: Journal, gate: &dyn Gate) -> impl Future<Output = Promoted> + use<> {
+        let speaker = self.running.as_ref().map(|r| r.speaker.clone());
+        if speaker.is_none() {
+            self.abandon(&journal, gate);
+        }
+        self.recorded.clear();
+        async move {
+            let Some(speaker) = speaker else { return Promoted::default() };
+            let promoted = speaker.promote(journal).await;
+            speaker.told().await;
+            promoted
+        }
+    }
+
+    /// Resolves when what was replayed so far has come out, as far as it has not, in what is at hand.
+    pub(crate) fn told(&self) -> impl Future<Output = ()> + use<> {
+        let speaker = self.running.as_ref().map(|r| r.speaker.clone());
+        async move {
+            if let Some(speaker) = speaker {
+                speaker.told().await;
+            }
+        }
+    }
+
+    /// The sessions that were replayed may have gone on without us: they are no more, and the CEs' routes stay as across any other
+    /// loss. How many there were.
+    pub(crate) fn abandon(&mut self, journal: &Journal, gate: &dyn Gate) -> u32 {
+        let recorded = std::mem::take(&mut self.recorded);
+        for (id, flow) in &recorded {
+            journal.append(&Record::Close(*id));
+            // The CE is told by a RST as soon as it says something.
+            gate.over(*flow);
+        }
+        self.start_over();
+        u32::try_from(recorded.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The predecessor tells its state anew.
+    pub(crate) fn start_over(&mut self) {
+        self.recorded.clear();
+        if let Some(running) = &self.running {
+            running.speaker.forget();
+        }
+    }
+
+    /// Sessions stand still: nothing leaves or enters.
+    pub(crate) fn fence(&self) -> impl Future<Output = ()> + use<> {
+        let speaker = self.running.as_ref().map(|r| r.speaker.clone());
+        async move {
+            if let Some(speaker) = speaker {
+                speaker.fence().await;
+            }
+        }
+    }
+
+    pub(crate) fn unfence(&self) {
+        if let Some(running) = &self.running {
+            running.speaker.unfence();
+        }
+    }
+
+    /// CEs of which stale routes are kept: a successor has to wait for them.
+    pub(crate) fn stale(&self) -> impl Iterator<Item = IpAddr> {
+        self.ces.iter().filter(|(_, ce)| ce.stale.deadline().is_some()).map(|(peer, _)| *peer)
+    }
+
+    // --- what the sessions say
 
     async fn close(&mut self, graceful: bool) {
         if let Some(Running { speaker, events, .. }) = self.running.take() {
@@ -139,8 +248,8 @@ impl Customers {
         // What a neighbour left in the queue that is not ours any more.
         let Some(ce) = self.ces.get_mut(&peer) else { return };
         match event {
-            Event::Up { router_id, peer_has_gr, restarted, preserved, .. } => {
-                info!(%peer, graceful_restart = peer_has_gr, "customer session is up");
+            Event::Up { router_id, peer_has_gr, restarted, preserved, taken_over, .. } => {
+                info!(%peer, graceful_restart = peer_has_gr, taken_over, "customer session is up");
                 ce.up = true;
                 vrf.customer_up(peer, router_id);
                 restart.ce_up(now, peer, peer_has_gr, restarted);

@@ -5,8 +5,8 @@
 //!     CEs ◄─ BGP ─► customer ───►┐             ┌──► relay ◄─ ZeroMQ ─► CVM
 //!         ◄─ BFD ─► bfd ────────►│  vrf::Vrf   │
 //!   edgeplexd ─► mgmt ──────────►│ (one task)  ├──► fib-client ◄─ fib.sock ─► FastForward
-//!                 └► probe       └─────────────┘
-//!   rtnetlink ◄─ tap
+//!                 └► probe       └──────┬──────┘
+//!   rtnetlink ◄─ tap                    └────────► instance: journal ─► this daemon's next life, or a standby
 //! ```
 //!
 //! [`Pvmd`] is the one task that owns the routes. Everything else is at the end of a channel or a socket, and when it
@@ -15,11 +15,15 @@
 mod bfd;
 pub mod config;
 mod customer;
+mod forwarder;
+mod instance;
 mod mgmt;
 mod probe;
 mod pvmd;
 mod relay;
+mod role;
 mod tap;
+mod values;
 
 pub use pvmd::Pvmd;
 
@@ -30,8 +34,10 @@ use std::{net::SocketAddr, path::PathBuf};
 pub struct Options {
     /// The configuration file.
     pub config: PathBuf,
-    /// Directory of `mgmt.sock` and `fib.sock`.
+    /// Directory of `mgmt.sock`, `fib.sock` and the sockets between instances.
     pub run: PathBuf,
+    /// Directory of the journal, in memory that outlives the process; `None`: nothing is kept.
+    pub journal: Option<PathBuf>,
     /// FastForward's TAP; `None` if someone else sees to the interface.
     pub tap: Option<String>,
     pub ports: Ports,

@@ -16,9 +16,12 @@ struct Arguments {
     /// Configuration file.
     #[arg(long, default_value = "/etc/edgeplex/config.json")]
     config: PathBuf,
-    /// Directory of mgmt.sock and fib.sock.
+    /// Directory of mgmt.sock, fib.sock and the sockets between instances.
     #[arg(long, default_value = "/run/edgeplex")]
     run: PathBuf,
+    /// Directory of the journal, in memory that outlives this process.
+    #[arg(long, default_value = "/run/journal")]
+    journal: PathBuf,
     /// FastForward's TAP interface.
     #[arg(long, default_value = "pe0")]
     tap: String,
@@ -33,7 +36,8 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let listen = vec![(Ipv4Addr::UNSPECIFIED, BGP_PORT).into(), (Ipv6Addr::UNSPECIFIED, BGP_PORT).into()];
     let ports = Ports { listen, neighbor: BGP_PORT };
-    let options = Options { config: arguments.config, run: arguments.run, tap: Some(arguments.tap), ports };
+    let Arguments { config, run, journal, tap } = arguments;
+    let options = Options { config, run, journal: Some(journal), tap: Some(tap), ports };
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let stop = async move {

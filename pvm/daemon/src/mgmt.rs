@@ -2,13 +2,21 @@
 
 use crate::probe::{ProbeError, Prober};
 use edgeplex_bgp::State;
-use edgeplex_mgmt::{Answer, config::PvmConfig, show};
+use edgeplex_mgmt::{
+    Answer,
+    config::PvmConfig,
+    show::{self, InstanceOrder},
+};
 use edgeplex_pvm_vrf::{RouteView, Source};
 use edgeplex_transport::mgmt::Handler;
 use edgeplex_types::{Community, LargeCommunity};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How long a question for a change waits for one.
+const WATCH: Duration = Duration::from_secs(20);
 
 /// Where an answer goes.
 pub(crate) type Reply = oneshot::Sender<Answer<Value>>;
@@ -23,18 +31,28 @@ pub(crate) enum StateQuery {
     Routes,
     Bfd,
     Reload,
-    Instance(show::InstanceOrder),
+    Instance(InstanceOrder),
 }
 
 #[derive(Debug)]
 pub(crate) struct Questions {
     state: mpsc::Sender<Question>,
     prober: Prober,
+    instance: watch::Receiver<show::InstanceStatus>,
 }
 
 impl Questions {
-    pub(crate) fn new(state: mpsc::Sender<Question>, prober: Prober) -> Self {
-        Self { state, prober }
+    pub(crate) fn new(state: mpsc::Sender<Question>, prober: Prober, instance: watch::Receiver<show::InstanceStatus>) -> Self {
+        Self { state, prober, instance }
+    }
+
+    async fn order(&self, order: InstanceOrder) -> Answer<Value> {
+        if let InstanceOrder::Watch { seen } = order {
+            let mut instance = self.instance.clone();
+            // At the end of its patience it tells as well.
+            let _ = tokio::time::timeout(WATCH, instance.wait_for(|status| status.revision != seen)).await;
+        }
+        self.ask(StateQuery::Instance(order)).await
     }
 
     async fn ask(&self, query: StateQuery) -> Answer<Value> {
@@ -57,7 +75,7 @@ impl Handler for Questions {
             show::PvmQuery::Routes => self.ask(StateQuery::Routes).await,
             show::PvmQuery::Bfd => self.ask(StateQuery::Bfd).await,
             show::PvmQuery::Reload => self.ask(StateQuery::Reload).await,
-            show::PvmQuery::Instance(order) => self.ask(StateQuery::Instance(order)).await,
+            show::PvmQuery::Instance(order) => self.order(order).await,
             show::PvmQuery::Ping { to, options } => report(self.prober.ping(to, &options).await),
             show::PvmQuery::Traceroute { to, options } => report(self.prober.traceroute(to, &options).await),
         }

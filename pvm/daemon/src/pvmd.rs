@@ -5,31 +5,43 @@ use crate::{
     bfd::{Change, Watch},
     config::{self, Loaded},
     customer::Customers,
+    forwarder::{self, Seen},
+    instance::{Life, Phase},
     mgmt::{self, Question, Questions},
     probe::Prober,
     relay::{self, Session},
     tap::{self, Tap},
 };
 use anyhow::Context;
-use edgeplex_ff_fib_api::FibOp;
+use edgeplex_ff_fib_api::{FibOp, Neighbor};
 use edgeplex_ff_fib_client as fib;
+use edgeplex_journal::Record;
 use edgeplex_mgmt::{Answer, FIB_SOCKET, SOCKET, config::PvmConfig, show};
 use edgeplex_pvm_vrf::{Restart, Verdict, Vrf};
-use edgeplex_relay::{MAX_OPS, ToCvm, ToPvm};
+use edgeplex_relay::{MAX_OPS, Refusal, ToCvm, ToPvm};
 use edgeplex_transport::{
     bfd, bgp,
+    journal::Followed,
     mgmt::MgmtServer,
     relay::{Delivery, RelayClient, TransportError},
 };
-use std::{future::Future, time::Instant};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
 use tracing::{error, info, warn};
 
+mod orders;
+use orders::{Done, Work};
+
 /// Questions waiting for this task, at most.
 const QUESTIONS: usize = 16;
+/// A look around when there is nothing to wait for.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// One thing that happened.
 #[derive(Debug)]
@@ -40,6 +52,10 @@ enum Input {
     Fib(fib::Event),
     Question(Question),
     TapReady,
+    Seen(Seen),
+    Followed(Followed),
+    LogChanged,
+    Done(Done),
     Time,
 }
 
@@ -54,11 +70,20 @@ pub struct Pvmd {
     restart: Option<Restart>,
     /// The CVM has told its whole table once.
     vpn_complete: bool,
+    life: Life,
+    /// Of a predecessor, until there are sessions to read them into.
+    records: Vec<Record>,
+    /// As a standby: the RIB has all that the leader's has.
+    caught_up: bool,
+    work: Work,
+    log_changes: watch::Receiver<u64>,
     customers: Customers,
     bfd: Watch,
     relay: RelayClient,
     session: Session,
     forwarder: fib::Client,
+    seen: mpsc::Receiver<Seen>,
+    seeds: watch::Sender<Option<Vec<Neighbor>>>,
     tap: watch::Sender<Tap>,
     tap_ready: watch::Receiver<bool>,
     questions: mpsc::Receiver<Question>,
@@ -100,7 +125,12 @@ impl Pvmd {
         let now = Instant::now();
         let (ask, questions) = mpsc::channel(QUESTIONS);
         let (tap, wanted) = watch::channel(tap_of(options.tap.clone().unwrap_or_default(), config));
-        let mgmt = MgmtServer::start(&options.run.join(SOCKET), Questions::new(ask, Prober::new(wanted.clone())))?;
+        let holder = fib::Holder::start(options.run.join(FIB_SOCKET));
+        let (life, records) = Life::start(&options.run, options.journal.as_deref(), config.instance, holder.clone())?;
+        let (seeds, seed) = watch::channel(None);
+        let (look, seen) = mpsc::channel(1);
+        tokio::spawn(forwarder::keep(holder, seed, look));
+        let mgmt = MgmtServer::start(&options.run.join(SOCKET), Questions::new(ask, Prober::new(wanted.clone()), life.watch()))?;
         let (ready, tap_ready) = watch::channel(options.tap.is_none());
         let tap_task = options.tap.is_some().then(|| {
             tokio::spawn(async move {
@@ -116,13 +146,20 @@ impl Pvmd {
         Ok(Self {
             vrf: Vrf::new(loaded.vrf.clone()),
             relay: RelayClient::connect(&config.relay).context("relay")?,
-            session: Session::new(config.attachment.clone(), config.instance, now),
+            session: Session::new(config.attachment.clone(), life.instance, now),
             forwarder: fib::Client::start(options.run.join(FIB_SOCKET)),
             started: now,
             restart: None,
             vpn_complete: false,
+            log_changes: life.log_changes(),
+            life,
+            records,
+            caught_up: false,
+            work: Work::default(),
             customers: Customers::new(options.ports.clone()),
             bfd,
+            seen,
+            seeds,
             tap,
             tap_ready,
             questions,
@@ -139,9 +176,10 @@ impl Pvmd {
         loop {
             tokio::select! {
                 () = &mut stop => {
-                    info!("stopping; the CEs and FastForward go on with what they have");
-                    self.bfd.leave().await;
-                    self.customers.leave().await;
+                    let successor = self.life.has_successor();
+                    info!(successor, "stopping; the CEs and FastForward go on with what they have");
+                    self.bfd.leave(successor).await;
+                    self.customers.leave(successor).await;
                     return Ok(());
                 }
                 input = self.next() => {
@@ -161,6 +199,10 @@ impl Pvmd {
             message = self.relay.recv() => Input::Relay(message),
             event = self.forwarder.event() => Input::Fib(event),
             Some(question) = self.questions.recv() => Input::Question(question),
+            Some(seen) = self.seen.recv() => Input::Seen(seen),
+            followed = self.life.followed() => Input::Followed(followed),
+            Ok(()) = self.log_changes.changed() => Input::LogChanged,
+            done = self.work.done() => Input::Done(done?),
             // Never guarded by the value as it is now: it may have changed since the last event and would be missed.
             Ok(()) = self.tap_ready.changed() => Input::TapReady,
             () = tokio::time::sleep_until(deadline.into()) => Input::Time,
@@ -185,9 +227,12 @@ impl Pvmd {
                 }
             }
             Input::Question((query, reply)) => self.answer(now, query, reply).await,
-            Input::TapReady => self.start_customers(),
-            // Deadlines are looked at in `flush`.
-            Input::Time => {}
+            Input::TapReady => self.begin(now),
+            Input::Seen(seen) => self.seen(seen),
+            Input::Followed(followed) => self.on_followed(followed),
+            Input::Done(done) => self.on_done(now, done),
+            // Deadlines and what is told of this instance are looked at in `flush`.
+            Input::LogChanged | Input::Time => {}
         }
         Ok(())
     }
@@ -219,18 +264,10 @@ impl Pvmd {
                     restart.vpn_end();
                 }
                 self.restart = Some(restart);
-                self.start_customers();
+                self.begin(now);
             }
             Some(restart) if !kept => restart.fib_lost(),
             Some(_) => {}
-        }
-    }
-
-    /// The CEs' sessions need the interface, and must know whether this is a restart.
-    fn start_customers(&mut self) {
-        let ready = *self.tap_ready.borrow();
-        if let Some(restart) = self.restart.as_ref().filter(|_| ready) {
-            self.customers.start(&self.loaded, restart.restarted(), &mut self.vrf);
         }
     }
 
@@ -260,6 +297,7 @@ impl Pvmd {
                 }
             }
             relay::Event::Down(reason) => warn!(reason, "relay session is down; its routes stay"),
+            relay::Event::Refused(Refusal::Superseded) => self.replaced(),
             relay::Event::Refused(reason) => warn!(%reason, "relay session refused"),
         }
     }
@@ -289,18 +327,21 @@ impl Pvmd {
         }
         self.say(now, out)?;
         self.customers.tick(now, &mut self.vrf);
-        let mut deadline = self.session.deadline();
+        let lease = self.lease(now);
+        self.write_values();
+        let mut waits = None;
         if let Some(restart) = &mut self.restart {
             let verdict = restart.verdict(now);
-            deadline = restart.deadline(now).map_or(deadline, |d| d.min(deadline));
+            waits = restart.deadline(now);
             self.forwarder.flush(now, &mut Programmed { vrf: &mut self.vrf, verdict });
             self.customers.flush(verdict.release_ce, &mut self.vrf);
             if verdict.relay {
                 self.export(now)?;
             }
         }
-        let others = [self.customers.deadline(), self.forwarder.deadline()];
-        Ok(others.into_iter().flatten().fold(deadline, Instant::min))
+        self.instance_status();
+        let deadlines = [waits, lease, self.session.deadline(), self.customers.deadline(), self.forwarder.deadline()];
+        Ok(deadlines.into_iter().flatten().min().unwrap_or(now + IDLE))
     }
 
     /// Exports to the CVM, as far as its credits go.
@@ -332,7 +373,7 @@ impl Pvmd {
                 tokio::spawn(async move { reply.send(mgmt::answer(&show.await)) });
                 return;
             }
-            mgmt::StateQuery::Instance(_) => Answer::Error("this instance takes no orders yet".into()),
+            mgmt::StateQuery::Instance(order) => return self.order(now, order, reply),
             mgmt::StateQuery::Reload => match self.reload(now).await {
                 Ok(()) => mgmt::answer(&show::Reloaded {}),
                 Err(error) => {
@@ -343,6 +384,12 @@ impl Pvmd {
         };
         // The asker may be gone.
         let _ = reply.send(answer);
+    }
+
+    fn instance_status(&mut self) -> show::InstanceStatus {
+        // Before it is caught up a standby's table is not whole.
+        let whole = self.caught_up || matches!(self.life.phase, Phase::Speaking | Phase::Fenced { .. } | Phase::Replaced);
+        self.life.status(whole && self.forwarder.is_complete())
     }
 
     fn status(&self) -> show::PvmStatus {
@@ -367,6 +414,7 @@ impl Pvmd {
         anyhow::ensure!(new.config.attachment == *serves, "attachment is {}: this VM serves {serves}", new.config.attachment);
         let same_relay = new.config.relay == self.loaded.config.relay;
         let relay = if same_relay { None } else { Some(RelayClient::connect(&new.config.relay).context("relay")?) };
+        let others = self.customers.others(&new);
         self.loaded = new;
         if let Some(relay) = relay {
             self.relay = relay;
@@ -385,7 +433,10 @@ impl Pvmd {
                 true
             }
         });
-        self.start_customers();
+        self.begin(now);
+        if others {
+            self.read_again()?;
+        }
         info!("configuration reloaded");
         Ok(())
     }

@@ -3,7 +3,9 @@
 //!
 //! ```text
 //!   Calling ── Welcome ──► Up ── silence, refusal, a hole in the stream ──► Calling (another incarnation)
+//!      └── refused: another instance has taken our place ──► Silent
 //! ```
+//! A standby hears the CVM's table and tells nothing.
 
 use edgeplex_mgmt::config::{Instance, InstanceRole};
 use edgeplex_relay::CustomerOp;
@@ -33,8 +35,12 @@ pub(crate) enum Event {
 
 #[derive(Debug)]
 enum State {
-    Calling { hello_at: Instant },
+    Calling {
+        hello_at: Instant,
+    },
     Up(Up),
+    /// Until this instance is another one.
+    Silent,
 }
 
 #[derive(Debug)]
@@ -84,6 +90,16 @@ impl Session {
         self.state = State::Calling { hello_at: now + after };
     }
 
+    /// Epochs from now on are above it: it may have been used by a former life, on a clock that has gone back since.
+    pub(crate) fn epoch_above(&mut self, epoch: Epoch) {
+        self.epoch = self.epoch.max(epoch);
+    }
+
+    /// Of the present session or the last one.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// Another role or generation is another session: the CVM hears of it at once.
     pub(crate) fn become_instance(&mut self, now: Instant, instance: Instance) {
         if self.instance != instance {
@@ -126,8 +142,14 @@ impl Session {
                 let epoch = self.epoch;
                 self.state = State::Up(Up { epoch, heard: now, said: now, credits: 0, worked: 0, ended: false });
                 send.push(ToCvm::Grant { incarnation, credits: WINDOW });
-                send.push(ToCvm::Sync { incarnation, sync: Sync::Begin { epoch } });
+                if self.instance.role == InstanceRole::Active {
+                    send.push(ToCvm::Sync { incarnation, sync: Sync::Begin { epoch } });
+                }
                 Some(Event::Up)
+            }
+            (ToPvm::Refused { reason: Refusal::Superseded, .. }, _) => {
+                self.state = State::Silent;
+                Some(Event::Refused(Refusal::Superseded))
             }
             (ToPvm::Refused { reason, .. }, _) => {
                 // The CVM was started again and does not know us yet: no reason to wait.
@@ -166,6 +188,7 @@ impl Session {
                 }
                 None
             }
+            State::Silent => None,
             State::Up(up) if now.saturating_duration_since(up.heard) >= DEAD_AFTER => {
                 self.restart(now, Duration::ZERO);
                 Some(Event::Down("the CVM fell silent"))
@@ -180,16 +203,17 @@ impl Session {
         }
     }
 
-    pub(crate) fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Calling { hello_at } => *hello_at,
-            State::Up(up) => (up.heard + DEAD_AFTER).min(up.said + KEEPALIVE),
+            State::Calling { hello_at } => Some(*hello_at),
+            State::Up(up) => Some((up.heard + DEAD_AFTER).min(up.said + KEEPALIVE)),
+            State::Silent => None,
         }
     }
 
     /// Whether an `Ops` message may be sent.
     pub(crate) fn may_send(&self) -> bool {
-        matches!(&self.state, State::Up(up) if up.credits > 0)
+        self.instance.role == InstanceRole::Active && matches!(&self.state, State::Up(up) if up.credits > 0)
     }
 
     /// Wraps a batch of exports and spends a credit on it; only after [`Self::may_send`].
@@ -203,7 +227,7 @@ impl Session {
     /// The end of the snapshot, once: when everything is sent and nothing more is to be waited for.
     pub(crate) fn end(&mut self, now: Instant) -> Option<ToCvm> {
         let State::Up(up) = &mut self.state else { return None };
-        if std::mem::replace(&mut up.ended, true) {
+        if self.instance.role == InstanceRole::Standby || std::mem::replace(&mut up.ended, true) {
             return None;
         }
         up.said = now;
@@ -286,12 +310,46 @@ mod tests {
         assert_eq!(s.tick(now + KEEPALIVE, &mut out), None);
         assert_eq!(out, [ToCvm::Keepalive { incarnation: first }]);
         let later = now + DEAD_AFTER;
-        assert!(s.deadline() <= later);
+        assert!(s.deadline().is_some_and(|d| d <= later));
         assert!(matches!(s.tick(later, &mut vec![]), Some(Event::Down(_))));
         let second = up(&mut s, later);
         assert!(second != first && s.epoch > epoch);
         let refusal = ToPvm::Refused { incarnation: second, reason: Refusal::Unknown };
         assert_eq!(s.receive(later, refusal, &mut vec![]), Some(Event::Refused(Refusal::Unknown)));
         assert_ne!(call(&mut s, later), second);
+    }
+
+    #[test]
+    fn a_standby_only_listens_and_calls_again_when_it_is_promoted() {
+        let now = Instant::now();
+        let standby = Instance { generation: 3, role: InstanceRole::Standby };
+        let mut s = Session::new("acme/denver-1".parse().unwrap(), standby, now);
+        let mut out = vec![];
+        s.tick(now, &mut out);
+        let [ToCvm::Hello { incarnation, generation: 3, standby: true, .. }] = out[..] else { panic!("{out:?}") };
+        out.clear();
+        assert_eq!(s.receive(now, ToPvm::Welcome { incarnation }, &mut out), Some(Event::Up));
+        assert_eq!(out, [ToCvm::Grant { incarnation, credits: WINDOW }]);
+        s.receive(now, ToPvm::Grant { incarnation, credits: 1 }, &mut out);
+        assert!(!s.may_send() && s.end(now).is_none());
+        let before = s.epoch();
+        s.become_instance(now, Instance { generation: 4, role: InstanceRole::Active });
+        s.epoch_above(Epoch(u64::MAX / 2));
+        assert_ne!(up(&mut s, now), incarnation);
+        assert!(s.epoch().0 > u64::MAX / 2 && s.epoch() > before);
+    }
+
+    #[test]
+    fn who_is_replaced_falls_silent_until_it_is_another_instance() {
+        let now = Instant::now();
+        let mut s = session(now);
+        let incarnation = up(&mut s, now);
+        let refusal = ToPvm::Refused { incarnation, reason: Refusal::Superseded };
+        assert_eq!(s.receive(now, refusal, &mut vec![]), Some(Event::Refused(Refusal::Superseded)));
+        let mut out = vec![];
+        assert_eq!((s.tick(now + DEAD_AFTER, &mut out), out.len(), s.deadline()), (None, 0, None));
+        assert_eq!(s.receive(now, ToPvm::Welcome { incarnation }, &mut out), None);
+        s.become_instance(now, Instance { generation: 1, ..Instance::default() });
+        up(&mut s, now);
     }
 }

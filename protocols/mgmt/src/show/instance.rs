@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub enum InstanceOrder {
     /// Only tell.
     Look,
-    /// Tell as soon as something other than `end` and `committed` differs from `seen` (an answer's `revision`), or after some 20 s.
+    /// Tell as soon as something other than `end`, `committed` and `past` differs from `seen` (an answer's `revision`), or after some 20 s.
     Watch { seen: u64 },
     /// To the active one: its sessions stand still from now on, nothing of them leaves or enters, and the journal is complete
     /// and committed. Answered when that is so. Forwarding goes on. Without a [`InstanceOrder::Resume`] or its end it resumes by itself
@@ -24,7 +24,7 @@ pub enum InstanceOrder {
 pub struct InstanceStatus {
     pub generation: u64,
     pub state: InstanceState,
-    /// Changes with all below but `end` and `committed`.
+    /// Changes with all below but `end`, `committed` and `past`.
     pub revision: u64,
     /// Sessions in the journal that are open.
     pub sessions: u32,

@@ -17,7 +17,7 @@ fn daemon() -> (tempfile::TempDir, Pvmd) {
     let file = dir.path().join("config.json");
     std::fs::write(&file, config.to_string()).unwrap();
     let ports = Ports { listen: vec![], neighbor: 179 };
-    let pvmd = Pvmd::new(Options { config: file, run: dir.path().to_owned(), tap: None, ports }).unwrap();
+    let pvmd = Pvmd::new(Options { config: file, run: dir.path().to_owned(), journal: None, tap: None, ports }).unwrap();
     (dir, pvmd)
 }
 

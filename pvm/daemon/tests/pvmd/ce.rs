@@ -3,7 +3,11 @@
 use crate::site::CE_PORT;
 use edgeplex_bgp::PeerConfig;
 use edgeplex_bgp_wire::{AsPath, Attributes, Family, Nlri, NlriKey};
-use edgeplex_transport::bgp::{Event, Speaker, SpeakerConfig};
+use edgeplex_transport::{
+    Mode,
+    bgp::{Event, Speaker, SpeakerConfig},
+    journal::Journal,
+};
 use ipnet::IpNet;
 use std::{
     collections::BTreeMap,
@@ -36,7 +40,8 @@ impl Ce {
     pub fn start(own: impl Into<IpAddr>, asn: u32, pe: impl Into<IpAddr>, password: Option<&str>) -> Self {
         let (own, pe) = (own.into(), pe.into());
         let router_id = if let IpAddr::V4(a) = own { a } else { Ipv4Addr::new(10, 0, 0, 6) };
-        let (speaker, mut events) = Speaker::start(SpeakerConfig { local_as: asn, router_id, listen: vec![SocketAddr::new(own, CE_PORT)] });
+        let config = SpeakerConfig { local_as: asn, router_id, listen: vec![SocketAddr::new(own, CE_PORT)] };
+        let (speaker, mut events) = Speaker::start(config, Mode::Live(Journal::none()));
         let mut peer = PeerConfig::new(pe, 65000);
         peer.passive = true;
         peer.local_address = Some(own);

@@ -1,6 +1,6 @@
 //! FastForward, played by the test.
 
-use edgeplex_ff_fib_api::{FibOp, Interface, Reply, Request, Status, Target, VERSION, encode_reply};
+use edgeplex_ff_fib_api::{Adjacency, Counters, FibOp, Interface, Neighbor, Reply, Request, Status, Target, VERSION, encode_reply};
 use edgeplex_types::{Epoch, Label, TunnelId, wire::Deframer};
 use ipnet::IpNet;
 use std::{
@@ -23,6 +23,7 @@ pub struct FibTable {
     pub tunnels: BTreeMap<TunnelId, Epoch>,
     pub labels: BTreeMap<Label, Option<IpAddr>>,
     pub interface: Option<Interface>,
+    pub neighbors: Vec<Neighbor>,
     /// Prefixes withdrawn or swept.
     pub lost: Vec<IpNet>,
     pub refuse: u32,
@@ -56,6 +57,12 @@ impl FibTable {
                     labels: self.labels.len() as u64,
                 });
             }
+            Request::Adjacencies => {
+                let row = |n: &Neighbor| Adjacency { address: n.address, mac: Some(n.mac), age_ms: 0 };
+                return Reply::Adjacencies { rows: self.neighbors.iter().map(row).collect() };
+            }
+            Request::Neighbors(rows) => self.neighbors = rows,
+            Request::Counters => return Reply::Counters(Counters::default()),
             other => panic!("pvmd does not ask {other:?}"),
         }
         Reply::Done

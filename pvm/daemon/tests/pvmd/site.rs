@@ -157,7 +157,7 @@ impl Site {
     pub fn pvmd(&self) -> Running {
         let listen = vec![SocketAddr::new(PE.into(), PE_PORT), SocketAddr::new(PE6.into(), PE_PORT)];
         let ports = Ports { listen, neighbor: CE_PORT };
-        let pvmd = Pvmd::new(Options { config: self.file(), run: self.dir.path().to_owned(), tap: None, ports }).unwrap();
+        let pvmd = Pvmd::new(Options { config: self.file(), run: self.dir.path().to_owned(), journal: None, tap: None, ports }).unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let stopped = async {
