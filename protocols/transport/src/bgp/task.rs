@@ -135,7 +135,9 @@ impl Task {
         let blocked = !self.backlog.is_empty();
         if !blocked {
             // Whoever no longer waits need not know.
-            self.told.drain(..).for_each(|done| drop(done.send(())));
+            for done in self.told.drain(..) {
+                let _ = done.send(());
+            }
         }
         self.peer.set_paused(now, blocked);
         let stall = self.connections.iter().filter_map(Connection::stalled).min().map(|at| at + self.send_hold());
