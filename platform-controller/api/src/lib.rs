@@ -14,13 +14,24 @@
 //! | `POST /v1/ping`, `POST /v1/traceroute` | [`VpnProbe`] | `PingReport` of the same |
 //! | `POST /v1/lsp/ping`, `POST /v1/lsp/traceroute` | [`LspProbe`] | `PingReport` of the same |
 //! | `GET /v1/audit` | | list of [`AuditEntry`] |
+//! | `GET /v1/instances` | | list of [`InstanceRow`] |
+//! | `GET /v1/moves` | | list of [`UnitMove`]: for each unit the last ones, oldest first |
+//! | `POST /v1/migrate`, `POST /v1/drain` | [`Migrate`], [`Drain`] | list of [`Started`] |
+//! | `POST /v1/abort` | [`Abort`] | list of [`Started`]: the moves that are being ended |
+//! | `POST /v1/checkpoint`, `POST /v1/restore` | [`Checkpoint`] | [`Checkpointed`], list of [`Started`] |
+//! | `GET /v1/images`, `POST /v1/images` | [`AddImage`] | list of [`ImageRow`] |
+//! | `GET /v1/upgrade`, `POST /v1/upgrade`, `POST /v1/rollback` | [`UpgradeOrder`] | [`UpgradeReport`], or null |
 //!
 //! An error is a [`Failure`], with status 422 when the input was invalid and nothing was changed, and 409 when what was asked for
 //! is not configured.
 
 mod client;
+mod moves;
+mod upgrade;
 
 pub use client::{Client, ClientError};
+pub use moves::*;
+pub use upgrade::*;
 
 use edgeplex_ff_fib_api::{Counters, Target};
 use edgeplex_intent::{Change, IntentError};
