@@ -169,3 +169,37 @@ fn neighbours_leave_with_their_subnet() {
     assert_eq!(rows.len(), 1);
     assert_eq!(b.counters().drops, [("neighbour-unreachable".into(), 1)]);
 }
+
+fn seeds(rows: &[(&str, [u8; 6])]) -> Request {
+    use edgeplex_ff_fib_api::Neighbor;
+    Request::Neighbors(rows.iter().map(|(a, m)| Neighbor { address: a.parse().unwrap(), mac: MacAddr(*m) }).collect())
+}
+
+/// A standby speaks to nobody: what it is told once a second it never asks for, and when it is promoted it forwards at once.
+#[test]
+fn neighbours_of_another_instance_are_never_asked_for_while_they_are_told_again() {
+    let mut b = Bench::cold();
+    for _ in 0..1200 {
+        assert_eq!(b.ask(seeds(&[(CE_IP, CE), ("192.168.50.7", MOVED)])), Reply::Done);
+        assert_eq!(b.wait(1000), []);
+    }
+    assert_eq!(b.put(Core, &labelled(&from_core(1))), [(Customer, from_core(1).ttl(63).to_ce())]);
+    // The last word was 1 s ago: from now on it is a neighbour like any.
+    assert_eq!(b.wait(28_999), []);
+    assert_eq!(b.wait(1).len(), 2, "asked by unicast");
+}
+
+#[test]
+fn a_seed_frees_what_waits_moves_what_is_known_and_is_held_against_the_subnets() {
+    let mut b = Bench::empty();
+    assert!(matches!(b.ask(seeds(&[(CE_IP, CE)])), Reply::Refused { .. }), "no interface");
+    let mut b = Bench::cold();
+    assert_eq!(b.put(Core, &labelled(&from_core(1))).len(), 1, "asks");
+    assert_eq!(b.ask(seeds(&[("10.7.7.7", CE), (OUR_IP, CE), (CE_IP, MOVED), ("192.168.50.9", OURS)])), Reply::Done);
+    let sent = std::mem::take(&mut b.out.sent);
+    assert_eq!(sent, [(Customer, eth(MOVED, OURS, 0x0800, &from_core(1).ttl(63).bytes()))]);
+    assert_eq!(b.ask(seeds(&[(CE_IP, CE)])), Reply::Done);
+    let Reply::Adjacencies { rows } = b.ask(Request::Adjacencies) else { panic!() };
+    assert_eq!(rows, [Adjacency { address: CE_IP.parse().unwrap(), mac: Some(MacAddr(CE)), age_ms: 0 }]);
+    assert!(matches!(b.ask(seeds(&[(CE_IP, ALL)])), Reply::Refused { .. }), "a group");
+}

@@ -56,6 +56,7 @@ impl<B: PacketBuf> Forwarder<B> {
         let rows: Vec<_> = rows.iter().filter(fits).collect();
         for n in rows {
             self.learn(now, n.address, n.mac, true, sink);
+            self.neighbours.note_used(now, n.address);
         }
         Reply::Done
     }

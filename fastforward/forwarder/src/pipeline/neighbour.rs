@@ -148,6 +148,13 @@ impl<B> Neighbours<B> {
         was_unresolved.then_some(queue)
     }
 
+    /// Another instance sends to it.
+    pub(crate) fn note_used(&mut self, now: Instant, address: IpAddr) {
+        if let Some(e) = self.get_mut(address) {
+            e.used = now;
+        }
+    }
+
     fn add(&mut self, now: Instant, address: IpAddr, mac: Option<MacAddr>, due: Instant) -> bool {
         if self.index4.len() + self.index6.len() >= MAX {
             return false;
