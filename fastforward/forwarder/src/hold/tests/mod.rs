@@ -206,7 +206,7 @@ fn fin_waits_and_rst_goes_until_it_is_over() {
     assert!(!b.leaves(&fin) && !b.leaves(&CE.out(RST | ACK, 101, 500, 0)) && !b.leaves(&CE.out(RST, 0, 0, 0)));
     assert!(!b.leaves(&CE.out(RST | ACK, 0, 500, 0)), "no answer to a SYN: the connection is there");
     assert_eq!(b.dropped(), drops(&[(Drop::HoldEnd, 3)]));
-    assert_eq!(b.tell(HoldOp::Over { flow: CE.flow() }), [fin.clone()]);
+    assert_eq!(b.tell(HoldOp::Over { flow: CE.flow() }), std::slice::from_ref(&fin));
     assert!(b.leaves(&fin) && b.leaves(&CE.out(RST, 999, 0, 0)) && b.leaves(&CE.out(ACK, 999, 9999, 100)));
     assert!(b.holds.show().is_empty(), "guarded no more");
     // The same ports again.
