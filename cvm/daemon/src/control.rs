@@ -4,22 +4,32 @@ mod answers;
 mod bgp;
 mod core;
 mod fabric;
+mod instance;
 mod lsp;
 mod relay;
 mod settle;
+mod takeover;
 
-use self::{bgp::Reflectors, core::CoreSide, fabric::Publisher, relay::Relay};
+use self::{
+    bgp::Reflectors,
+    core::{CoreSide, Stage},
+    fabric::Publisher,
+    instance::{Link, Standing},
+    relay::Relay,
+};
 use crate::{
     config::{load, vpn_config},
     core_io::CoreIo,
+    instance::{Origin, RoleFile, Values, empty_labels},
     management::{Management, Question},
     show,
     state::{Alive, BindingsFile, LabelsFile},
 };
 use anyhow::Context;
-use edgeplex_cvm_vpn::{Action, LabelSpace, Start, Vpn};
+use edgeplex_cvm_vpn::{Action, Start, Vpn};
+use edgeplex_journal::Record;
 use edgeplex_mgmt::{SOCKET, config::CvmConfig};
-use edgeplex_transport::{mgmt::MgmtServer, relay::Peer};
+use edgeplex_transport::{journal::Journal, mgmt::MgmtServer, relay::Peer};
 use edgeplex_types::Epoch;
 use futures::FutureExt;
 use std::{
@@ -41,6 +51,8 @@ pub struct Paths {
     pub run: PathBuf,
     /// What outlives the making of the VM.
     pub state: PathBuf,
+    /// What outlives the process: memory of the VM's. Without one neighbours notice that the process ends.
+    pub journal: Option<PathBuf>,
 }
 
 /// Ports and pauses that a test changes.
@@ -88,6 +100,10 @@ pub struct Control<I> {
     timing: Timing,
     started: Instant,
     restarting: bool,
+    /// It is the instance that speaks; since when.
+    speaks: bool,
+    since: Instant,
+    standing: Standing,
     vpn: Vpn<Peer>,
     core: CoreSide<I>,
     relay: Relay,
@@ -120,23 +136,33 @@ fn wall_clock() -> Duration {
 }
 
 impl<I: CoreIo> Control<I> {
-    /// Opens the sockets.
-    pub async fn start(config: CvmConfig, paths: Paths, timing: Timing, io: I) -> anyhow::Result<Self> {
+    /// Opens the sockets, and goes on from what there is to go on from: who follows a leader does not speak when this returns.
+    pub async fn start(config: CvmConfig, paths: Paths, timing: Timing, io: I, origin: Origin) -> anyhow::Result<Self> {
         let now = Instant::now();
         let labels_file = LabelsFile::new(&paths.state);
-        let mut labels = LabelSpace::new(config.labels, Duration::from_secs(config.label_quarantine_s.into()));
-        labels.set_clock(now, wall_clock());
+        let mut labels = empty_labels(now, wall_clock(), &config);
         let bindings = BindingsFile::new(&paths.state);
-        let restarting = labels_file.load(now, &mut labels) || !bindings.load().is_empty();
+        let mode = origin.mode();
+        let first = matches!(origin, Origin::Nothing(_));
+        let restarting = labels_file.load(now, &mut labels) || !bindings.load().is_empty() || !first;
+        let role = paths.journal.as_deref().map_or_else(RoleFile::nowhere, RoleFile::new);
+        let (link, journal, past) = match origin {
+            Origin::Nothing(journal) => (Link::Journal(journal.clone()), Some(journal), vec![]),
+            Origin::Past(journal, records) => (Link::Journal(journal.clone()), Some(journal), records),
+            Origin::Leader(follower, records) => {
+                let view = follower.view();
+                (Link::Leader(follower, view), None, records)
+            }
+        };
         let vpn = Vpn::new(now, Start { epoch: first_epoch(), restarting }, vpn_config(&config), labels);
-        let core = CoreSide::start(now, io, &config, bindings, timing, restarting);
-        let relay = Relay::bind(&config)?;
-        let reflectors = Reflectors::start(&config, timing, restarting);
+        let stage = if first { Stage::Speaking } else { Stage::Following };
+        let core = CoreSide::start(now, io, &config, bindings, timing, restarting, stage);
+        let reflectors = Reflectors::start(&config, timing, restarting, mode);
+        let (standing, instance_out) = Standing::new(role.instance(config.instance), role, link, Values::default());
         let (questions_in, questions) = mpsc::channel(64);
         let (fabric, fabric_out) = Publisher::new(now, first_epoch().0, timing.fabric_wait);
-        let handler = Management { control: questions_in, fabric: fabric_out };
+        let handler = Management { control: questions_in, fabric: fabric_out, instance: instance_out };
         let management = MgmtServer::start(&paths.run.join(SOCKET), handler)?;
-        info!(name = %config.name, restarting, attachments = config.attachments.len(), "cvmd is up");
         let mut control = Self {
             alive: (Alive::new(&paths.state), now),
             config,
@@ -144,9 +170,12 @@ impl<I: CoreIo> Control<I> {
             timing,
             started: now,
             restarting,
+            speaks: false,
+            since: now,
+            standing,
             vpn,
             core,
-            relay,
+            relay: Relay::unbound(),
             reflectors,
             labels_file,
             labels_stored: true,
@@ -155,12 +184,35 @@ impl<I: CoreIo> Control<I> {
             exit: None,
             _management: management,
         };
-        // What the kernel already knew is there before anybody asks.
-        while let Some(event) = control.core.event().now_or_never() {
-            control.core_event(event);
-        }
-        control.set_reflectors();
+        control.begin(journal, past).await?;
+        info!(name = %control.config.name, restarting, speaks = control.speaks, attachments = control.config.attachments.len(), "cvmd is up");
         Ok(control)
+    }
+
+    /// `journal`: it is ours to write, with `past` in it.
+    async fn begin(&mut self, journal: Option<Journal>, past: Vec<Record>) -> anyhow::Result<()> {
+        if let Some(journal) = journal.as_ref().filter(|_| past.is_empty()) {
+            self.keep(journal);
+            self.relay.bind(&self.config)?;
+            self.begin_to_speak();
+            self.serve(journal)?;
+        }
+        // What the kernel already knew is there before anybody asks.
+        while let Some(event) = self.core.event().now_or_never() {
+            self.core_event(event);
+        }
+        self.set_reflectors();
+        past.iter().for_each(|record| self.replay(record));
+        match journal {
+            Some(journal) if !past.is_empty() => self.take_over(journal).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// This is the instance that speaks, from now on.
+    fn begin_to_speak(&mut self) {
+        self.speaks = true;
+        self.since = Instant::now();
     }
 
     /// Serves until `stop` or until the process has to be another one.
@@ -169,35 +221,52 @@ impl<I: CoreIo> Control<I> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
         let exit = loop {
-            let more = self.work()?;
+            // Who is fenced does nothing but wait for a word.
+            let still = self.standing.fenced.is_some();
+            let more = if still { false } else { self.work()? };
             if let Some(exit) = self.exit {
                 break exit;
             }
             tokio::select! {
                 () = &mut stop => break Exit::Stopped,
-                event = self.core.event() => self.core_event(event),
+                event = self.core.event(), if !still => self.core_event(event),
                 message = self.relay.message() => {
                     let (peer, attachment, message) = message?;
                     self.vpn.message(Instant::now(), peer, &attachment, message);
                 }
-                event = self.reflectors.event() => {
+                event = self.reflectors.event(), if !still => {
                     let event = event.context("the BGP speaker ended")?;
                     self.reflectors.handle(Instant::now(), event, &mut self.vpn);
                 }
+                event = self.standing.event() => self.standing_event(event)?,
                 Some(question) = self.questions.recv() => self.question(question).await,
                 _ = tick.tick() => self.tick(),
                 () = std::future::ready(()), if more => tokio::task::yield_now().await,
             }
         };
-        // Others keep our routes and labels, and our PVMs and the label-switching router keep forwarding.
+        self.end(exit).await;
+        Ok(exit)
+    }
+
+    /// Others keep our routes and labels, and our PVMs and the label-switching router keep forwarding.
+    async fn end(&mut self, exit: Exit) {
+        let keeps = self.standing.journal().is_none_or(Journal::keeps);
+        // A successor goes on from the journal, or this instance never spoke: neighbours need not know.
+        if exit == Exit::Stopped && keeps || !self.speaks {
+            tokio::join!(self.reflectors.leave(), self.core.leave());
+            return;
+        }
         for (key, parameters) in self.reflectors.without_bfd() {
             self.core.bfd_session(key, Reflectors::CLIENT, parameters);
         }
         tokio::join!(self.reflectors.shutdown(), self.core.shutdown());
-        Ok(exit)
+        if let Err(error) = self.standing.role.forget_journal() {
+            error!(%error, "the journal is left behind");
+        }
     }
 
     fn core_event(&mut self, event: core::Event) {
+        self.write_down(&event);
         if let Some(key) = self.core.handle(Instant::now(), event) {
             self.reflectors.lost(&key);
         }
@@ -205,39 +274,57 @@ impl<I: CoreIo> Control<I> {
 
     fn tick(&mut self) {
         let now = Instant::now();
-        if now >= self.alive.1 {
+        self.tell_instance();
+        if self.speaks && now >= self.alive.1 {
             self.alive.0.now();
             self.alive.1 = now + Alive::PACE;
         }
+        if self.standing.fenced.is_some() {
+            return;
+        }
         self.vpn.set_clock(now, wall_clock());
         self.vpn.tick(now);
-        self.core.tick(now);
+        if !self.speaks {
+            return;
+        }
+        if self.core.tick(now) {
+            self.standing.values.put_settled(true);
+        }
         if self.core.core().is_settled() {
             self.reflectors.core_converged(&mut self.vpn);
         }
         // Routes to the reflectors wait until they are complete, so that End-of-RIB takes nothing back that a PVM is about to
         // tell again.
         let wait = if self.restarting { self.timing.release_restart } else { self.timing.release_first };
-        if self.vpn.synced() || self.started.elapsed() >= wait {
+        if self.vpn.synced() || self.since.elapsed() >= wait {
             self.reflectors.release();
         }
     }
 
     /// A slice of what is to be done; true if there is more.
     fn work(&mut self) -> anyhow::Result<bool> {
+        let more = self.think();
         let now = Instant::now();
+        let unsent = self.relay.send(now, &mut self.vpn, SLICE)?;
+        if self.speaks {
+            let core = self.core.core();
+            let (settled, resolved) = (core.is_settled(), core.is_resolved());
+            self.fabric.publish(now, settled, resolved, || (show::fabric_labels(&self.vpn), show::fabric_neighbors(core)));
+        }
+        Ok(unsent || more || self.vpn.has_more())
+    }
+
+    /// A slice of what follows from the events; true if there is more.
+    fn think(&mut self) -> bool {
         // What moves tunnels moves customers' packets: first.
-        if self.core.work(now, &mut self.vpn) {
+        if self.core.work(Instant::now(), &mut self.vpn) {
             self.fabric.touch();
         }
         self.vpn.work(SLICE);
         while let Some(action) = self.vpn.next_action() {
-            self.act(now, action);
+            self.act(Instant::now(), action);
         }
-        let unsent = self.relay.send(now, &mut self.vpn, SLICE)?;
-        let core = self.core.core();
-        self.fabric.publish(now, core.is_settled(), core.is_resolved(), || (show::fabric_labels(&self.vpn), show::fabric_neighbors(core)));
-        Ok(unsent || self.vpn.has_more())
+        self.vpn.has_queued()
     }
 
     fn act(&mut self, now: Instant, action: Action) {
@@ -255,6 +342,10 @@ impl<I: CoreIo> Control<I> {
     /// A disk that is full keeps new customers waiting, and the others go on: the engine withholds what is not stored, and
     /// asks again.
     fn store_labels(&mut self) {
+        if !self.speaks {
+            // Nobody hears of them: the leader's are taken when this instance takes over.
+            return self.vpn.labels_stored(Instant::now(), true);
+        }
         let saved = self.labels_file.save(self.vpn.labels());
         match &saved {
             Err(error) if self.labels_stored => error!(error = format!("{error:#}"), "labels cannot be stored: new ones wait"),
@@ -262,6 +353,9 @@ impl<I: CoreIo> Control<I> {
             _ => {}
         }
         self.labels_stored = saved.is_ok();
+        if self.labels_stored {
+            self.standing.values.put_labels(self.vpn.labels());
+        }
         self.vpn.labels_stored(Instant::now(), self.labels_stored);
     }
 

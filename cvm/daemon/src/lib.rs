@@ -10,6 +10,7 @@
 mod config;
 mod control;
 mod core_io;
+mod instance;
 mod management;
 mod network;
 mod protocols;
@@ -18,7 +19,8 @@ mod state;
 
 pub use config::{ConfigError, load, relay_keys, vpn_config};
 pub use control::{Control, Exit, Paths, Timing};
-pub use core_io::{CoreCommand, CoreEvent, CoreIo};
+pub use core_io::{CoreCommand, CoreEvent, CoreIo, Part};
+pub use instance::Origin;
 pub use network::{KernelRoutes, Network, NetworkEvent};
 pub use protocols::Protocols;
 pub use state::Bindings;

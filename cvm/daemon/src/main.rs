@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use clap::Parser;
-use edgeplex_cvmd::{Control, Exit, Paths, Protocols, Timing};
+use edgeplex_cvmd::{Control, Exit, Origin, Paths, Protocols, Timing};
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -20,6 +20,9 @@ struct Arguments {
     /// Directory of what outlives the making of the VM: labels, VPN's and LDP's.
     #[arg(long, default_value = "/var/lib/edgeplex")]
     state: PathBuf,
+    /// Directory of what outlives the process, in the VM's memory: the journal.
+    #[arg(long, default_value = "/run/journal")]
+    journal: PathBuf,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -34,9 +37,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let config = edgeplex_cvmd::load(&arguments.config)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let io = Protocols::start(&config, &arguments.state).await.context("setting up the network")?;
-    let paths = Paths { config: arguments.config, run: arguments.run, state: arguments.state };
-    let control = Control::start(config, paths, Timing::default(), io).await?;
+    let paths = Paths { config: arguments.config, run: arguments.run, state: arguments.state, journal: Some(arguments.journal) };
+    let origin = Origin::open(&config, &paths)?;
+    let io = Protocols::start(&config, &paths.state, origin.mode()).await.context("setting up the network")?;
+    let control = Control::start(config, paths, Timing::default(), io, origin).await?;
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}

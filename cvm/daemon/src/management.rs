@@ -2,7 +2,7 @@
 
 use edgeplex_mgmt::{
     Answer,
-    show::{CvmQuery, Fabric},
+    show::{CvmQuery, Fabric, InstanceOrder, InstanceStatus},
 };
 use edgeplex_transport::mgmt::Handler;
 use serde_json::Value;
@@ -18,6 +18,7 @@ pub(crate) struct Management {
     pub(crate) control: mpsc::Sender<Question>,
     /// `None` until the first is worth reading.
     pub(crate) fabric: watch::Receiver<Option<Arc<Fabric>>>,
+    pub(crate) instance: watch::Receiver<InstanceStatus>,
 }
 
 impl Handler for Management {
@@ -26,6 +27,11 @@ impl Handler for Management {
     async fn answer(&self, query: CvmQuery) -> Answer<Value> {
         if let CvmQuery::Fabric { seen } = query {
             return self.fabric(seen).await;
+        }
+        if let CvmQuery::Instance(InstanceOrder::Watch { seen }) = query {
+            // What has not changed may have moved on all the same: the answer is the control task's.
+            let mut instance = self.instance.clone();
+            let _ = tokio::time::timeout(POLL, instance.wait_for(|status| status.revision != seen)).await;
         }
         let (reply, answer) = oneshot::channel();
         if self.control.send((query, reply)).await.is_err() {

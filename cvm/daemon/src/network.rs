@@ -39,6 +39,8 @@ pub struct Network {
     handle: rtnetlink::Handle,
     wanted: watch::Sender<BTreeSet<NextHop>>,
     routes: watch::Sender<KernelRoutes>,
+    /// As the kernel has them.
+    in_place: watch::Receiver<KernelRoutes>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -52,8 +54,8 @@ impl Network {
         let (wanted, wanted_now) = watch::channel(BTreeSet::new());
         let (monitor, events) = monitor::start(handle.clone(), wanted_now).await?;
         let (routes, routes_now) = watch::channel(KernelRoutes::default());
-        let keeper = routes::start(handle.clone(), config.loopback, routes_now)?;
-        Ok((Self { handle, wanted, routes, tasks: vec![connection, monitor, keeper] }, events))
+        let (keeper, in_place) = routes::start(handle.clone(), config.loopback, routes_now)?;
+        Ok((Self { handle, wanted, routes, in_place, tasks: vec![connection, monitor, keeper] }, events))
     }
 
     /// Moves to another configuration; what is right stays untouched.
@@ -69,6 +71,20 @@ impl Network {
     /// Sets the kernel's routes.
     pub fn route(&self, routes: KernelRoutes) {
         self.routes.send_if_modified(|now| std::mem::replace(now, routes.clone()) != routes);
+    }
+
+    /// Resolves when the kernel has the routes that were set last.
+    pub fn routes_in_place(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (wanted, mut in_place) = (self.routes.borrow().clone(), self.in_place.clone());
+        async move {
+            // It ends with the network.
+            let _ = in_place.wait_for(|routes| *routes == wanted).await;
+        }
+    }
+
+    /// Tells the kernel of neighbours that another instance knows, so that it can send to them at once.
+    pub fn learn(&self, neighbors: BTreeMap<NextHop, MacAddr>) -> impl Future<Output = ()> + Send + 'static {
+        setup::learn(self.handle.clone(), neighbors)
     }
 }
 

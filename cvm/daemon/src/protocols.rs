@@ -2,14 +2,16 @@
 
 use crate::{
     config::{ldp_config, ospf_config},
-    core_io::{CoreCommand, CoreEvent, CoreIo},
+    core_io::{CoreCommand, CoreEvent, CoreIo, Part},
     management::to_answer,
     network::{Network, NetworkEvent},
-    state::{Alive, BindingsFile},
+    state::{Alive, Bindings, BindingsFile},
 };
+use edgeplex_journal::Record;
 use edgeplex_mgmt::{Answer, config::CvmConfig, show::CvmQuery};
-use edgeplex_transport::{Mode, bfd, journal::Journal, ldp, ospf};
+use edgeplex_transport::{Mode, Promoted, bfd, journal::Journal, ldp, ospf};
 use edgeplex_types::NextHop;
+use futures::{FutureExt, future::BoxFuture};
 use ipnet::Ipv4Net;
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
@@ -32,6 +34,8 @@ pub struct Protocols {
     network: Network,
     kernel: mpsc::Receiver<NetworkEvent>,
     config: CvmConfig,
+    /// Of protocols that are started from now on.
+    mode: Mode,
     ospf: Option<Running<ospf::Handle, ospf::Event>>,
     ldp: Option<Running<ldp::Handle, ldp::Event>>,
     bfd: bfd::Handle,
@@ -52,14 +56,17 @@ struct Past {
 
 impl Protocols {
     /// Sets the network up and starts what the configuration asks for. `state` is what outlives the VM.
-    pub async fn start(config: &CvmConfig, state: &Path) -> anyhow::Result<Self> {
+    pub async fn start(config: &CvmConfig, state: &Path, mode: Mode) -> anyhow::Result<Self> {
         let (network, kernel) = Network::start(config).await?;
-        let (bfd, liveness) = bfd::start(Mode::Live(Journal::none()));
-        let past = Past { ago: Alive::new(state).ago(), bindings: BindingsFile::new(state) };
+        let (bfd, liveness) = bfd::start(mode.clone());
+        // Who follows goes on from the journal instead.
+        let ago = if matches!(mode, Mode::Live(_)) { Alive::new(state).ago() } else { None };
+        let past = Past { ago, bindings: BindingsFile::new(state) };
         let mut protocols = Self {
             network,
             kernel,
             config: config.clone(),
+            mode,
             ospf: None,
             ldp: None,
             bfd,
@@ -86,7 +93,7 @@ impl Protocols {
             (Some(config), None) => {
                 // RFC 3623 §2: neighbours that were asked to wait longer than that no longer do.
                 let restarting = self.past.ago.is_some_and(|ago| ago.as_secs() < config.grace_s.into());
-                let (handle, events) = ospf::start(config, restarting, Mode::Live(Journal::none()));
+                let (handle, events) = ospf::start(config, restarting, self.mode.clone());
                 self.ospf = Some(Running { handle, events });
             }
             (None, Some(_)) => {
@@ -102,10 +109,10 @@ impl Protocols {
         match (ldp_config(&self.config), &self.ldp) {
             (Some(config), Some(ldp)) => ldp.handle.configure(config),
             (Some(config), None) => {
-                let bindings = self.past.bindings.load();
+                let bindings = if matches!(self.mode, Mode::Live(_)) { self.past.bindings.load() } else { Bindings::new() };
                 // RFC 3478 §3.1: neighbours wait no longer than they were asked to.
                 let restarting = self.past.ago.is_some_and(|ago| ago < config.reconnect) && !bindings.is_empty();
-                let (handle, events) = ldp::start(config, edgeplex_ldp::Start { restarting, bindings }, Mode::Live(Journal::none()));
+                let (handle, events) = ldp::start(config, edgeplex_ldp::Start { restarting, bindings }, self.mode.clone());
                 // Before routing has said anything, no word is better than that there is nothing.
                 if !self.fecs.is_empty() {
                     handle.routes(self.fecs.clone());
@@ -205,6 +212,110 @@ impl CoreIo for Protocols {
                 }
             }
         }
+    }
+
+    fn replay(&mut self, record: &Record) {
+        self.bfd.replay(record);
+        if let Some(ospf) = &self.ospf {
+            ospf.handle.replay(record);
+        }
+        if let Some(ldp) = &self.ldp {
+            ldp.handle.replay(record);
+        }
+    }
+
+    fn promote(&mut self, part: Part, journal: &Journal) -> BoxFuture<'static, Promoted> {
+        self.mode = Mode::Live(journal.clone());
+        let journal = journal.clone();
+        match part {
+            Part::Routing(neighbors) => {
+                let neighbors = self.network.learn(neighbors);
+                let (bfd, ospf) = (self.bfd.clone(), self.ospf.as_ref().map(|ospf| ospf.handle.clone()));
+                async move {
+                    neighbors.await;
+                    let ospf = async {
+                        match &ospf {
+                            Some(ospf) => ospf.promote(journal.clone()).await,
+                            None => Promoted::default(),
+                        }
+                    };
+                    let (ospf, bfd) = tokio::join!(ospf, bfd.promote(journal.clone()));
+                    Promoted { sessions: ospf.sessions + bfd.sessions, lost: ospf.lost + bfd.lost }
+                }
+                .boxed()
+            }
+            Part::Labels => {
+                let ldp = self.ldp.as_ref().map(|ldp| ldp.handle.clone());
+                async move {
+                    match ldp {
+                        Some(ldp) => ldp.promote(journal).await,
+                        None => Promoted::default(),
+                    }
+                }
+                .boxed()
+            }
+        }
+    }
+
+    fn routes_in_place(&self) -> BoxFuture<'static, ()> {
+        self.network.routes_in_place().boxed()
+    }
+
+    fn taken(&self) -> BoxFuture<'static, ()> {
+        let (ospf, ldp) = (self.ospf.as_ref().map(|ospf| ospf.handle.clone()), self.ldp.as_ref().map(|ldp| ldp.handle.clone()));
+        async move {
+            // They answer in the order in which they are told.
+            if let Some(ospf) = ospf {
+                ospf.show_interfaces().await;
+            }
+            if let Some(ldp) = ldp {
+                ldp.neighbors().await;
+            }
+        }
+        .boxed()
+    }
+
+    fn fence(&self) -> BoxFuture<'static, ()> {
+        let (ospf, ldp) = (self.ospf.as_ref().map(|ospf| ospf.handle.clone()), self.ldp.as_ref().map(|ldp| ldp.handle.clone()));
+        let bfd = self.bfd.clone();
+        async move {
+            let ospf = async {
+                if let Some(ospf) = &ospf {
+                    ospf.fence().await;
+                }
+            };
+            let ldp = async {
+                if let Some(ldp) = &ldp {
+                    ldp.fence().await;
+                }
+            };
+            tokio::join!(ospf, ldp, bfd.fence());
+        }
+        .boxed()
+    }
+
+    fn unfence(&self) {
+        self.bfd.unfence();
+        if let Some(ospf) = &self.ospf {
+            ospf.handle.unfence();
+        }
+        if let Some(ldp) = &self.ldp {
+            ldp.handle.unfence();
+        }
+    }
+
+    async fn leave(&mut self) {
+        let ospf = async {
+            if let Some(ospf) = &self.ospf {
+                ospf.handle.leave().await;
+            }
+        };
+        let ldp = async {
+            if let Some(ldp) = &self.ldp {
+                ldp.handle.leave().await;
+            }
+        };
+        tokio::join!(ospf, ldp, self.bfd.leave());
     }
 
     async fn shutdown(&mut self) {

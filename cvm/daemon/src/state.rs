@@ -65,7 +65,13 @@ impl Alive {
     }
 
     pub(crate) fn now(&self) {
-        let touched = fs::File::create(&self.0).and_then(|f| f.set_modified(SystemTime::now()));
+        self.was(Duration::ZERO);
+    }
+
+    /// Says that it was so long ago.
+    pub(crate) fn was(&self, ago: Duration) {
+        let then = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
+        let touched = fs::File::create(&self.0).and_then(|f| f.set_modified(then));
         if let Err(error) = touched {
             debug!(%error, "not written that we are alive");
         }

@@ -41,9 +41,13 @@ impl<I: CoreIo> Control<I> {
             | CvmQuery::LdpBindings
             | CvmQuery::Bfd => self.core.show(&query).await,
             // Pings run beside the control task, and the long poll is answered before it comes here.
-            CvmQuery::LspPing { .. } | CvmQuery::LspTraceroute { .. } | CvmQuery::Fabric { .. } | CvmQuery::Instance(_) => {
+            CvmQuery::LspPing { .. } | CvmQuery::LspTraceroute { .. } | CvmQuery::Fabric { .. } => {
                 Answer::Error("not a question to the control task".into())
             }
+            CvmQuery::Instance(order) => match self.order(order).await {
+                Ok(status) => to_answer(&status),
+                Err(error) => Answer::Error(error),
+            },
             CvmQuery::Reload => match self.reload().await {
                 Ok(()) => to_answer(&Reloaded {}),
                 Err(error) => {

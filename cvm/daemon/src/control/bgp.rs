@@ -4,15 +4,18 @@ use super::Timing;
 use edgeplex_bgp::{GracefulRestart, PeerConfig};
 use edgeplex_bgp_wire::{Attributes, Family, Nlri, NlriKey};
 use edgeplex_cvm_vpn::{MAX_OWN_AS, Vpn};
+use edgeplex_journal::Record;
 use edgeplex_mgmt::{
     config::{CoreNeighbor, CvmConfig},
     show::BgpNeighbor,
 };
 use edgeplex_transport::{
-    bfd,
+    Mode, Promoted, bfd,
     bgp::{Event, Speaker, SpeakerConfig},
+    journal::Journal,
     relay::Peer,
 };
+use futures::{FutureExt, future::BoxFuture};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -59,11 +62,11 @@ fn v4(address: IpAddr) -> Option<Ipv4Addr> {
 impl Reflectors {
     pub(crate) const CLIENT: &'static str = CLIENT;
 
-    pub(crate) fn start(config: &CvmConfig, timing: Timing, restarting: bool) -> Self {
+    pub(crate) fn start(config: &CvmConfig, timing: Timing, restarting: bool, mode: Mode) -> Self {
         // A router without customers speaks no BGP.
         let listens = timing.bgp_listen_port != 0 && !config.route_reflectors.is_empty();
         let listen = listens.then(|| SocketAddr::from((config.loopback, timing.bgp_listen_port))).into_iter().collect();
-        let (speaker, events) = Speaker::start(SpeakerConfig { local_as: config.asn, router_id: config.loopback, listen });
+        let (speaker, events) = Speaker::start(SpeakerConfig { local_as: config.asn, router_id: config.loopback, listen }, mode);
         Self {
             speaker,
             events,
@@ -214,5 +217,31 @@ impl Reflectors {
     /// Routes are kept by who learnt them, and our PVMs keep forwarding (RFC 4724).
     pub(crate) async fn shutdown(&self) {
         self.speaker.shutdown(true).await;
+    }
+
+    /// To one that follows: a change that the active instance has written down.
+    pub(crate) fn replay(&self, record: &Record) {
+        self.speaker.replay(record);
+    }
+
+    /// Sessions go on here; what is advertised waits for [`release`](Self::release) as ever.
+    pub(crate) fn promote(&self, journal: &Journal) -> BoxFuture<'static, Promoted> {
+        let (speaker, journal) = (self.speaker.clone(), journal.clone());
+        async move { speaker.promote(journal).await }.boxed()
+    }
+
+    /// Sessions stand still until [`unfence`](Self::unfence).
+    pub(crate) fn fence(&self) -> BoxFuture<'static, ()> {
+        let speaker = self.speaker.clone();
+        async move { speaker.fence().await }.boxed()
+    }
+
+    pub(crate) fn unfence(&self) {
+        self.speaker.unfence();
+    }
+
+    /// A successor goes on: no reflector is told that we end.
+    pub(crate) async fn leave(&self) {
+        self.speaker.leave().await;
     }
 }

@@ -2,6 +2,7 @@
 //! router, the kernel and the protocols.
 
 mod heard;
+mod succession;
 
 use super::{Timing, lsp::LspPings, settle::Settling};
 use crate::{
@@ -44,8 +45,22 @@ pub(crate) enum Event {
     Retry,
 }
 
+/// How far this process is the one that acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// It only learns.
+    Following,
+    /// The kernel is to reach all of the core.
+    Routing,
+    /// It speaks to neighbours.
+    Speaking,
+}
+
 pub(crate) struct CoreSide<I> {
     io: I,
+    stage: Stage,
+    /// The label-switching router is ours to program.
+    forwards: bool,
     core: Core,
     lsr: Option<(String, Client)>,
     interfaces: Vec<CoreInterface>,
@@ -89,9 +104,19 @@ impl Source for LabelMap<'_> {
 
 impl<I: CoreIo> CoreSide<I> {
     /// `restarting`: what a past process told may still be in use.
-    pub(crate) fn start(now: Instant, io: I, config: &CvmConfig, file: BindingsFile, timing: Timing, restarting: bool) -> Self {
+    pub(crate) fn start(
+        now: Instant,
+        io: I,
+        config: &CvmConfig,
+        file: BindingsFile,
+        timing: Timing,
+        restarting: bool,
+        stage: Stage,
+    ) -> Self {
         let mut side = Self {
             io,
+            stage,
+            forwards: stage == Stage::Speaking,
             core: Core::new(core_config(config), restarting),
             lsr: None,
             interfaces: vec![],
@@ -127,9 +152,7 @@ impl<I: CoreIo> CoreSide<I> {
     }
 
     fn take(&mut self, config: &CvmConfig) {
-        if self.lsr.as_ref().map(|(path, _)| path) != config.lsr_socket.as_ref() {
-            self.lsr = config.lsr_socket.clone().map(|path| (path.clone(), Client::start(PathBuf::from(path))));
-        }
+        self.bring_lsr(config);
         self.interfaces = config.core.clone();
         self.settling.configure(config);
         let neighbors: Vec<NextHop> = self.settling.adjacent().cloned().collect();
@@ -145,6 +168,13 @@ impl<I: CoreIo> CoreSide<I> {
         if igp_sync || std::mem::replace(&mut self.igp_sync, igp_sync) {
             self.igp_sync = igp_sync;
             config.core.iter().for_each(|i| self.link_cost(&Arc::from(&i.name[..])));
+        }
+    }
+
+    fn bring_lsr(&mut self, config: &CvmConfig) {
+        let wanted = config.lsr_socket.as_ref().filter(|_| self.forwards);
+        if self.lsr.as_ref().map(|(path, _)| path) != wanted {
+            self.lsr = wanted.map(|path| (path.clone(), Client::start(PathBuf::from(path))));
         }
     }
 
@@ -211,14 +241,18 @@ impl<I: CoreIo> CoreSide<I> {
         if let Some((bindings, _)) = self.unstored.clone().filter(|(_, at)| now >= *at) {
             self.store(now, bindings);
         }
-        if self.core.is_settled() || !self.settling.is_settled(now, self.core.is_resolved()) {
+        if self.stage < Stage::Speaking || self.core.is_settled() || !self.settling.is_settled(now, self.core.is_resolved()) {
             return false;
         }
+        self.settle();
+        true
+    }
+
+    fn settle(&mut self) {
         info!("the core has converged");
         self.core.settle();
         let names: Vec<Arc<str>> = self.interfaces.iter().map(|i| Arc::from(&i.name[..])).collect();
         names.iter().for_each(|name| self.link_cost(name));
-        true
     }
 
     /// Does what follows from the events; true if the switch has to know.
@@ -231,16 +265,13 @@ impl<I: CoreIo> CoreSide<I> {
                     learn = true;
                     self.flush_lsr(now);
                 }
-                Action::KernelRoutes => {
-                    let routes = KernelRoutes { routes: self.core.kernel_routes().clone(), sweep: self.core.is_settled() };
-                    self.io.command(CoreCommand::KernelRoutes(routes));
-                }
+                Action::KernelRoutes => self.tell_kernel(),
                 Action::Fecs => {
                     learn = true;
-                    self.io.command(CoreCommand::Fecs(self.core.fecs()));
+                    self.tell_ldp();
                 }
                 Action::Neighbors => {
-                    self.io.command(CoreCommand::Resolve(self.core.wanted_neighbors().clone()));
+                    self.tell_resolver();
                     neighbors = true;
                 }
             }
@@ -249,6 +280,26 @@ impl<I: CoreIo> CoreSide<I> {
             self.lsp_pings.learn(&self.core);
         }
         neighbors
+    }
+
+    fn tell_kernel(&mut self) {
+        if self.stage >= Stage::Routing {
+            let routes = KernelRoutes { routes: self.core.kernel_routes().clone(), sweep: self.core.is_settled() };
+            self.io.command(CoreCommand::KernelRoutes(routes));
+        }
+    }
+
+    /// While routes are still to come, no word is better than that there are none.
+    fn tell_ldp(&mut self) {
+        if self.stage >= Stage::Speaking {
+            self.io.command(CoreCommand::Fecs(self.core.fecs()));
+        }
+    }
+
+    fn tell_resolver(&mut self) {
+        if self.stage >= Stage::Speaking {
+            self.io.command(CoreCommand::Resolve(self.core.wanted_neighbors().clone()));
+        }
     }
 
     fn flush_lsr(&mut self, now: Instant) {

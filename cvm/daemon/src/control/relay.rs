@@ -9,43 +9,80 @@ use edgeplex_transport::relay::{Delivery, Peer, RelayServer};
 use edgeplex_types::AttachmentId;
 use std::{
     collections::BTreeMap,
+    os::unix::fs::MetadataExt,
     time::{Duration, Instant},
 };
 use tracing::warn;
 
 const LOG_PACE: Duration = Duration::from_secs(1);
 
+/// Device and inode.
+fn file(config: &CvmConfig) -> Option<(u64, u64)> {
+    let found = std::fs::metadata(config.relay.endpoint.strip_prefix("ipc://")?).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
 #[derive(Debug)]
 pub(crate) struct Relay {
-    server: RelayServer,
+    /// None while another instance speaks to the PVMs.
+    server: Option<RelayServer>,
+    /// The file of the socket, as it was bound last.
+    file: Option<(u64, u64)>,
+    /// Connections refused by servers of before.
+    refused: u64,
     /// When a refusal of an attachment was last logged, and how many were not since.
     logged: BTreeMap<AttachmentId, (Option<Instant>, u64)>,
 }
 
 impl Relay {
-    pub(crate) fn bind(config: &CvmConfig) -> anyhow::Result<Self> {
-        let mut relay = Self { server: RelayServer::bind(&config.relay)?, logged: BTreeMap::new() };
-        relay.configure(config)?;
-        Ok(relay)
+    pub(crate) fn unbound() -> Self {
+        Self { server: None, file: None, refused: 0, logged: BTreeMap::new() }
+    }
+
+    /// PVMs connect here from now on, whoever had the name before.
+    pub(crate) fn bind(&mut self, config: &CvmConfig) -> anyhow::Result<()> {
+        self.unbind();
+        let server = RelayServer::bind(&config.relay)?;
+        server.set_keys(relay_keys(config)?)?;
+        self.server = Some(server);
+        self.file = file(config);
+        Ok(())
+    }
+
+    /// Connections end, so that PVMs look for whoever has the name then.
+    pub(crate) fn unbind(&mut self) {
+        self.refused = self.refused();
+        self.server = None;
+    }
+
+    /// Somebody else has bound the name since.
+    pub(crate) fn is_taken(&self, config: &CvmConfig) -> bool {
+        self.file.is_some() && file(config).is_some_and(|now| Some(now) != self.file)
     }
 
     /// The rights are those of the configuration, at once: a removed attachment is silent from here on.
     pub(crate) fn configure(&mut self, config: &CvmConfig) -> anyhow::Result<()> {
-        self.server.set_keys(relay_keys(config)?)?;
+        if let Some(server) = &self.server {
+            server.set_keys(relay_keys(config)?)?;
+        }
         self.logged.retain(|id, _| config.attachments.iter().any(|a| a.id == *id));
         Ok(())
     }
 
     /// Cancel-safe.
     pub(crate) async fn message(&mut self) -> anyhow::Result<(Peer, AttachmentId, ToCvm)> {
-        self.server.recv().await.context("relay")
+        match &mut self.server {
+            Some(server) => server.recv().await.context("relay"),
+            None => std::future::pending().await,
+        }
     }
 
     /// Sends what the VPN has to say, at most `limit` messages; true if there may be more.
     pub(crate) fn send(&mut self, now: Instant, vpn: &mut Vpn<Peer>, limit: usize) -> anyhow::Result<bool> {
+        let Some(server) = &mut self.server else { return Ok(false) };
         for _ in 0..limit {
             let Some((peer, message)) = vpn.next_message() else { return Ok(false) };
-            if self.server.send(&peer, &message)? == Delivery::Dropped {
+            if server.send(&peer, &message)? == Delivery::Dropped {
                 vpn.undeliverable(now, &peer);
             }
         }
@@ -54,8 +91,8 @@ impl Relay {
 
     /// Connections refused since the start.
     pub(crate) fn refused(&self) -> u64 {
-        let refusals = self.server.refusals();
-        refusals.wrong_key + refusals.not_yours
+        let now = self.server.as_ref().map(RelayServer::refusals).unwrap_or_default();
+        self.refused + now.wrong_key + now.not_yours
     }
 
     /// At most a line a second for each attachment: a PVM must not fill the log.

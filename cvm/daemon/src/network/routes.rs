@@ -36,11 +36,17 @@ struct Keeper {
     present: Routes,
 }
 
-pub(super) fn start(handle: Handle, loopback: Ipv4Addr, mut wanted: watch::Receiver<KernelRoutes>) -> anyhow::Result<JoinHandle<()>> {
+/// Starts the keeper; what it has brought the kernel to can be watched.
+pub(super) fn start(
+    handle: Handle,
+    loopback: Ipv4Addr,
+    mut wanted: watch::Receiver<KernelRoutes>,
+) -> anyhow::Result<(JoinHandle<()>, watch::Receiver<KernelRoutes>)> {
     let (connection, _, mut links) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
     let connection = tokio::spawn(connection);
     let mut keeper = Keeper { handle, loopback, indices: BTreeMap::new(), present: Routes::new() };
-    Ok(tokio::spawn(async move {
+    let (brought, in_place) = watch::channel(KernelRoutes::default());
+    let task = tokio::spawn(async move {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -57,9 +63,11 @@ pub(super) fn start(handle: Handle, loopback: Ipv4Addr, mut wanted: watch::Recei
             }
             let now = wanted.borrow_and_update().clone();
             keeper.bring(&now).await;
+            brought.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
         }
         connection.abort();
-    }))
+    });
+    Ok((task, in_place))
 }
 
 impl Keeper {

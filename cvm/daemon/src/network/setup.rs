@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use edgeplex_mgmt::config::{CoreInterface, CvmConfig};
+use edgeplex_types::{MacAddr, NextHop};
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use rtnetlink::{
@@ -10,9 +11,10 @@ use rtnetlink::{
         AddressFamily,
         address::AddressAttribute,
         link::{LinkAttribute, LinkFlags, LinkMessage},
+        neighbour::NeighbourState,
     },
 };
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use tracing::{debug, info};
 
 /// How long to wait for a vNIC to appear.
@@ -84,6 +86,20 @@ async fn core_interface(handle: &Handle, want: &CoreInterface) -> anyhow::Result
     };
     up(handle, &link, Some(u32::from(want.mtu)), Some(want.mac.0)).await?;
     addresses(handle, link.header.index, want.address).await
+}
+
+/// Entries that the kernel believes until it has asked the neighbour itself, which it does when it is about to use them.
+pub(super) async fn learn(handle: Handle, neighbors: BTreeMap<NextHop, MacAddr>) {
+    for (hop, mac) in neighbors {
+        let done = async {
+            let Some(link) = find(&handle, &hop.interface).await? else { return Ok(()) };
+            let entry = handle.neighbours().add(link.header.index, hop.address.into()).replace();
+            anyhow::Ok(entry.link_layer_address(&mac.0).state(NeighbourState::Stale).execute().await?)
+        };
+        if let Err(error) = done.await {
+            debug!(%hop, error = format!("{error:#}"), "the kernel is not told of a neighbour");
+        }
+    }
 }
 
 /// Sets what differs: MTU, MAC address, up.

@@ -1,11 +1,13 @@
 //! A core that says what a test wants, and remembers what it was told to do.
 
 use super::LIMIT;
-use edgeplex_cvmd::{CoreCommand, CoreEvent, CoreIo, NetworkEvent};
+use edgeplex_cvmd::{CoreCommand, CoreEvent, CoreIo, NetworkEvent, Part};
+use edgeplex_journal::Record;
 use edgeplex_mgmt::{Answer, config::CvmConfig, show::CvmQuery};
 use edgeplex_ospf::RouteKind;
-use edgeplex_transport::{ldp, ospf};
+use edgeplex_transport::{Promoted, journal::Journal, ldp, ospf};
 use edgeplex_types::{Label, MacAddr, NextHop};
+use futures::{FutureExt, future::BoxFuture};
 use serde_json::{Value, json};
 use std::{net::Ipv4Addr, sync::Arc};
 use tokio::{sync::mpsc, time::timeout};
@@ -13,6 +15,24 @@ use tokio::{sync::mpsc, time::timeout};
 pub(crate) struct Fake {
     events: mpsc::Receiver<CoreEvent>,
     asked: mpsc::UnboundedSender<CoreCommand>,
+    verbs: mpsc::UnboundedSender<Verb>,
+}
+
+/// What was done with the protocols as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Replay(Record),
+    Promote(Part),
+    Fence,
+    Unfence,
+    Leave,
+    Shutdown,
+}
+
+impl Fake {
+    fn verb(&self, verb: Verb) {
+        let _ = self.verbs.send(verb);
+    }
 }
 
 impl CoreIo for Fake {
@@ -31,19 +51,46 @@ impl CoreIo for Fake {
     async fn show(&mut self, query: &CvmQuery) -> Answer<Value> {
         Answer::Ok(json!(format!("{query:?}")))
     }
-    async fn shutdown(&mut self) {}
+    fn replay(&mut self, record: &Record) {
+        self.verb(Verb::Replay(record.clone()));
+    }
+    fn promote(&mut self, part: Part, _: &Journal) -> BoxFuture<'static, Promoted> {
+        self.verb(Verb::Promote(part));
+        std::future::ready(Promoted { sessions: 1, lost: 0 }).boxed()
+    }
+    fn routes_in_place(&self) -> BoxFuture<'static, ()> {
+        std::future::ready(()).boxed()
+    }
+    fn taken(&self) -> BoxFuture<'static, ()> {
+        std::future::ready(()).boxed()
+    }
+    fn fence(&self) -> BoxFuture<'static, ()> {
+        self.verb(Verb::Fence);
+        std::future::ready(()).boxed()
+    }
+    fn unfence(&self) {
+        self.verb(Verb::Unfence);
+    }
+    async fn leave(&mut self) {
+        self.verb(Verb::Leave);
+    }
+    async fn shutdown(&mut self) {
+        self.verb(Verb::Shutdown);
+    }
 }
 
 /// The test's end of it.
 pub(crate) struct World {
     pub(crate) events: mpsc::Sender<CoreEvent>,
     asked: mpsc::UnboundedReceiver<CoreCommand>,
+    verbs: mpsc::UnboundedReceiver<Verb>,
 }
 
 pub(crate) fn world() -> (Fake, World) {
     let (events, fake_events) = mpsc::channel(64);
     let (fake_asked, asked) = mpsc::unbounded_channel();
-    (Fake { events: fake_events, asked: fake_asked }, World { events, asked })
+    let (fake_verbs, verbs) = mpsc::unbounded_channel();
+    (Fake { events: fake_events, asked: fake_asked, verbs: fake_verbs }, World { events, asked, verbs })
 }
 
 /// To, via, alternate.
@@ -105,6 +152,10 @@ impl World {
         })
         .await
         .unwrap_or_else(|_| panic!("in time: {why}"))
+    }
+
+    pub(crate) fn verbs(&mut self) -> Vec<Verb> {
+        std::iter::from_fn(|| self.verbs.try_recv().ok()).collect()
     }
 
     /// Commands that nobody asked for yet.

@@ -6,7 +6,11 @@ use super::{
 };
 use edgeplex_bgp::{GracefulRestart, PeerConfig};
 use edgeplex_bgp_wire::{AsPath, Attributes, Family, Nlri, NlriKey};
-use edgeplex_transport::bgp::{Event, Speaker, SpeakerConfig};
+use edgeplex_transport::{
+    Mode,
+    bgp::{Event, Speaker, SpeakerConfig},
+    journal::Journal,
+};
 use edgeplex_types::Label;
 use std::{
     collections::BTreeSet,
@@ -26,7 +30,7 @@ pub(crate) struct Reflector {
 impl Reflector {
     pub(crate) fn start() -> Self {
         let listen = vec![SocketAddr::from((RR, 179))];
-        let (speaker, events) = Speaker::start(SpeakerConfig { local_as: 65000, router_id: RR, listen });
+        let (speaker, events) = Speaker::start(SpeakerConfig { local_as: 65000, router_id: RR, listen }, Mode::Live(Journal::none()));
         speaker.set_peer(PeerConfig {
             passive: true,
             local_address: Some(RR.into()),

@@ -6,7 +6,7 @@ use super::{
     netlink,
     pvm::Pvm,
 };
-use edgeplex_cvmd::{Control, Exit, Paths, Timing};
+use edgeplex_cvmd::{Control, Exit, Origin, Paths, Timing};
 use edgeplex_mgmt::{
     SOCKET,
     config::{
@@ -48,6 +48,8 @@ pub(crate) fn interface(n: u8) -> CoreInterface {
 }
 
 pub(crate) struct Site {
+    /// Without one, as it is at first, a process that ends tells its neighbours.
+    pub(crate) journal: Option<PathBuf>,
     pub(crate) dir: TempDir,
     pub(crate) config: CvmConfig,
     pub(crate) cvm: KeyPair,
@@ -92,7 +94,7 @@ impl Site {
             instance: Instance::default(),
             attachments: vec![],
         };
-        let mut site = Self { dir, config, cvm, pvms };
+        let mut site = Self { dir, config, cvm, pvms, journal: None };
         site.attach("acme/denver-1", 0, 100);
         site
     }
@@ -116,12 +118,19 @@ impl Site {
         std::fs::write(self.paths().config, serde_json::to_vec(&self.config).unwrap()).unwrap();
     }
     pub(crate) fn paths(&self) -> Paths {
-        Paths { config: self.dir.path().join("config.json"), run: self.dir.path().into(), state: self.dir.path().join("state") }
+        Paths {
+            config: self.dir.path().join("config.json"),
+            run: self.dir.path().into(),
+            state: self.dir.path().join("state"),
+            journal: self.journal.clone(),
+        }
     }
     pub(crate) async fn start(&self) -> Running {
         let (io, core) = world();
         let timing = Timing { fabric_wait: Duration::from_millis(200), settle_quiet: Duration::from_millis(300), ..Timing::default() };
-        let control = Control::start(edgeplex_cvmd::load(&self.paths().config).unwrap(), self.paths(), timing, io).await.unwrap();
+        let config = edgeplex_cvmd::load(&self.paths().config).unwrap();
+        let origin = Origin::open(&config, &self.paths()).unwrap();
+        let control = Control::start(config, self.paths(), timing, io, origin).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(control.run(async move { drop(stopped.await) }));
         Running { task, stop, core }

@@ -235,6 +235,14 @@ impl<P: Clone + Eq> Vpn<P> {
         }
     }
 
+    /// The relay is gone: all sessions end, and nothing that was to be said is. PVMs come again when there is one.
+    pub fn disconnect(&mut self, now: Instant) {
+        for conn in self.sessions.iter().map(|(conn, _)| conn).collect::<Vec<_>>() {
+            self.end_session(now, conn);
+        }
+        self.replies.clear();
+    }
+
     pub(super) fn tick_pvms(&mut self, now: Instant) {
         let mut silent = vec![];
         for (conn, session) in self.sessions.iter_mut() {

@@ -47,14 +47,15 @@ impl<P: Clone + Eq> Vpn<P> {
         self.withdraw_leaving(&mut left);
         self.export_slices(&mut left);
         self.walk_slice(&mut left);
-        if !self.is_queued() && budget > left {
+        if !self.has_queued() && budget > left {
             // Snapshots may end now.
             self.ready.extend(self.sessions.iter().map(|(conn, _)| conn));
         }
         self.has_more()
     }
 
-    fn is_queued(&self) -> bool {
+    /// Whether [`work`](Self::work) stopped for the sake of others.
+    pub fn has_queued(&self) -> bool {
         !self.undecided.is_empty()
             || !self.leaving.is_empty()
             || !self.exports.is_empty()
@@ -64,7 +65,7 @@ impl<P: Clone + Eq> Vpn<P> {
 
     /// Whether [`work`](Self::work) or [`next_message`](Self::next_message) stopped for the sake of others.
     pub fn has_more(&self) -> bool {
-        self.is_queued() || self.ready.iter().any(|conn| self.sessions.get(*conn).is_some_and(|s| s.feed.is_busy()))
+        self.has_queued() || self.ready.iter().any(|conn| self.sessions.get(*conn).is_some_and(|s| s.feed.is_busy()))
     }
 
     /// Whether routes that this attachment imports may be missing in its VRF.

@@ -1,6 +1,6 @@
 //! What OSPF, LDP and BFD say, and what they are asked for in return.
 
-use super::CoreSide;
+use super::{CoreSide, Stage};
 use crate::{
     config::bfd_parameters,
     core_io::{CoreCommand, CoreIo},
@@ -128,12 +128,12 @@ impl<I: CoreIo> CoreSide<I> {
         let speaks = self.interfaces.iter().any(|i| *i.name == **interface && i.ldp && i.ospf.is_some());
         let max = self.igp_sync && speaks && !self.settling.is_synced(interface);
         // A restarting router's links are announced as they were, until it has had the time to find its neighbours again.
-        if !max || self.core.is_settled() {
+        if self.stage == Stage::Speaking && (!max || self.core.is_settled()) {
             self.io.command(CoreCommand::LinkCost { interface: interface.clone(), max });
         }
     }
 
-    pub(super) fn store(&mut self, now: Instant, bindings: Bindings) {
+    pub(crate) fn store(&mut self, now: Instant, bindings: Bindings) {
         match self.file.save(&bindings) {
             Ok(()) => {
                 if self.unstored.take().is_some() {

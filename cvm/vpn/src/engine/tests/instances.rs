@@ -185,6 +185,23 @@ fn who_takes_over_from_another_control_vm_gives_the_same_labels_and_waits_for_th
 }
 
 #[test]
+fn a_relay_that_goes_takes_nothing_with_it() {
+    let mut b = Bench::new();
+    b.snapshot(0, &["10.1.0.0/16"]);
+    b.snapshot(2, &["10.1.0.0/16"]);
+    b.hello_as(100, 2, true);
+    b.hello_as(300, 2, true);
+    b.vpn_message(2, ToCvm::Keepalive { incarnation: 5 });
+    b.vpn.disconnect(b.now);
+    assert_eq!((b.vpn.next_message(), b.connected(0), b.connected(2)), (None, 0, 0));
+    b.pass(20.0);
+    assert_eq!(b.advertised().len(), 2);
+    b.snapshot(0, &["10.1.0.0/16"]);
+    b.pass(11.0);
+    assert_eq!(b.advertised(), ["65000:1 10.1.0.0/16 1000"]);
+}
+
+#[test]
 fn a_value_that_is_damaged_is_an_error() {
     let mut space = LabelSpace::new(config(vec![]).labels, Duration::ZERO);
     for bytes in [&[][..], &[9], &[3, 0xff, 0xff, 0xff, 0xff, 0xff], &[3, 16, 1]] {

@@ -1,0 +1,296 @@
+//! Which instance this is: orders to it, and what it tells of itself.
+
+use super::{Control, Exit};
+use crate::{
+    core_io::CoreIo,
+    instance::{RoleFile, Values},
+};
+use edgeplex_mgmt::{
+    config::{Instance, InstanceRole},
+    show::{InstanceOrder, InstanceState, InstanceStatus, Promoted, STALE_MS},
+};
+use edgeplex_transport::journal::{Followed, Follower, FollowerView, Journal, JournalStatus};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+/// Longest lease of a fence that is taken.
+const LONGEST_LEASE: Duration = Duration::from_secs(60);
+
+/// Where changes go, or come from.
+#[derive(Debug)]
+pub(super) enum Link {
+    Journal(Journal),
+    Leader(Follower, FollowerView),
+}
+
+impl Link {
+    pub(super) fn status(&self) -> JournalStatus {
+        match self {
+            Self::Journal(journal) => journal.status(),
+            Self::Leader(_, view) => view.status(),
+        }
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        match self {
+            Self::Journal(journal) => journal.changed(),
+            Self::Leader(_, view) => view.changed(),
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum Event {
+    Leader(Followed),
+    /// The status of the journal has changed.
+    News,
+    /// A fence is over.
+    LeaseOver,
+}
+
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) instance: Instance,
+    pub(super) role: RoleFile,
+    pub(super) link: Link,
+    news: watch::Receiver<u64>,
+    pub(super) values: Values,
+    /// Since when, and until when, everything stands still.
+    pub(super) fenced: Option<Instant>,
+    /// Records were replayed: this process cannot begin anew.
+    pub(super) replayed: bool,
+    /// Everything that the leader had committed was here once.
+    caught_up: bool,
+    pub(super) promoted: Option<Promoted>,
+    pub(super) problem: Option<String>,
+    told: watch::Sender<InstanceStatus>,
+}
+
+impl Standing {
+    pub(super) fn new(instance: Instance, role: RoleFile, link: Link, values: Values) -> (Self, watch::Receiver<InstanceStatus>) {
+        let empty = InstanceStatus {
+            generation: instance.generation,
+            state: InstanceState::Standby,
+            // Nobody has seen one of this process.
+            revision: super::first_epoch().0,
+            sessions: 0,
+            end: 0,
+            committed: 0,
+            in_sync: false,
+            leader_lost_ms: None,
+            forwards: false,
+            promoted: None,
+            past: vec![],
+            problems: vec![],
+        };
+        let (told, out) = watch::channel(empty);
+        let news = link.changed();
+        let (fenced, promoted, problem) = Default::default();
+        (Self { instance, role, link, news, values, fenced, replayed: false, caught_up: false, promoted, problem, told }, out)
+    }
+
+    pub(super) fn is_standby(&self) -> bool {
+        matches!(self.link, Link::Leader(..))
+    }
+
+    pub(super) fn set_link(&mut self, link: Link) {
+        self.news = link.changed();
+        self.link = link;
+    }
+
+    /// The journal, if it is ours to write.
+    pub(super) fn journal(&self) -> Option<&Journal> {
+        match &self.link {
+            Link::Journal(journal) => Some(journal),
+            Link::Leader(..) => None,
+        }
+    }
+
+    /// What comes next. Cancel-safe.
+    pub(super) async fn event(&mut self) -> Event {
+        let fenced = self.fenced;
+        let lease = async {
+            match fenced {
+                Some(until) => tokio::time::sleep_until(until.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let leader = async {
+            match &mut self.link {
+                Link::Leader(follower, _) => follower.next().await,
+                Link::Journal(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            followed = leader => Event::Leader(followed),
+            Ok(()) = self.news.changed() => Event::News,
+            () = lease => Event::LeaseOver,
+        }
+    }
+
+    /// Sets generation and role for this process and those after it.
+    pub(super) fn become_instance(&mut self, instance: Instance, cold: bool) {
+        self.instance = instance;
+        if let Err(error) = self.role.save(instance, cold) {
+            error!(%error, "not written down which instance this is");
+            self.problem = Some(format!("role file: {error}"));
+        }
+    }
+
+    /// What there is to tell; with another revision if it is new.
+    pub(super) fn status(&self, speaks: bool, settled: bool) -> InstanceStatus {
+        let journal = self.link.status();
+        let state = match (self.is_standby() || !speaks, self.fenced) {
+            (_, Some(_)) => InstanceState::Fenced,
+            (true, None) => InstanceState::Standby,
+            (false, None) => InstanceState::Active,
+        };
+        let before = self.told.borrow().revision;
+        let now = InstanceStatus {
+            generation: self.instance.generation,
+            state,
+            revision: before,
+            sessions: journal.sessions,
+            end: journal.end,
+            committed: journal.committed,
+            in_sync: journal.in_sync,
+            leader_lost_ms: journal.leader_lost_ms,
+            forwards: if self.is_standby() { self.caught_up } else { settled },
+            promoted: self.promoted,
+            past: vec![],
+            problems: journal.problems.into_iter().chain(self.problem.clone()).collect(),
+        };
+        // That the leader is lost is news; for how long is not.
+        let news = |s: &InstanceStatus| InstanceStatus { end: 0, committed: 0, leader_lost_ms: s.leader_lost_ms.map(|_| 0), ..s.clone() };
+        let revision = if news(&now) == news(&self.told.borrow()) { before } else { before + 1 };
+        InstanceStatus { revision, ..now }
+    }
+}
+
+impl<I: CoreIo> Control<I> {
+    /// Tells what is new of this instance.
+    pub(super) fn tell_instance(&self) -> InstanceStatus {
+        let now = self.standing.status(self.speaks, self.core.core().is_settled());
+        self.standing.told.send_if_modified(|told| {
+            let news = told.revision != now.revision;
+            told.clone_from(&now);
+            news
+        });
+        now
+    }
+
+    pub(super) async fn order(&mut self, order: InstanceOrder) -> Result<InstanceStatus, String> {
+        match order {
+            InstanceOrder::Look | InstanceOrder::Watch { .. } => {}
+            InstanceOrder::Fence { .. } | InstanceOrder::Resume if !self.speaks => return Err("this instance does not speak".into()),
+            InstanceOrder::Fence { lease_ms } => self.fence(Duration::from_millis(lease_ms.into()).min(LONGEST_LEASE)).await,
+            InstanceOrder::Resume => self.resume().map_err(|e| format!("{e:#}"))?,
+            InstanceOrder::Promote { generation } => self.promote(generation).await.map_err(|e| format!("{e:#}"))?,
+        }
+        Ok(self.tell_instance())
+    }
+
+    async fn fence(&mut self, lease: Duration) {
+        let until = Instant::now() + lease;
+        if self.standing.fenced.is_none() {
+            info!(?lease, "fenced: a successor may take over");
+            let sessions = futures::future::join(self.reflectors.fence(), self.core.fence());
+            self.meanwhile(sessions).await;
+            // PVMs look for the successor, which also programs the label-switching router.
+            self.relay.unbind();
+            self.vpn.disconnect(Instant::now());
+            self.core.set_forwarding(&self.config, false);
+        }
+        self.standing.fenced = Some(until);
+        if let Some(journal) = self.standing.journal().cloned() {
+            journal.committed_all().await;
+        }
+    }
+
+    pub(super) fn standing_event(&mut self, event: Event) -> anyhow::Result<()> {
+        match event {
+            Event::Leader(followed) => self.follow(followed),
+            Event::News => drop(self.tell_instance()),
+            Event::LeaseOver => self.lease_over()?,
+        }
+        Ok(())
+    }
+
+    /// Nobody has taken over: it goes on.
+    fn resume(&mut self) -> anyhow::Result<()> {
+        if self.standing.fenced.take().is_some() {
+            info!("no longer fenced");
+            self.core.unfence();
+            self.reflectors.unfence();
+            self.core.set_forwarding(&self.config, true);
+            self.relay.bind(&self.config)?;
+        }
+        Ok(())
+    }
+
+    /// The lease of a fence is over without a word.
+    fn lease_over(&mut self) -> anyhow::Result<()> {
+        if self.relay.is_taken(&self.config) {
+            warn!("the fence is over, but another instance serves the PVMs: this one stays still");
+            self.standing.problem = Some("another instance serves the PVMs".into());
+            self.standing.fenced = Some(Instant::now() + LONGEST_LEASE);
+            return Ok(());
+        }
+        self.resume()
+    }
+
+    async fn promote(&mut self, generation: u64) -> anyhow::Result<()> {
+        let own = self.standing.instance;
+        let instance = Instance { generation, role: InstanceRole::Active };
+        if instance == own && self.speaks {
+            return self.resume();
+        }
+        anyhow::ensure!(generation > own.generation, "generation {generation}: this instance has {} already", own.generation);
+        if self.speaks {
+            self.standing.become_instance(instance, false);
+            return self.resume();
+        }
+        let lost = self.standing.link.status().leader_lost_ms;
+        if let Some(lost) = lost.filter(|ms| *ms > STALE_MS || !self.standing.caught_up) {
+            warn!(lost, "the leader was lost too long ago: neighbours are asked to wait instead");
+            return self.begin_cold(instance, Duration::from_millis(lost));
+        }
+        self.standing.become_instance(instance, false);
+        self.succeed().await
+    }
+
+    /// Another process begins without the sessions, with labels and all else that outlives them.
+    fn begin_cold(&mut self, instance: Instance, ago: Duration) -> anyhow::Result<()> {
+        let now = Instant::now();
+        let mut labels = crate::instance::empty_labels(now, super::wall_clock(), &self.config);
+        if self.standing.values.labels(now, &mut labels) {
+            self.labels_file.save(&labels)?;
+        }
+        self.core.store(now, self.standing.values.bindings());
+        self.alive.0.was(ago);
+        let lost = self.standing.link.status().sessions;
+        self.standing.promoted = Some(Promoted { sessions: 0, lost, took_us: 0 });
+        self.standing.become_instance(instance, true);
+        self.exit = Some(Exit::Restart);
+        Ok(())
+    }
+
+    /// What the leader says, to one that follows.
+    fn follow(&mut self, followed: Followed) {
+        match followed {
+            Followed::Record(record) => self.replay(&record),
+            Followed::CaughtUp => {
+                info!("all that the leader knows is here");
+                self.standing.caught_up = true;
+            }
+            Followed::LeaderLost => warn!("the leader is lost"),
+            Followed::Reset if self.standing.replayed => {
+                info!("the leader's journal begins anew, and so does this process");
+                self.exit = Some(Exit::Restart);
+            }
+            Followed::Reset => {}
+        }
+    }
+}

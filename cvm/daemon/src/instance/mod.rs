@@ -1,0 +1,82 @@
+//! Which of the control VM's instances this process is, and what it takes over from whom.
+//!
+//! ```text
+//!   the journal is empty    ─────────────────────────────────► Live: speaks from the start
+//!   a past process left one ──► replay ────────────► promote ─► Active
+//!   standby ──► follow.sock ──► replay, replay, … ──► Promote ─► Active ──► Fence ──► Fenced ──► Resume, or its end
+//! ```
+
+mod gate;
+mod role;
+mod values;
+
+pub(crate) use gate::HeldByFastForward;
+pub(crate) use role::RoleFile;
+pub(crate) use values::{Values, empty_labels};
+
+use crate::control::Paths;
+use anyhow::Context;
+use edgeplex_journal::Record;
+use edgeplex_mgmt::{
+    config::{CvmConfig, InstanceRole},
+    show::FOLLOW_SOCKET,
+};
+use edgeplex_transport::{
+    Mode,
+    journal::{Follower, Journal},
+};
+use tracing::{info, warn};
+
+/// What there is to go on from.
+#[derive(Debug)]
+pub enum Origin {
+    /// Nothing: it speaks from the start.
+    Nothing(Journal),
+    /// What a past process of this VM has written down.
+    Past(Journal, Vec<Record>),
+    /// Another instance speaks; what is known of it so far.
+    Leader(Follower, Vec<Record>),
+}
+
+impl Origin {
+    /// Looks at what a past process left behind.
+    pub fn open(config: &CvmConfig, paths: &Paths) -> anyhow::Result<Self> {
+        let Some(dir) = &paths.journal else { return Ok(Self::Nothing(Journal::none())) };
+        if let Err(error) = std::fs::create_dir_all(dir) {
+            warn!(%error, dir = %dir.display(), "no journal: what this process knows ends with it");
+            return Ok(Self::Nothing(Journal::none()));
+        }
+        let role = RoleFile::new(dir);
+        let instance = role.instance(config.instance);
+        if role.is_cold() {
+            info!("sessions of the past cannot go on; neighbours are asked to wait");
+            role.forget_journal()?;
+            role.save(instance, false)?;
+        }
+        if instance.role == InstanceRole::Standby {
+            let (follower, records) = Follower::listen(paths.run.join(FOLLOW_SOCKET), dir).context("follow.sock")?;
+            return Ok(Self::Leader(follower, records));
+        }
+        let (journal, records) = Journal::open(dir).context("the journal")?;
+        if records.is_empty() {
+            return Ok(Self::Nothing(journal));
+        }
+        let mut values = Values::default();
+        records.iter().for_each(|record| drop(values.replay(record)));
+        if values.belong_to(config) {
+            return Ok(Self::Past(journal, records));
+        }
+        warn!("the journal is another router's: it is not taken over");
+        drop(journal);
+        role.forget_journal()?;
+        Ok(Self::Nothing(Journal::open(dir).context("the journal")?.0))
+    }
+
+    /// How protocols begin.
+    pub fn mode(&self) -> Mode {
+        match self {
+            Self::Nothing(journal) => Mode::Live(journal.clone()),
+            Self::Past(..) | Self::Leader(..) => Mode::Following,
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What this instance has become since it was configured: a file beside the journal, which outlives the process like that.
+
+use edgeplex_mgmt::config::Instance;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+use tracing::warn;
+
+const NAME: &str = "role";
+/// Of the file.
+const VERSION: u8 = 1;
+/// Longest file that is read, bytes.
+const MAX: u64 = 4096;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    version: u8,
+    instance: Instance,
+    /// The journal's sessions are not to be taken over.
+    #[serde(default)]
+    cold: bool,
+}
+
+/// Where it stands; without a directory nothing is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct RoleFile(Option<PathBuf>);
+
+impl RoleFile {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self(Some(dir.to_owned()))
+    }
+
+    pub(crate) fn nowhere() -> Self {
+        Self(None)
+    }
+
+    fn load(&self) -> Option<Stored> {
+        let path = self.0.as_ref()?.join(NAME);
+        if fs::metadata(&path).ok()?.len() > MAX {
+            return None;
+        }
+        match serde_json::from_slice::<Stored>(&fs::read(&path).ok()?) {
+            Ok(stored) if stored.version == VERSION => Some(stored),
+            Ok(stored) => {
+                warn!(version = stored.version, "the role file is of another version");
+                None
+            }
+            Err(error) => {
+                warn!(%error, "the role file cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Who was promoted goes on as that, whatever older generation the configuration tells.
+    pub(crate) fn instance(&self, configured: Instance) -> Instance {
+        self.load().map(|s| s.instance).filter(|i| i.generation >= configured.generation).unwrap_or(configured)
+    }
+
+    pub(crate) fn is_cold(&self) -> bool {
+        self.load().is_some_and(|s| s.cold)
+    }
+
+    /// `cold`: whatever the journal holds then is not gone on from.
+    pub(crate) fn save(&self, instance: Instance, cold: bool) -> io::Result<()> {
+        let Some(dir) = &self.0 else { return Ok(()) };
+        let new = dir.join("role.new");
+        fs::write(&new, serde_json::to_vec(&Stored { version: VERSION, instance, cold })?)?;
+        fs::rename(new, dir.join(NAME))
+    }
+
+    /// Everything beside this file goes.
+    pub(crate) fn forget_journal(&self) -> io::Result<()> {
+        let Some(dir) = &self.0 else { return Ok(()) };
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.file_name().is_some_and(|name| name != NAME) && path.is_file() {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edgeplex_mgmt::config::InstanceRole;
+
+    fn instance(generation: u64, role: InstanceRole) -> Instance {
+        Instance { generation, role }
+    }
+
+    #[test]
+    fn who_was_promoted_stays_so_until_a_newer_configuration_says_otherwise() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RoleFile::new(dir.path());
+        let (standby, promoted) = (instance(5, InstanceRole::Standby), instance(7, InstanceRole::Active));
+        assert_eq!(file.instance(standby), standby);
+        file.save(promoted, true).unwrap();
+        assert_eq!((file.instance(standby), file.is_cold()), (promoted, true));
+        assert_eq!(file.instance(instance(8, InstanceRole::Standby)).generation, 8);
+        fs::write(dir.path().join("journal"), "x").unwrap();
+        file.forget_journal().unwrap();
+        file.save(promoted, false).unwrap();
+        assert_eq!((file.instance(standby), file.is_cold(), dir.path().join("journal").exists()), (promoted, false, false));
+    }
+
+    #[test]
+    fn the_bytes_of_version_1_are_still_read_and_rubbish_is_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RoleFile::new(dir.path());
+        let configured = instance(1, InstanceRole::Standby);
+        fs::write(dir.path().join(NAME), r#"{"version":1,"instance":{"generation":7,"role":"active"},"cold":false}"#).unwrap();
+        assert_eq!(file.instance(configured), instance(7, InstanceRole::Active));
+        for rubbish in ["", "{", r#"{"version":9,"instance":{"generation":7,"role":"active"}}"#, &"x".repeat(5000)] {
+            fs::write(dir.path().join(NAME), rubbish).unwrap();
+            assert_eq!((file.instance(configured), file.is_cold()), (configured, false), "{rubbish:.20}");
+        }
+    }
+}
