@@ -29,10 +29,8 @@ pub fn launch(topology: &Topology, node: &Node) -> Result<()> {
             fabric(topology, node)?;
             edgeplexd(node)
         }
-        (Kind::Linux, Image::Host) => {
-            fabric(topology, node)?;
-            agent(topology, node)
-        }
+        // Its agent must know its controller: see `agent`.
+        (Kind::Linux, Image::Host) => fabric(topology, node),
         (Kind::Linux, Image::Frr) => {
             frr(node)?;
             if topology.wants_mpls(&node.name) { mpls_by_ovs(topology, node) } else { Ok(()) }
@@ -136,13 +134,21 @@ fn fabric(topology: &Topology, node: &Node) -> Result<()> {
     node.shell(&script).map(drop)
 }
 
-/// Starts the agent of a further host.
-pub fn agent(_topology: &Topology, node: &Node) -> Result<()> {
-    let program = bin_dir()?.join("edgeplex-agent");
-    ensure!(program.exists(), "{} is missing: build it first", program.display());
+/// Fingerprint of the key of a node's controller or agent, which it makes if it has none.
+pub fn fingerprint(node: &Node, program: &str) -> Result<String> {
+    let path = bin_dir()?.join(program);
+    ensure!(path.exists(), "{} is missing: build it first", path.display());
+    Ok(node.run(&[&path.to_string_lossy(), "--dir", "/run/edgeplex", "--show-key"])?.trim().to_owned())
+}
+
+/// Starts the agent of a further host; the controller reconnects by itself.
+pub fn agent(node: &Node, listen: &str, uplink: &str, controller: &Node) -> Result<()> {
+    let program = bin_dir()?.join("edgeplex-agent").to_string_lossy().into_owned();
+    let key = fingerprint(controller, "edgeplexd")?;
+    let of = ["--dir", "/run/edgeplex", "--ovs-run-dir", "/run/openvswitch", "--bridge", FABRIC];
     node.daemon(
         "edgeplex-agent",
-        &[&program.to_string_lossy(), "--dir", "/run/edgeplex", "--ovs-run-dir", "/run/openvswitch", "--bridge", FABRIC],
+        &[&[program.as_str()], &of[..], &["--listen", listen, "--uplink", uplink, "--controller-key", &key]].concat(),
     )
 }
 

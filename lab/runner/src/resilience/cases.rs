@@ -90,7 +90,7 @@ fn kill_within(world: &World<'_>, case: &str, n: usize, program: &str, chance: &
 /// Its daemon answers as active, and its customer's sessions are up.
 fn speaks(world: &World<'_>, instance: &Instance) -> bool {
     let up = |rows: Value| rows.as_array().is_some_and(|rows| !rows.is_empty() && rows.iter().all(|r| r["state"] == "established"));
-    instance.role == "active" && world.edgeplex_json(&["show", "bgp", "acme/denver-1"]).is_ok_and(up)
+    instance.is_speaking() && world.edgeplex_json(&["show", "bgp", "acme/denver-1"]).is_ok_and(up)
 }
 
 pub(super) fn kill_pvmd(world: &World<'_>, n: usize, chance: &mut Chance) -> Result<Case> {
@@ -143,7 +143,7 @@ pub(super) fn kill_cvm(world: &World<'_>, n: usize, chance: &mut Chance) -> Resu
         let now = self::labels(world)?;
         ensure!(now == labels, "labels were {labels} and are {now}");
         let said = world.edgeplex_json(&["show", "instances"])?;
-        let row = said.as_array().into_iter().flatten().find(|r| r["owner"] == CVM && r["role"] == "active").cloned();
+        let row = said.as_array().into_iter().flatten().find(|r| r["unit"] == CVM && r["place"] == "active").cloned();
         let took = row.as_ref().and_then(|r| figure(r, "failover_ms"));
         speaks.extend(took);
         world.calm("acme")?;
@@ -263,7 +263,7 @@ pub(super) fn kill_controller(world: &World<'_>, n: usize, chance: &mut Chance) 
         let _ = moving.wait();
         launch::edgeplexd(node)?;
         wait::until_true("exactly one instance of acme is active and speaks", CONVERGE, || {
-            let active = world.instances(ACME)?.into_iter().filter(|i| i.role == "active").collect::<Vec<_>>();
+            let active = world.instances(ACME)?.into_iter().filter(|i| i.place == "active").collect::<Vec<_>>();
             Ok(matches!(&active[..], [one] if speaks(world, one)))
         })?;
         world.wait_protected(ACME)?;
@@ -302,7 +302,7 @@ pub(super) fn shipped(world: &World<'_>, samples: usize) -> Result<Vec<Row>> {
     world.wait_protected(CVM)?;
     let read = || -> Result<f64> {
         #[expect(clippy::cast_precision_loss, reason = "bytes of minutes")]
-        Ok(world.instance(CVM, "active")?.shipped as f64)
+        Ok(world.instance(CVM, "active")?.journaled() as f64)
     };
     let mut rows = vec![];
     for (interval, paper) in PAPER {

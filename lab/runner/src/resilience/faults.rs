@@ -80,7 +80,7 @@ fn controller(world: &World<'_>) -> Result<()> {
 fn agent(world: &World<'_>) -> Result<()> {
     // The kernel's name of a process has 15 characters.
     kill_all(world, HOST, "edgeplex-agent")?;
-    launch::agent(&world.lab.topology, world.node(HOST)?)
+    world.start_agent()
 }
 
 /// Continues when the value goes, whatever happens meanwhile.

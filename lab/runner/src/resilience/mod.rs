@@ -17,7 +17,7 @@ use crate::{
     complain,
     demo::Ledger,
     lab::{Lab, down},
-    leftovers, say,
+    launch, leftovers, say,
     scenarios::Evidence,
     state::LabDir,
     traffic::Servers,
@@ -169,11 +169,14 @@ fn ready(world: &World<'_>) -> Result<Servers> {
 
 /// Both PEs side by side; the controller of denver is told of its second host.
 fn provision(world: &World<'_>) -> Result<()> {
+    let key = launch::fingerprint(world.node(world::HOST)?, "edgeplex-agent")?;
+    world.start_agent()?;
+    let key = &[("HOST-KEY", key.as_str())];
     thread::scope(|scope| {
         let running: Vec<_> = PLATFORMS
             .map(|city| {
                 scope.spawn(move || -> Result<()> {
-                    world.apply(city, "platform.yaml", &[])?;
+                    world.apply(city, "platform.yaml", if city == PE { key } else { &[] })?;
                     CUSTOMERS.iter().try_for_each(|c| world.apply(city, &format!("{c}.yaml"), &[]))
                 })
             })

@@ -2,6 +2,7 @@
 
 use crate::{
     lab::Lab,
+    launch,
     node::Node,
     process::{self, Process},
     streams::{End, Streams},
@@ -9,6 +10,7 @@ use crate::{
     wait,
 };
 use anyhow::{Context, Result, ensure};
+use edgeplex_mgmt::show::{InstanceState, InstanceStatus};
 use serde_json::Value;
 use std::{path::PathBuf, time::Duration};
 
@@ -33,16 +35,30 @@ pub(super) struct World<'a> {
 pub(super) struct Instance {
     pub(super) vm: String,
     pub(super) host: String,
-    pub(super) role: String,
+    /// `active`, `standby`, `successor` or `leaving`.
+    pub(super) place: String,
     #[serde(default)]
     pub(super) image: Option<String>,
-    #[serde(default)]
-    pub(super) in_sync: bool,
-    #[serde(default)]
-    pub(super) forwards: bool,
-    /// Bytes of journal shipped to the standby.
-    #[serde(default)]
-    pub(super) shipped: u64,
+    /// `running`, …
+    pub(super) state: String,
+    pub(super) said: Option<InstanceStatus>,
+}
+
+impl Instance {
+    /// It could take over at once.
+    fn is_ready(&self) -> bool {
+        self.state == "running" && self.said.as_ref().is_some_and(|s| s.state == InstanceState::Standby && s.in_sync && s.forwards)
+    }
+
+    /// It answers, and says that it speaks.
+    pub(super) fn is_speaking(&self) -> bool {
+        self.state == "running" && self.said.as_ref().is_some_and(|s| s.state == InstanceState::Active)
+    }
+
+    /// Bytes that a standby had to be sent so far.
+    pub(super) fn journaled(&self) -> u64 {
+        self.said.as_ref().map_or(0, |s| s.end)
+    }
 }
 
 impl World<'_> {
@@ -79,23 +95,28 @@ impl World<'_> {
         self.node(node)?.run(&["edgeplex", "apply", "-f", &path.to_string_lossy()]).map(drop)
     }
 
+    /// The second host's agent.
+    pub(super) fn start_agent(&self) -> Result<()> {
+        launch::agent(self.node(HOST)?, "192.0.2.2:7443", "eth1", self.node(PE)?)
+    }
+
     /// All instances of an attachment (`acme/denver-1`) or of `cvm`.
     pub(super) fn instances(&self, owner: &str) -> Result<Vec<Instance>> {
         let rows = self.edgeplex_json(&["show", "instances"])?;
-        let rows = rows.as_array().cloned().unwrap_or_default().into_iter().filter(|r| r["owner"] == owner);
+        let rows = rows.as_array().cloned().unwrap_or_default().into_iter().filter(|r| r["unit"] == owner);
         rows.map(|r| serde_json::from_value(r).context("show instances")).collect()
     }
 
-    pub(super) fn instance(&self, owner: &str, role: &str) -> Result<Instance> {
+    pub(super) fn instance(&self, owner: &str, place: &str) -> Result<Instance> {
         let all = self.instances(owner)?;
-        all.iter().find(|i| i.role == role).cloned().with_context(|| format!("{owner} has no {role} instance: {all:?}"))
+        all.iter().find(|i| i.place == place).cloned().with_context(|| format!("{owner} has no {place} instance: {all:?}"))
     }
 
     /// Waits until there is a standby that could take over at once, where there is to be one.
     pub(super) fn wait_protected(&self, owner: &str) -> Result<Instance> {
         wait::until(&format!("{owner} is protected"), CONVERGE, || {
             Ok(match self.instance(owner, "standby") {
-                Ok(i) if i.in_sync && i.forwards => Ok(i),
+                Ok(i) if i.is_ready() => Ok(i),
                 Ok(i) => Err(format!("{i:?}")),
                 Err(e) => Err(format!("{e:#}")),
             })
