@@ -8,8 +8,19 @@
 //! A session over TCP is two streams of bytes, from its first to its last: replayed into a fresh engine they make the same
 //! session. Everything else is a named value. Nothing here knows BGP, LDP or OSPF beyond how a stream may be shortened.
 
+mod compact;
+mod crc;
+mod frame;
+mod hello;
 mod progress;
 mod record;
+mod state;
 
+pub use frame::{
+    Begin, Entry, FILE_HEADER, FORMATS, FrameError, Frames, MAX_BODY, MAX_CHUNK, MAX_NAME, MAX_VALUE, read, read_header, write_beat,
+    write_begin, write_followed, write_header, write_record, write_stream,
+};
+pub use hello::{Ack, Hello, HelloError, MAX_EXTENSION, Welcome, common};
 pub use progress::{MAX_UNACKNOWLEDGED, Progress, ProgressError, seq};
 pub use record::{Opened, Protocol, Record, SessionId, TcpOpened};
+pub use state::{Acked, Read, Session, State, StateError};
