@@ -124,6 +124,20 @@ impl Ovsdb {
         Ok(uuids(&row["ports"]).into_iter().map(str::to_owned).collect())
     }
 
+    /// Lets the switch look at that many tags of a frame.
+    pub(crate) async fn ensure_vlan_limit(&mut self, limit: u8) -> Result<(), SwitchError> {
+        let select = json!({"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["other_config"]});
+        let got = self.transact(&[select]).await?;
+        // A map is `["map",[[key,value],…]]` (RFC 7047 §5.1).
+        let pairs = got[0]["rows"][0]["other_config"][1].as_array().cloned().unwrap_or_default();
+        let want = json!(["vlan-limit", limit.to_string()]);
+        if pairs.contains(&want) {
+            return Ok(());
+        }
+        let mutations = json!([["other_config", "delete", ["set", ["vlan-limit"]]], ["other_config", "insert", ["map", [want]]]]);
+        self.change(vec![json!({"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": mutations})]).await
+    }
+
     async fn interface(&mut self, name: &str) -> Result<Option<Interface>, SwitchError> {
         let select = json!({"op": "select", "table": "Interface", "where": [["name", "==", name]], "columns": ["ofport", "error"]});
         let got = self.transact(&[select]).await?;

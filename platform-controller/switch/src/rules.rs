@@ -1,19 +1,22 @@
 //! The rules of the fabric, as a pure function of what is attached to it.
 //!
 //! ```text
-//!  table 0, by in_port                                            table 1, by label
+//!  table 0, by in_port                                            table 2, by label
 //!   access, VLAN            -> pop  -> PVM.cust                    label of a PVM              -> PVM.core that owns it
 //!   PVM.cust, untagged      -> push -> access                      any other, from core port i -> LSR.coreI
-//!   core, MPLS to PE MAC    -> table 1
-//!   core, other             -> CVM.core                            a miss in either table drops
+//!   core, MPLS to PE MAC    -> table 2
+//!   core, other             -> CVM.core                            a miss in any table drops
 //!   CVM.core                -> core
-//!   LSR.core, MPLS to PE MAC -> table 1                           (a popped explicit null: the next label is a PVM's)
+//!   LSR.core, MPLS to PE MAC -> table 2                           (a popped explicit null: the next label is a PVM's)
 //!   LSR.core, to PUNT_MAC    -> CVM.core                          (for the control plane, with its labels)
 //!   LSR.core, other, to PE MAC -> CVM.core                        (a popped explicit null: the packet is ours)
 //!   LSR.core, from PE MAC, other -> core                          (switched)
 //!   PVM.core, MPLS from PE MAC to a neighbour -> core port
 //!   PVM.core, MPLS from PE MAC to a PE MAC, label of an attachment it imports from -> that PVM.core
+//!   link to a host, tag of a vNIC -> pop, note the tag -> table 1
+//!  table 1, by link and noted tag: what table 0 has for the vNIC, were it here
 //! ```
+//! A vNIC on another host is a tag on the link to it, pushed last and popped first; the switch there is a port extender ([`extender`]).
 //!
 //! A PVM is hostile. What it may send is what has a rule: untagged frames to its own VLAN, and MPLS frames with the
 //! PE's source address to a core neighbour or to attachments of its own VPN on this PE. All else is dropped for want of one;

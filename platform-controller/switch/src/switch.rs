@@ -11,6 +11,10 @@ use tokio::time::sleep;
 /// How long the socket of a bridge that is in the database may take to appear.
 const BRIDGE_APPEARS: Duration = Duration::from_secs(2);
 
+/// Beneath the tag that means a vNIC of another host a frame may have one of its own. A switch that sees the first alone takes it
+/// for untagged when that one is off, and the VM hops.
+const TAGS: u8 = 2;
+
 /// One bridge: OpenFlow for its rules, OVSDB for its ports.
 ///
 /// Open vSwitch may restart at any time. A call that fails drops its connection, and the next call connects anew.
@@ -37,6 +41,7 @@ impl Switch {
                 // Says at once when there is no such bridge.
                 let mut db = self.open_ovsdb().await?;
                 db.bridge_ports(&self.bridge).await?;
+                db.ensure_vlan_limit(TAGS).await?;
                 self.ovsdb = Some(db);
                 let path = self.run_dir.join(format!("{}.mgmt", self.bridge));
                 let deadline = Instant::now() + BRIDGE_APPEARS;

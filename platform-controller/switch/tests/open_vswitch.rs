@@ -3,79 +3,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-use edgeplex_switch::{Attachment, CorePort, FabricModel, Match, Neighbor, PortNo, Rule, Switch, SwitchError, cookie_of, diff, rules};
-use edgeplex_types::{Label, MacAddr, VlanId};
-use std::{
-    path::Path,
-    process::{Command, Stdio},
+mod common;
+
+use common::{Ovs, run};
+use edgeplex_switch::{
+    Attachment, CorePort, FabricModel, Match, Neighbor, PortNo, Rule, Switch, SwitchError, Vnics, cookie_of, diff, rules,
 };
-
-/// An Open vSwitch with a bridge and some veth pairs, gone with this value.
-struct Ovs {
-    /// A bridge's own port is a TAP of that name in this namespace: each test has another.
-    bridge: String,
-    dir: tempfile::TempDir,
-    links: Vec<String>,
-}
-
-fn run(program: &str, args: &[&str], dir: &Path) {
-    let mut c = Command::new(program);
-    for var in ["OVS_RUNDIR", "OVS_DBDIR", "OVS_LOGDIR", "OVS_SYSCONFDIR"] {
-        c.env(var, dir);
-    }
-    let out = c.args(args).stdin(Stdio::null()).output().unwrap();
-    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-}
-
-impl Ovs {
-    fn start(tag: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix("edgeplex-ovs-").tempdir().unwrap();
-        let ovs = Self { bridge: format!("{tag}{:x}", std::process::id()), dir, links: vec![] };
-        let d = ovs.dir.path();
-        let at = |f: &str| d.join(f).display().to_string();
-        let sock = format!("unix:{}", at("db.sock"));
-        run("ovsdb-tool", &["create", &at("conf.db"), "/usr/share/openvswitch/vswitch.ovsschema"], d);
-        let (remote, pid, log) =
-            (format!("--remote=p{sock}"), format!("--pidfile={}", at("ovsdb.pid")), format!("--log-file={}", at("db.log")));
-        run("ovsdb-server", &[&at("conf.db"), &remote, &pid, &log, "--detach", "--no-chdir", &format!("--unixctl={}", at("db.ctl"))], d);
-        run("ovs-vsctl", &["--no-wait", &format!("--db={sock}"), "init"], d);
-        ovs.start_vswitchd();
-        let add =
-            ["add-br", &ovs.bridge, "--", "set", "bridge", &ovs.bridge, "datapath_type=netdev", "protocols=OpenFlow13", "fail_mode=secure"];
-        run("ovs-vsctl", &[&[&format!("--db={sock}")[..], "--timeout=10"][..], &add].concat(), d);
-        ovs
-    }
-
-    fn start_vswitchd(&self) {
-        let d = self.dir.path();
-        let at = |f: &str| d.join(f).display().to_string();
-        let (sock, pid, log) =
-            (format!("unix:{}", at("db.sock")), format!("--pidfile={}", at("vsw.pid")), format!("--log-file={}", at("vsw.log")));
-        run("ovs-vswitchd", &[&sock, &pid, &log, "--detach", "--no-chdir", &format!("--unixctl={}", at("vsw.ctl"))], d);
-    }
-
-    fn exit(&self, ctl: &str) {
-        let ctl = self.dir.path().join(ctl).display().to_string();
-        let _ = Command::new("ovs-appctl").args(["-t", &ctl, "exit"]).output();
-    }
-
-    fn link(&mut self, tag: &str) -> String {
-        let name = format!("{tag}{:x}", std::process::id());
-        run("ip", &["link", "add", &name, "type", "veth", "peer", "name", &format!("{name}p")], self.dir.path());
-        self.links.push(name.clone());
-        name
-    }
-}
-
-impl Drop for Ovs {
-    fn drop(&mut self) {
-        self.exit("vsw.ctl");
-        self.exit("db.ctl");
-        for l in &self.links {
-            let _ = Command::new("ip").args(["link", "del", l]).output();
-        }
-    }
-}
+use edgeplex_types::{Label, MacAddr, VlanId};
+use std::process::Command;
 
 fn model(p: &[PortNo]) -> FabricModel {
     let mac = |n| MacAddr([2, 0, 0, 0, 0, n]);
@@ -84,13 +19,13 @@ fn model(p: &[PortNo]) -> FabricModel {
         cookie: cookie_of("acme") + u64::from(n),
         access,
         vlan: (n > 0).then(|| VlanId::try_from(n).unwrap()),
-        cust,
-        core,
+        vnics: Vnics { cust: cust.into(), core: core.into() },
+        draining: vec![],
         labels: vec![Label::try_from(16 + u32::from(n)).unwrap(), Label::try_from(10_000 + u32::from(n)).unwrap()],
         imports: if n > 0 { vec![Label::try_from(15 + u32::from(n)).unwrap()] } else { vec![] },
     };
     FabricModel {
-        core: vec![CorePort { port: p[1], cvm: p[2], lsr: Some(p[6]), mac: mac(1) }],
+        core: vec![CorePort { port: p[1], cvm: p[2].into(), lsr: Some(p[6].into()), mac: mac(1) }],
         attachments: (0..500).map(attachment).collect(),
         neighbors: vec![Neighbor { mac: mac(9), port: p[1] }],
     }
@@ -114,7 +49,7 @@ async fn rules_are_installed_read_back_equal_and_changed_atomically() {
     // A foreign rule is found and removed; a changed one is put right; nothing else is touched.
     let of = format!("unix:{}/{}.mgmt", ovs.dir.path().display(), ovs.bridge);
     run("ovs-ofctl", &["-O", "OpenFlow13", "add-flow", &of, "priority=7,ip,nw_proto=6,actions=dec_ttl,normal"], ovs.dir.path());
-    run("ovs-ofctl", &["-O", "OpenFlow13", "add-flow", &of, "table=1,priority=200,mpls,mpls_label=20,actions=drop"], ovs.dir.path());
+    run("ovs-ofctl", &["-O", "OpenFlow13", "add-flow", &of, "table=2,priority=150,mpls,mpls_label=20,actions=drop"], ovs.dir.path());
     let change = diff(&want, &s.rules().await.unwrap());
     assert_eq!((change.add.len(), change.remove.len()), (1, 1));
     s.apply(&change).await.unwrap();

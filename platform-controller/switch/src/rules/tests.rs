@@ -14,13 +14,13 @@ fn model() -> FabricModel {
         cookie: u64::from(n) + 10,
         access: PortNo(2),
         vlan: vlan.map(|v| VlanId::try_from(v).unwrap()),
-        cust: PortNo(10 + n),
-        core: PortNo(20 + n),
+        vnics: Vnics { cust: PortNo(10 + n).into(), core: PortNo(20 + n).into() },
+        draining: vec![],
         labels: vec![label(1000 + n)],
         imports: if n == 0 { vec![label(1001)] } else { vec![] },
     };
     FabricModel {
-        core: vec![CorePort { port: PortNo(1), cvm: PortNo(3), lsr: None, mac: mac(1) }],
+        core: vec![CorePort { port: PortNo(1), cvm: PortNo(3).into(), lsr: None, mac: mac(1) }],
         attachments: vec![attachment(0, Some(100)), attachment(1, Some(200)), attachment(2, None)],
         neighbors: vec![Neighbor { mac: mac(9), port: PortNo(1) }],
     }
@@ -29,24 +29,28 @@ fn model() -> FabricModel {
 /// A frame as the rules see it.
 #[derive(Clone)]
 struct Frame {
+    /// The outermost tag, and one beneath it.
     vlan: Option<VlanId>,
+    inner: Option<VlanId>,
     eth_type: u16,
     src: MacAddr,
     dst: MacAddr,
     label: Option<u32>,
 }
 
-/// What an OpenFlow switch does with a frame: where it goes, and with which tag.
-fn forward(rules: &[Rule], in_port: u32, frame: &Frame) -> Option<(u32, Option<VlanId>)> {
-    let (mut table, mut frame, mut out) = (0, frame.clone(), None);
+/// What an OpenFlow switch does with a frame: where it goes, and with which tags, the outermost last.
+fn walk(rules: &[Rule], in_port: u32, frame: &Frame) -> Option<(u32, Vec<VlanId>)> {
+    let (mut table, mut metadata, mut out) = (0, 0, None);
+    let mut tags: Vec<VlanId> = frame.inner.iter().chain(&frame.vlan).copied().collect();
     loop {
         let hit = rules.iter().filter(|r| r.table == table).filter(|r| {
             let m = &r.matches;
             m.in_port.is_none_or(|p| p.0 == in_port)
+                && m.metadata.is_none_or(|v| v == metadata)
                 && match m.vlan {
                     VlanMatch::Any => true,
-                    VlanMatch::Untagged => frame.vlan.is_none(),
-                    VlanMatch::Tagged(v) => frame.vlan == Some(v),
+                    VlanMatch::Untagged => tags.is_empty(),
+                    VlanMatch::Tagged(v) => tags.last() == Some(&v),
                 }
                 && m.eth_type.is_none_or(|t| t == frame.eth_type)
                 && m.eth_src.is_none_or(|a| a == frame.src)
@@ -57,11 +61,13 @@ fn forward(rules: &[Rule], in_port: u32, frame: &Frame) -> Option<(u32, Option<V
         let mut next = None;
         for a in &rule.actions {
             match a {
-                Action::PopVlan => frame.vlan = None,
-                Action::PushVlan(v) => frame.vlan = Some(*v),
+                Action::PopVlan => drop(tags.pop()),
+                Action::PushVlan(v) => tags.push(*v),
+                Action::Output(PortNo::IN_PORT) => out = Some((in_port, tags.clone())),
                 // OpenFlow 1.3 §B.6.3: never back out of the port it came in by.
-                Action::Output(p) if p.0 != in_port => out = Some((p.0, frame.vlan)),
+                Action::Output(p) if p.0 != in_port => out = Some((p.0, tags.clone())),
                 Action::Output(_) => {}
+                Action::Metadata(v) => metadata = *v,
                 Action::Goto(t) => next = Some(*t),
                 Action::Foreign(_) => unreachable!(),
             }
@@ -73,13 +79,18 @@ fn forward(rules: &[Rule], in_port: u32, frame: &Frame) -> Option<(u32, Option<V
     }
 }
 
+/// The same, with the outermost tag.
+fn forward(rules: &[Rule], in_port: u32, frame: &Frame) -> Option<(u32, Option<VlanId>)> {
+    walk(rules, in_port, frame).map(|(port, tags)| (port, tags.last().copied()))
+}
+
 fn ip(vlan: Option<u16>) -> Frame {
     let vlan = vlan.map(|v| VlanId::try_from(v).unwrap());
-    Frame { vlan, eth_type: 0x0800, src: mac(50), dst: mac(51), label: None }
+    Frame { vlan, inner: None, eth_type: 0x0800, src: mac(50), dst: mac(51), label: None }
 }
 
 fn mpls(src: MacAddr, dst: MacAddr, label: u32) -> Frame {
-    Frame { vlan: None, eth_type: ETH_TYPE_MPLS, src, dst, label: Some(label) }
+    Frame { vlan: None, inner: None, eth_type: ETH_TYPE_MPLS, src, dst, label: Some(label) }
 }
 
 #[test]
@@ -128,8 +139,8 @@ fn a_pvm_sends_to_the_core_only_mpls_with_the_source_of_the_pe() {
 /// Two core ports, each with a vNIC of the label-switching router, 4 and 7.
 fn transit() -> FabricModel {
     let mut m = model();
-    m.core[0].lsr = Some(PortNo(4));
-    m.core.push(CorePort { port: PortNo(5), cvm: PortNo(6), lsr: Some(PortNo(7)), mac: mac(2) });
+    m.core[0].lsr = Some(PortNo(4).into());
+    m.core.push(CorePort { port: PortNo(5), cvm: PortNo(6).into(), lsr: Some(PortNo(7).into()), mac: mac(2) });
     m.neighbors.push(Neighbor { mac: mac(8), port: PortNo(5) });
     m
 }
@@ -236,4 +247,128 @@ fn only_what_differs_is_changed() {
     let Changes { add, remove } = diff(&rules(&m), &before);
     assert!(remove.is_empty());
     assert!(add.iter().all(|r| r.cookie == 99) && add.len() == 5);
+}
+
+#[test]
+fn what_a_vm_tags_itself_goes_nowhere() {
+    let (r, v) = (rules(&transit()), |n: u16| Some(VlanId::try_from(n).unwrap()));
+    assert_eq!(forward(&r, 20, &Frame { vlan: v(7), ..mpls(mac(1), mac(9), 500) }), None);
+    assert_eq!(forward(&r, 10, &Frame { vlan: v(7), ..ip(None) }), None);
+    let r = extender(PortNo(1), &[(PortNo(2), v(100).unwrap()), (PortNo(3), v(101).unwrap())]);
+    assert_eq!(forward(&r, 2, &ip(None)), Some((1, v(100))));
+    assert_eq!(forward(&r, 2, &ip(Some(101))), None, "not as another");
+    assert_eq!(forward(&r, 1, &ip(Some(101))), Some((3, None)));
+    assert_eq!(forward(&r, 1, &ip(Some(102))), None);
+    assert_eq!(forward(&r, 1, &ip(None)), None);
+}
+
+#[test]
+fn a_vm_that_drains_may_send_and_gets_nothing() {
+    let mut m = model();
+    let old = Vnics { cust: PortNo(60).into(), core: PortNo(61).into() };
+    m.attachments[0].draining = vec![old];
+    let r = rules(&m);
+    let v100 = Some(VlanId::try_from(100).unwrap());
+    for cust in [10, 60] {
+        assert_eq!(forward(&r, cust, &ip(None)), Some((2, v100)));
+    }
+    for core in [20, 61] {
+        assert_eq!(forward(&r, core, &mpls(mac(1), mac(9), 500)), Some((1, None)));
+        assert_eq!(forward(&r, core, &mpls(mac(1), mac(1), 1001)), Some((21, None)));
+    }
+    assert_eq!(forward(&r, 2, &ip(Some(100))), Some((10, None)));
+    let led = |r: &Rule| r.actions.iter().any(|a| matches!(a, Action::Output(PortNo(60 | 61))));
+    assert!(!r.iter().any(led));
+    // The flip: what leads to the one leads to the other, and nothing in between.
+    let mut other = m.clone();
+    (other.attachments[0].vnics, other.attachments[0].draining) = (old, vec![m.attachments[0].vnics]);
+    let flip = diff(&rules(&other), &r);
+    assert_eq!((flip.add.len(), flip.remove.len()), (2, 0), "{flip:?}");
+}
+
+/// vNICs of [`transit`] and one that drains, by their ports where all are at home.
+const VNICS: [u32; 12] = [3, 6, 4, 7, 10, 11, 12, 20, 21, 22, 60, 61];
+/// The fabric's ports to other hosts, and their own to it.
+const LINKS: [u32; 2] = [101, 102];
+const UPLINK: u32 = 1;
+
+/// The fabric with its vNICs on hosts: 0 is its own.
+struct Spread {
+    hosts: [usize; VNICS.len()],
+    rules: Vec<Rule>,
+    extenders: [Vec<Rule>; 2],
+}
+
+fn tag(vnic: u32) -> VlanId {
+    VlanId::try_from(2000 + u16::try_from(vnic).unwrap()).unwrap()
+}
+
+impl Spread {
+    fn new(hosts: [usize; VNICS.len()]) -> Self {
+        let host = |no: u32| hosts[VNICS.iter().position(|v| *v == no).unwrap()];
+        let place = |p: &mut Port| {
+            if let Some(h) = host(p.no.0).checked_sub(1) {
+                *p = Port::behind(PortNo(LINKS[h]), tag(p.no.0));
+            }
+        };
+        let mut m = transit();
+        m.attachments[0].draining = vec![Vnics { cust: PortNo(60).into(), core: PortNo(61).into() }];
+        for c in &mut m.core {
+            place(&mut c.cvm);
+            c.lsr.iter_mut().for_each(place);
+        }
+        for v in m.attachments.iter_mut().flat_map(|a| a.draining.iter_mut().chain([&mut a.vnics])) {
+            place(&mut v.cust);
+            place(&mut v.core);
+        }
+        let on = |h: usize| VNICS.iter().filter(|v| host(**v) == h).map(|v| (PortNo(*v + 10), tag(*v))).collect::<Vec<_>>();
+        Self { hosts, rules: rules(&m), extenders: [1, 2].map(|h| extender(PortNo(UPLINK), &on(h))) }
+    }
+
+    /// Where a frame comes out that goes in at a port or vNIC, and with which tags.
+    fn deliver(&self, from: u32, frame: &Frame) -> Option<(u32, Vec<VlanId>)> {
+        let host = VNICS.iter().position(|v| *v == from).map_or(0, |i| self.hosts[i]);
+        let (mut at, mut frame) = (from, frame.clone());
+        let put_on = |frame: &mut Frame, tags: &[VlanId]| {
+            assert!(tags.len() <= 2, "more tags than the switch looks at");
+            (frame.vlan, frame.inner) = (tags.last().copied(), tags.len().checked_sub(2).map(|i| tags[i]));
+        };
+        if host > 0 {
+            let (out, tags) = walk(&self.extenders[host - 1], from + 10, &frame)?;
+            assert_eq!(out, UPLINK);
+            (at, _) = (LINKS[host - 1], put_on(&mut frame, &tags));
+        }
+        let (out, tags) = walk(&self.rules, at, &frame)?;
+        let Some(h) = LINKS.iter().position(|l| *l == out) else { return Some((out, tags)) };
+        put_on(&mut frame, &tags);
+        walk(&self.extenders[h], UPLINK, &frame).map(|(port, tags)| (port - 10, tags))
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn it_does_not_matter_on_which_host_a_vm_is(
+        hosts in proptest::array::uniform12(0usize..3),
+        src in 0usize..6, dst in 0usize..6, from in 0usize..15, kind in 0usize..9, vlan in 0usize..3,
+    ) {
+        let macs = [mac(1), mac(2), mac(8), mac(9), PUNT_MAC, MacAddr::BROADCAST];
+        let from = VNICS.iter().chain(&[1, 2, 5]).copied().nth(from).unwrap();
+        let labels = [0, 1, 1000, 1001, 1002, 1005, 500_000];
+        let mut frame = Frame { src: macs[src], dst: macs[dst], ..ip(None) };
+        if let Some(l) = labels.get(kind) {
+            frame = mpls(macs[src], macs[dst], *l);
+        } else if kind == 8 {
+            frame.eth_type = 0x0806;
+        }
+        frame.vlan = [None, Some(100), Some(2010)][vlan].map(|v| VlanId::try_from(v).unwrap());
+        let from_lsr_tagged = [3, 4, 6, 7].contains(&from) && frame.vlan.is_some();
+        let home = Spread::new([0; VNICS.len()]).deliver(from, &frame);
+        let away = Spread::new(hosts).deliver(from, &frame);
+        if from_lsr_tagged {
+            // An extender takes no tags of a VM; at home the platform's own VMs are not kept from them.
+            proptest::prop_assert!(away.is_none() || away == home);
+        } else {
+            proptest::prop_assert_eq!(away, home, "from {}", from);
+        }
+    }
 }
