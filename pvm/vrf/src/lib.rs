@@ -19,6 +19,7 @@ mod neighbors;
 mod outputs;
 mod restart;
 mod show;
+mod stale;
 mod vpn;
 mod vrf;
 
@@ -26,6 +27,7 @@ pub use best::Source;
 pub use config::{Neighbor, StaticRoute, VrfConfig};
 pub use import::Rejected;
 pub use outputs::CeOp;
-pub use restart::{Restart, StaleRoutes, Verdict};
+pub use restart::{Restart, Verdict};
 pub use show::RouteView;
+pub use stale::StaleRoutes;
 pub use vrf::{Counts, Vrf};

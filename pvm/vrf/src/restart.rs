@@ -1,8 +1,7 @@
-//! Going on after another instance, or after a former life, as two small machines that are told the time.
+//! Going on after another instance, or after a former life: a small machine that is told the time.
 //!
-//! [`Restart`] is this daemon: what its predecessor left (a journal) is read first, then it speaks. FastForward goes on with
-//! its FIB, and the CVM holds our routes as stale. Each of them may be told "that was all" only when nothing that is still
-//! true would be swept by it. A session that is taken over has all its routes; where there was none to take over, the
+//! What the predecessor left (a journal) is read first, then we speak. FastForward goes on with its FIB, and the CVM holds our
+//! routes as stale. Each of them may be told "that was all" only when nothing that is still true would be swept by it. A session that is taken over has all its routes; where there was none to take over, the
 //! neighbour tells its routes again (RFC 4724), and is waited for.
 //!
 //! ```text
@@ -16,7 +15,6 @@
 //! ```
 //!
 //! A CE's session carries one family, so a CE is complete with one End-of-RIB; a site with IPv4 and IPv6 is two CEs here.
-//! [`StaleRoutes`] is the helper: what becomes of a CE's routes when its session ends.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,8 +30,6 @@ const QUIET: Duration = Duration::from_secs(2);
 const VPN_WAIT: Duration = Duration::from_secs(10);
 /// A static route's neighbour with which BFD is not up after this long is not there.
 const BFD_WAIT: Duration = Duration::from_secs(10);
-/// How long a CE that came back may take to tell its routes again before the stale ones go.
-const RELEARN: Duration = Duration::from_secs(120);
 
 /// What may be sent as of now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -230,73 +226,6 @@ impl Restart {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Helper {
-    /// Nothing is stale.
-    Fresh,
-    /// The session is down; routes are kept until then.
-    Absent(Instant),
-    /// The CE is back; what it has not repeated by then goes.
-    Returned(Instant),
-}
-
-/// The CE's routes across the end of its session (RFC 4724 §4.2).
-#[derive(Debug, Clone)]
-pub struct StaleRoutes {
-    state: Helper,
-}
-
-impl Default for StaleRoutes {
-    fn default() -> Self {
-        Self { state: Helper::Fresh }
-    }
-}
-
-impl StaleRoutes {
-    /// The session ended and its routes are kept for at most `restart_time`.
-    pub fn kept(&mut self, now: Instant, restart_time: Duration) {
-        // A second loss before the table was complete does not prolong what the first one granted.
-        let until = now + restart_time;
-        self.state = Helper::Absent(match self.state {
-            Helper::Absent(t) => t.min(until),
-            _ => until,
-        });
-    }
-
-    /// The session ended and its routes went with it, or everything stale was swept.
-    pub fn cleared(&mut self) {
-        self.state = Helper::Fresh;
-    }
-
-    /// The session is up again. True: whatever is stale must go at once.
-    #[must_use]
-    pub fn returned(&mut self, now: Instant, graceful: bool) -> bool {
-        if self.state == Helper::Fresh {
-            return false;
-        }
-        // RFC 4724 §4.2: without the capability in the new OPEN, or without its F bit, the stale routes go.
-        self.state = if graceful { Helper::Returned(now + RELEARN) } else { Helper::Fresh };
-        !graceful
-    }
-
-    /// Time passed. True: whatever is stale must go now.
-    #[must_use]
-    pub fn expired(&mut self, now: Instant) -> bool {
-        let due = self.deadline().is_some_and(|t| now >= t);
-        if due {
-            self.state = Helper::Fresh;
-        }
-        due
-    }
-
-    pub fn deadline(&self) -> Option<Instant> {
-        match self.state {
-            Helper::Fresh => None,
-            Helper::Absent(t) | Helper::Returned(t) => Some(t),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -477,24 +406,6 @@ mod tests {
         r.follows(false);
         r.vpn_end();
         assert_eq!(r.verdict(t + DEFERRAL), ALL);
-    }
-
-    #[test]
-    fn stale_routes_go_at_the_restart_time_or_with_the_return() {
-        let t = Instant::now();
-        let mut h = StaleRoutes::default();
-        assert!(!h.returned(t, false));
-        h.kept(t, s(30));
-        h.kept(t + s(10), s(30));
-        assert!(!h.expired(t + s(29)));
-        assert!(h.expired(t + s(30)));
-        assert!(!h.expired(t + s(90)));
-        h.kept(t, s(30));
-        assert!(h.returned(t + s(5), false));
-        h.kept(t, s(30));
-        assert!(!h.returned(t + s(5), true));
-        assert!(!h.expired(t + s(31)));
-        assert!(h.expired(t + s(5) + RELEARN));
     }
 
     #[derive(Debug, Clone, Copy)]

@@ -2,8 +2,8 @@
 
 use edgeplex_bgp_wire::{AsPath, Attributes};
 use edgeplex_mgmt::config;
-use edgeplex_relay::{CustomerOp, EpochMap, Leg, Sync, ToCvm, ToPvm, Tunnel, VpnOp, VpnPath, WINDOW};
-use edgeplex_transport::relay::{KeyPair, RelayServer, generate_keypair};
+use edgeplex_relay::{CustomerOp, EpochMap, Leg, MAX_OPS, Refusal, Sync, ToCvm, ToPvm, Tunnel, VpnOp, VpnPath, WINDOW};
+use edgeplex_transport::relay::{KeyPair, Peer, RelayServer, generate_keypair};
 use edgeplex_types::{Epoch, Label, MacAddr, TunnelId};
 use ipnet::IpNet;
 use std::{
@@ -19,6 +19,17 @@ pub struct CvmTable {
     pub ends: u32,
     pub up: bool,
     pub lost: Vec<IpNet>,
+}
+
+/// An instance of the PVM.
+#[derive(Debug)]
+struct Session {
+    peer: Peer,
+    incarnation: u64,
+    generation: u64,
+    standby: bool,
+    /// The End of its snapshot.
+    owed: bool,
 }
 
 /// A CVM that tells every PVM the same, and can die with or without its table.
@@ -62,52 +73,64 @@ impl Cvm {
         server.set_keys([(self.pvm.public.parse().unwrap(), "acme/denver-1".parse().unwrap())]).unwrap();
         let (table, vpn, mut complete) = (self.table.clone(), self.vpn.clone(), self.complete.subscribe());
         self.task = Some(tokio::spawn(async move {
-            let mut now = 0;
-            let mut peer = None;
-            let mut owed = false;
+            let mut sessions: Vec<Session> = vec![];
             let mut beat = tokio::time::interval(edgeplex_relay::KEEPALIVE);
             loop {
-                if let (true, true, Some(p)) = (owed, *complete.borrow_and_update(), &peer) {
-                    owed = false;
-                    let _ = server.send(p, &ToPvm::Sync { incarnation: now, sync: Sync::End { epoch: Epoch(now) } }).unwrap();
+                if *complete.borrow_and_update() {
+                    for s in sessions.iter_mut().filter(|s| std::mem::take(&mut s.owed)) {
+                        let sync = Sync::End { epoch: Epoch(s.incarnation) };
+                        let _ = server.send(&s.peer, &ToPvm::Sync { incarnation: s.incarnation, sync }).unwrap();
+                    }
                 }
-                let message = tokio::select! {
+                let (from, _, message) = tokio::select! {
                     message = server.recv() => message.unwrap(),
                     _ = complete.changed() => continue,
                     _ = beat.tick() => {
-                        if let Some(p) = &peer {
-                            let _ = server.send(p, &ToPvm::Keepalive { incarnation: now }).unwrap();
+                        for s in &sessions {
+                            let _ = server.send(&s.peer, &ToPvm::Keepalive { incarnation: s.incarnation }).unwrap();
                         }
                         continue;
                     }
                 };
-                let (from, _, message) = message;
                 let mut out = vec![];
-                match message {
-                    ToCvm::Hello { incarnation, .. } => {
-                        now = incarnation;
-                        owed = true;
-                        peer = Some(from.clone());
-                        table.lock().unwrap().up = true;
-                        let ops = vpn.lock().unwrap().clone();
-                        let epoch = Epoch(now);
-                        out.push(ToPvm::Welcome { incarnation });
-                        out.push(ToPvm::Grant { incarnation, credits: WINDOW });
-                        out.push(ToPvm::Sync { incarnation, sync: Sync::Begin { epoch } });
-                        out.push(ToPvm::Sync { incarnation, sync: Sync::Ops { epoch, ops } });
+                if let ToCvm::Hello { incarnation, generation, standby, .. } = message {
+                    let speaks = |s: &Session| !s.standby && s.generation > generation;
+                    if !standby && sessions.iter().any(speaks) {
+                        let _ = server.send(&from, &ToPvm::Refused { incarnation, reason: Refusal::Superseded }).unwrap();
+                        continue;
                     }
-                    ToCvm::Sync { incarnation, .. } | ToCvm::Grant { incarnation, .. } | ToCvm::Keepalive { incarnation }
-                        if incarnation != now =>
-                    {
-                        out.push(ToPvm::Refused { incarnation, reason: edgeplex_relay::Refusal::Unknown });
-                    }
-                    ToCvm::Sync { sync, incarnation } => {
-                        if let Sync::Ops { .. } = sync {
-                            out.push(ToPvm::Grant { incarnation, credits: 1 });
+                    // One speaks for an attachment.
+                    for past in sessions.extract_if(.., |s| s.peer == from || (!standby && !s.standby)) {
+                        if past.peer != from {
+                            let refused = ToPvm::Refused { incarnation: past.incarnation, reason: Refusal::Superseded };
+                            let _ = server.send(&past.peer, &refused).unwrap();
                         }
-                        table.lock().unwrap().take(sync);
                     }
-                    ToCvm::Grant { .. } | ToCvm::Keepalive { .. } => {}
+                    sessions.push(Session { peer: from.clone(), incarnation, generation, standby, owed: true });
+                    table.lock().unwrap().up = true;
+                    let ops = vpn.lock().unwrap().clone();
+                    let epoch = Epoch(incarnation);
+                    out.push(ToPvm::Welcome { incarnation });
+                    out.push(ToPvm::Grant { incarnation, credits: WINDOW });
+                    out.push(ToPvm::Sync { incarnation, sync: Sync::Begin { epoch } });
+                    out.extend(ops.chunks(MAX_OPS).map(|ops| ToPvm::Sync { incarnation, sync: Sync::Ops { epoch, ops: ops.to_vec() } }));
+                } else {
+                    let (ToCvm::Hello { incarnation, .. }
+                    | ToCvm::Sync { incarnation, .. }
+                    | ToCvm::Grant { incarnation, .. }
+                    | ToCvm::Keepalive { incarnation }) = message;
+                    let session = sessions.iter().find(|s| s.peer == from && s.incarnation == incarnation);
+                    match (message, session) {
+                        (_, None) => out.push(ToPvm::Refused { incarnation, reason: Refusal::Unknown }),
+                        (ToCvm::Sync { sync, .. }, Some(session)) => {
+                            assert!(!session.standby, "a standby tells nothing");
+                            if let Sync::Ops { .. } = sync {
+                                out.push(ToPvm::Grant { incarnation, credits: 1 });
+                            }
+                            table.lock().unwrap().take(sync);
+                        }
+                        _ => {}
+                    }
                 }
                 for m in out {
                     let _ = server.send(&from, &m).unwrap();
