@@ -436,28 +436,45 @@ mod tests {
         ]
     }
 
+    fn take(r: &mut Restart, now: &mut Instant, step: Step) {
+        match step {
+            Step::Up(ce, gr, restarting) => r.ce_up(*now, ce, gr, restarting),
+            Step::Down(ce) => r.ce_down(ce),
+            Step::Update(ce) => r.ce_update(*now, ce),
+            Step::EndOfRib(ce) => r.ce_end_of_rib(ce),
+            Step::Removed(ce) => r.ce_removed(ce),
+            Step::Bfd => r.bfd_settled(CE),
+            Step::VpnEnd => r.vpn_end(),
+            Step::FibLost => r.fib_lost(),
+            Step::Wait(ms) => *now += Duration::from_millis(ms),
+        }
+    }
+
     proptest! {
         /// In every order of events: no answer is ever taken back, FastForward is never swept before both sides
-        /// are relearnt (unless it is empty), and each wait has its end.
+        /// are relearnt (unless it is empty), and each wait has its end. Nothing is said while a predecessor's records are read.
         #[test]
-        fn every_order_of_events_is_safe_and_ends(steps in prop::collection::vec(step(), 0..40)) {
-            let t0 = Instant::now();
-            let mut now = t0;
-            let mut r = two(t0);
+        fn every_order_of_events_is_safe_and_ends(
+            read in prop::collection::vec(step(), 0..20),
+            awaited in prop::option::of(prop::sample::subsequence(vec![CE, CE6], 0..=2)),
+            steps in prop::collection::vec(step(), 0..40),
+        ) {
+            let mut now = Instant::now();
+            let mut r = Restart::new(now, true, [CE, CE6], [CE]);
+            let awaited = awaited.map(BTreeSet::from_iter);
+            for step in read.into_iter().filter(|s| !matches!(s, Step::VpnEnd | Step::FibLost)) {
+                take(&mut r, &mut now, step);
+                prop_assert_eq!(r.verdict(now), NONE);
+            }
+            r.speaks(now, awaited.as_ref());
+            prop_assert!(awaited.is_none_or(|awaited| r.awaited().all(|ce| awaited.contains(&ce))));
+            let t0 = now;
             let (mut vpn, mut lost) = (false, false);
             let mut before = NONE;
             for step in steps {
-                match step {
-                    Step::Up(ce, gr, restarting) => r.ce_up(now, ce, gr, restarting),
-                    Step::Down(ce) => r.ce_down(ce),
-                    Step::Update(ce) => r.ce_update(now, ce),
-                    Step::EndOfRib(ce) => r.ce_end_of_rib(ce),
-                    Step::Removed(ce) => r.ce_removed(ce),
-                    Step::Bfd => r.bfd_settled(CE),
-                    Step::VpnEnd => { r.vpn_end(); vpn = true; }
-                    Step::FibLost => { r.fib_lost(); lost = true; }
-                    Step::Wait(ms) => now += Duration::from_millis(ms),
-                }
+                vpn |= matches!(step, Step::VpnEnd);
+                lost |= matches!(step, Step::FibLost);
+                take(&mut r, &mut now, step);
                 let v = r.verdict(now);
                 prop_assert!(v.relay >= before.relay && v.fib >= before.fib);
                 prop_assert!(v.fib_end >= before.fib_end && v.release_ce >= before.release_ce);
