@@ -45,9 +45,11 @@ pub struct Started {
 }
 
 /// The move last begun of a unit, or one before it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnitMove {
     pub unit: String,
+    /// From its beginning to the successor's first word, milliseconds.
+    pub took_ms: f64,
     #[serde(flatten)]
     pub report: MoveReport,
 }
@@ -73,9 +75,10 @@ pub struct MoveReport {
 }
 
 impl MoveReport {
-    /// From its beginning to the successor's first word, microseconds: all phases to the promotion.
-    pub fn until_promoted_us(&self) -> u64 {
-        self.times.iter().filter(|t| t.phase <= Phase::Promote).map(|t| t.microseconds).sum()
+    /// From its beginning to the successor's first word, milliseconds: all phases to the promotion.
+    pub fn until_promoted_ms(&self) -> f64 {
+        let us: u64 = self.times.iter().filter(|t| t.phase <= Phase::Promote).map(|t| t.microseconds).sum();
+        std::time::Duration::from_micros(us).as_secs_f64() * 1000.0
     }
 }
 
@@ -143,7 +146,7 @@ words!(MoveKind: Move "move", Drain "drain", Upgrade "upgrade", Rollback "rollba
 words!(Outcome: UnderWay "under way", Done "done", Aborted "aborted", Failed "failed");
 
 /// One instance, as the controller has placed it, and what it says of itself while it answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InstanceRow {
     /// An attachment, or `cvm`.
     pub unit: String,
@@ -158,6 +161,9 @@ pub struct InstanceRow {
     pub state: String,
     #[serde(default)]
     pub said: Option<InstanceStatus>,
+    /// The active one took over from one that had died: so long after that was known, milliseconds.
+    #[serde(default)]
+    pub failover_ms: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,9 +176,11 @@ pub struct AddImage {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRow {
-    /// `-` is what lies beside the controller.
+    /// `default` is what lies beside the controller.
     pub name: String,
-    pub dir: PathBuf,
+    pub version: String,
+    /// Of all its programs' contents.
+    pub hash: String,
     /// Instances made of it.
     pub instances: usize,
 }

@@ -1,6 +1,9 @@
 //! Commands and their options.
 
-use crate::output::Format;
+use crate::{
+    moves::{Percent, WhoseArg},
+    output::Format,
+};
 use clap::{Parser, Subcommand, ValueEnum};
 use edgeplex_mgmt::show::PingOptions;
 use edgeplex_types::{AttachmentId, Name};
@@ -95,6 +98,57 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: LspCommand,
     },
+    /// Move a customer's port VMs, or the control VM, to a host; their neighbours do not notice. Exit code 1 if one did not go.
+    Migrate {
+        #[arg(value_name = "CUSTOMER[/ATTACHMENT]|cvm")]
+        whose: WhoseArg,
+        /// `local` is the controller's own; to where it is already, it is made anew there.
+        #[arg(long, value_name = "HOST", required_unless_present = "abort")]
+        to: Option<String>,
+        /// End the move that is under way, as if nothing had been.
+        #[arg(long, conflicts_with = "to")]
+        abort: bool,
+    },
+    /// Move everything off a host, and place nothing there any more.
+    Drain { host: String },
+    /// Let VMs be placed on a host again.
+    Undrain { host: String },
+    /// Write the state of an attachment's daemon, or the control VM's, to a file.
+    Checkpoint {
+        #[arg(value_name = "CUSTOMER[/ATTACHMENT]|cvm")]
+        whose: WhoseArg,
+        file: PathBuf,
+    },
+    /// Replace an instance by one that begins with the state of a file. Sessions begin anew.
+    Restore {
+        #[arg(value_name = "CUSTOMER[/ATTACHMENT]|cvm")]
+        whose: WhoseArg,
+        file: PathBuf,
+    },
+    /// Versions of the programs of which VMs are made.
+    Image {
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
+    /// Move everything onto another image, some first; taken back by itself if anything gets worse (exit code 1).
+    Upgrade {
+        #[arg(long, value_name = "IMAGE")]
+        to: String,
+        /// Attachments that go first.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        canary: u32,
+        /// How many go together then.
+        #[arg(long, value_name = "PERCENT%", default_value = "10%")]
+        then: Percent,
+        /// How long each group is watched before the next goes.
+        #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+        soak: u32,
+        /// Do not wait for its end.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Take the last upgrade back.
+    Rollback,
     /// Health of the platform: reconciler, VMs, attachments.
     Status,
     /// Who changed what, and when.
@@ -161,7 +215,11 @@ pub(crate) enum CustomerCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ShowWhat {
     /// Sessions with route reflectors and customers.
-    Bgp,
+    Bgp {
+        /// Of this attachment only.
+        #[arg(value_name = "CUSTOMER/ATTACHMENT")]
+        attachment: Option<AttachmentId>,
+    },
     /// Routes in the VRFs, and what is made of them.
     Routes,
     /// VPN labels, and whose they are.
@@ -186,6 +244,22 @@ pub(crate) enum ShowWhat {
     Forwarding,
     /// Ways to other routers of the core.
     Tunnels,
+    /// VMs of each attachment and of the control plane: where they are, and which leads.
+    Instances,
+    /// The last moves, and those under way.
+    Moves,
+    /// The last upgrade, or the one under way.
+    Upgrade,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Copy the programs of a directory; what is added does not change any more.
+    Add {
+        name: String,
+        dir: PathBuf,
+    },
+    List,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

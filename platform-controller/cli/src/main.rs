@@ -1,7 +1,7 @@
 //! `edgeplex`, the operator's command line: reads arguments and files, asks the controller, prints what it says.
 //!
-//! Exit codes: 0 all is well; 1 it could not be done, `diff` found a difference, or a ping or traceroute did not get through; 2 the
-//! input is invalid.
+//! Exit codes: 0 all is well; 1 it could not be done, `diff` found a difference, a ping or traceroute did not get through, or an
+//! upgrade was taken back; 2 the input is invalid.
 
 mod args;
 mod change;
@@ -9,16 +9,18 @@ mod describe;
 mod error;
 mod get;
 mod input;
+mod moves;
 mod output;
 mod probe;
 mod rows;
 mod show;
 mod status;
+mod upgrade;
 mod wait;
 
-use args::{Args, Command, CustomerCommand, DeleteWhat, DescribeWhat, GetWhat, LspCommand};
+use args::{Args, Command, CustomerCommand, DeleteWhat, DescribeWhat, GetWhat, ImageCommand, LspCommand};
 use clap::Parser;
-use edgeplex_api::Client;
+use edgeplex_api::{Client, UpgradeOrder};
 use error::Stop;
 use output::Printer;
 use std::process::ExitCode;
@@ -59,6 +61,18 @@ async fn run(client: &Client, out: Printer, command: Command) -> Result<ExitCode
         Command::Lsp { command: LspCommand::Traceroute { prefix, options } } => {
             return probe::lsp_traceroute(client, out, prefix, options.into()).await;
         }
+        Command::Migrate { whose, to, .. } => return moves::migrate(client, out, whose.0, to).await,
+        Command::Drain { host } => return moves::drain(client, out, host).await,
+        Command::Undrain { host } => moves::undrain(client, host).await?,
+        Command::Checkpoint { whose, file } => moves::checkpoint(client, out, &whose.0, &file).await?,
+        Command::Restore { whose, file } => return moves::restore(client, out, &whose.0, &file).await,
+        Command::Image { command: ImageCommand::Add { name, dir } } => upgrade::add_image(client, out, name, &dir).await?,
+        Command::Image { command: ImageCommand::List } => upgrade::images(client, out).await?,
+        Command::Upgrade { to, canary, then, soak, no_wait } => {
+            let order = UpgradeOrder { to, canary, then_percent: then.0, soak_s: soak };
+            return upgrade::upgrade(client, out, &order, !no_wait).await;
+        }
+        Command::Rollback => return upgrade::rollback(client, out).await,
         Command::Status => status::status(client, out).await?,
         Command::Audit => status::audit(client, out).await?,
     }

@@ -3,7 +3,9 @@
 use crate::{
     args::{LdpTable, OspfTable, ShowWhat},
     error::Stop,
+    moves,
     output::{Printer, note, table},
+    upgrade,
 };
 use edgeplex_api::{BfdSession, BgpRow, Client, CounterRow, FibRow, RouteRow, Shown};
 use edgeplex_mgmt::show::{
@@ -21,16 +23,17 @@ pub(crate) struct Whose<'a> {
 
 pub(crate) async fn show(client: &Client, out: Printer, what: &ShowWhat, customer: Option<&Name>) -> Result<(), Stop> {
     let of_customers = match what {
-        ShowWhat::Bgp | ShowWhat::Routes | ShowWhat::Labels | ShowWhat::Fib | ShowWhat::Counters => true,
-        ShowWhat::Bfd { attachment } => attachment.is_none(),
+        ShowWhat::Routes | ShowWhat::Labels | ShowWhat::Fib | ShowWhat::Counters => true,
+        ShowWhat::Bgp { attachment } | ShowWhat::Bfd { attachment } => attachment.is_none(),
         ShowWhat::Ospf { .. } | ShowWhat::Ldp { .. } | ShowWhat::Forwarding | ShowWhat::Tunnels => false,
+        ShowWhat::Instances | ShowWhat::Moves | ShowWhat::Upgrade => false,
     };
     if customer.is_some() && !of_customers {
         return Err(Stop::Invalid("--customer: means nothing here; leave it out".into()));
     }
     let of = Whose { customer, attachment: None };
     match what {
-        ShowWhat::Bgp => print::<BgpRow>(client, out, of).await,
+        ShowWhat::Bgp { attachment } => print::<BgpRow>(client, out, Whose { attachment: attachment.as_ref(), ..of }).await,
         ShowWhat::Routes => print::<RouteRow>(client, out, of).await,
         ShowWhat::Labels => print::<LabelRow>(client, out, of).await,
         ShowWhat::Fib => print::<FibRow>(client, out, of).await,
@@ -44,6 +47,9 @@ pub(crate) async fn show(client: &Client, out: Printer, what: &ShowWhat, custome
         ShowWhat::Ldp { what: LdpTable::Bindings } => print::<LdpBindingRow>(client, out, of).await,
         ShowWhat::Forwarding => print::<ForwardingRow>(client, out, of).await,
         ShowWhat::Tunnels => print::<TunnelRow>(client, out, of).await,
+        ShowWhat::Instances => moves::show_instances(client, out).await,
+        ShowWhat::Moves => moves::show_moves(client, out).await,
+        ShowWhat::Upgrade => upgrade::show(client, out).await,
     }
 }
 

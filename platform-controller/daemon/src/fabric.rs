@@ -3,18 +3,14 @@
 //! The CVM may restart at any time and then knows less for a while. What it said stays in force until it says otherwise (a label
 //! is another's) or has not named it for [`LINGER`]: a restart of the control plane must not touch forwarding.
 
-use crate::{desired::Desired, specs, vmlink};
-use edgeplex_intent::{Customer, Platform, core_interface, core_mac};
-use edgeplex_mgmt::show::{CvmQuery, Fabric};
-use edgeplex_runtime::{Runtime, VmId, host_nic_name};
-use edgeplex_switch::{Attachment, CorePort, FabricModel, Neighbor, PortNo, cookie_of};
-use edgeplex_types::{AttachmentId, Label, MacAddr, RouteTarget};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
-    time::Duration,
+use crate::{
+    hosts::{Fleet, Place},
+    placement::{Placements, Unit},
+    vmlink,
 };
+use edgeplex_mgmt::show::{CvmQuery, Fabric};
+use edgeplex_types::{AttachmentId, Label, MacAddr};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 /// How long a neighbour or a label counts that the CVM no longer names.
@@ -54,21 +50,40 @@ impl Known {
         self.labels.retain(|_, (id, _)| wanted(id));
     }
 
+    pub fn neighbors(&self) -> impl Iterator<Item = &(String, MacAddr)> {
+        self.neighbors.keys()
+    }
+
     pub fn labels_of(&self, id: &AttachmentId) -> impl Iterator<Item = Label> {
         self.labels.iter().filter(move |(_, (owner, _))| owner == id).map(|(label, _)| *label)
     }
 }
 
-/// Follows the CVM for ever: each of its answers is published and the reconciler woken by it.
-pub async fn follow(runtime: Arc<dyn Runtime>, publish: watch::Sender<Option<Fabric>>) {
+/// Follows the CVM that is active for ever: each of its answers is published and the reconciler woken by it.
+pub async fn follow(fleet: Arc<Fleet>, placements: Arc<Placements>, publish: watch::Sender<Option<Fabric>>) {
     // No generation is this high: the first question is answered at once.
     let mut seen = u64::MAX;
+    let mut placed = placements.watch();
     loop {
+        let active = placed.borrow_and_update().units.get(&Unit::Cvm).map(|p| p.leader().clone());
         let asked = async {
-            let run_dir = vmlink::run_dir(&*runtime, specs::CVM).await?;
-            vmlink::ask::<_, Fabric>(&run_dir, &CvmQuery::Fabric { seen }, POLL).await
+            let active = active.as_ref().ok_or_else(|| anyhow::anyhow!("there is none"))?;
+            let at = Place { runtime: fleet.at(&active.host)?, vm: Unit::Cvm.vm(active.number).parse()? };
+            vmlink::ask::<_, Fabric>(&at, &CvmQuery::Fabric { seen }, POLL).await
         };
-        match asked.await {
+        // Another one leads: what it says counts from now on.
+        let replaced = placed.wait_for(|p| p.units.get(&Unit::Cvm).map(|p| p.leader().number) != active.as_ref().map(|i| i.number));
+        let asked = tokio::select! {
+            answer = asked => answer,
+            changed = async { replaced.await.map(drop) } => match changed {
+                Ok(()) => {
+                    seen = u64::MAX;
+                    continue;
+                }
+                Err(_) => return,
+            },
+        };
+        match asked {
             Ok(fabric) => {
                 seen = fabric.generation;
                 publish.send_replace(Some(fabric));
@@ -79,44 +94,6 @@ pub async fn follow(runtime: Arc<dyn Runtime>, publish: watch::Sender<Option<Fab
                 tokio::time::sleep(RETRY).await;
             }
         }
-    }
-}
-
-/// The model from which the rules are made. What has no port yet is left out until it has.
-pub fn model(desired: &Desired, platform: &Platform, known: &Known, ports: &BTreeMap<String, PortNo>, dir: &Path) -> FabricModel {
-    let port = |name: &str| ports.get(name).copied();
-    let nic = |vm: &str, nic: &str| vm.parse::<VmId>().ok().and_then(|id| port(&host_nic_name(dir, &id, nic)));
-    let core = platform.core.iter().enumerate().filter_map(|(n, c)| {
-        let interface = core_interface(n);
-        let lsr = platform.ldp.as_ref().and_then(|_| nic(specs::LSR, &interface));
-        Some(CorePort { port: port(&c.port)?, cvm: nic(specs::CVM, &interface)?, lsr, mac: core_mac(platform, &c.port) })
-    });
-    // Whose routes may come here by import (RFC 4364 §4.3.1): only to them may this attachment send without leaving the PE.
-    let imports = |id: &AttachmentId, c: &Customer, a: &edgeplex_intent::Attachment| {
-        let leaked = c.vpn.leak.iter().flat_map(|l| desired.intent.leaked(&l.from));
-        let wanted: BTreeSet<RouteTarget> = c.import_of(a).iter().copied().chain(leaked).collect();
-        let others =
-            desired.intent.attachments().filter(|(other, o, b)| other != id && o.export_of(b).iter().any(|rt| wanted.contains(rt)));
-        others.flat_map(|(other, _, _)| known.labels_of(&other).collect::<Vec<_>>()).collect()
-    };
-    let attachment = |(id, c, a): (AttachmentId, &Customer, &edgeplex_intent::Attachment)| {
-        let vm = specs::vm_of(&id);
-        Some(Attachment {
-            cookie: cookie_of(id.customer.as_str()),
-            access: port(&a.port)?,
-            vlan: a.vlan,
-            cust: nic(&vm, specs::CUST)?,
-            core: nic(&vm, specs::CORE)?,
-            labels: known.labels_of(&id).collect(),
-            imports: imports(&id, c, a),
-        })
-    };
-    let behind = |interface: &str| platform.core.iter().enumerate().find(|(n, _)| core_interface(*n) == interface).map(|(_, c)| &c.port);
-    let neighbor = |(interface, mac): &(String, MacAddr)| Some(Neighbor { mac: *mac, port: port(behind(interface)?)? });
-    FabricModel {
-        core: core.collect(),
-        attachments: desired.intent.attachments().filter_map(attachment).collect(),
-        neighbors: known.neighbors.keys().filter_map(neighbor).collect(),
     }
 }
 

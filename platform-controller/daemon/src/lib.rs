@@ -9,13 +9,23 @@
 //! The API changes intent and nothing else. The reconciler is the only one that changes reality: it looks at what is, plans,
 //! and acts, whenever it is woken and once a second anyway.
 
+pub mod checkpoint;
+pub mod counters;
 pub mod desired;
 pub mod fabric;
+pub mod hosts;
 pub mod http;
+pub mod images;
+pub mod links;
+pub mod moves;
 mod pauses;
+pub mod placement;
 pub mod reconcile;
 pub mod retire;
 pub mod show;
 pub mod specs;
 pub mod switching;
+pub mod tending;
+pub mod upgrade;
 pub mod vmlink;
+pub mod wiring;

@@ -2,16 +2,25 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use edgeplex_agent::{AgentConfig, AgentRuntime, Identity};
+use edgeplex_intent::Host;
 use edgeplex_runtime::{Runtime, Sandbox, SandboxConfig};
-use edgeplex_store::Embedded;
+use edgeplex_store::{Embedded, Store};
 use edgeplexd::{
+    counters::Meter,
     desired::Keeper,
     fabric,
+    hosts::Fleet,
     http::{Api, Peer, router},
-    reconcile::{Reconciler, State},
+    images::Images,
+    links,
+    moves::{Moves, Real},
+    placement::Placements,
+    reconcile::{Parts, Reconciler, State},
     retire::teardown,
     show::Viewer,
-    switching::OpenVSwitch,
+    switching::{Bundles, OpenVSwitch},
+    upgrade::Upgrades,
 };
 use nix::fcntl::{Flock, FlockArg};
 use std::{
@@ -43,6 +52,9 @@ struct Arguments {
     /// Where cvmd, pvmd, fastforward and edgeplex-init are; by default beside this program.
     #[arg(long)]
     bin_dir: Option<PathBuf>,
+    /// Print the fingerprint of this controller's certificate, which agents of other hosts are told, and end.
+    #[arg(long)]
+    show_key: bool,
     /// Stop all VMs, remove their ports and rules, and end. Desired state stays.
     #[arg(long)]
     teardown: bool,
@@ -70,39 +82,82 @@ async fn run(arguments: Arguments) -> Result<()> {
     let started = Instant::now();
     fs::create_dir_all(arguments.dir.join("relay")).with_context(|| arguments.dir.display().to_string())?;
     let dir = arguments.dir.canonicalize()?;
+    let identity = Identity::open(&dir)?;
+    if arguments.show_key {
+        use std::io::Write;
+        writeln!(std::io::stdout(), "{}", identity.fingerprint())?;
+        return Ok(());
+    }
     let _lock = lock(&dir)?;
     let bin_dir = match arguments.bin_dir {
         Some(d) => d,
         None => std::env::current_exe()?.parent().context("this program has no directory")?.to_owned(),
     };
     let sandbox = Sandbox::open(SandboxConfig { dir: dir.clone(), bin_dir }).await?;
-    let switch = Box::new(OpenVSwitch { run_dir: arguments.ovs_run_dir, bridge: arguments.bridge, connection: None });
+    let switch = || OpenVSwitch { run_dir: arguments.ovs_run_dir.clone(), bridge: arguments.bridge.clone(), connection: None };
+    let sandbox = Arc::new(sandbox);
     if arguments.teardown {
-        let sandbox = Arc::new(sandbox);
-        teardown(dir, sandbox.clone(), switch).await?;
+        teardown(dir, Arc::new(Fleet::alone(sandbox.clone())), Box::new(switch()), Box::new(switch())).await?;
         if let Some(sandbox) = Arc::into_inner(sandbox) {
             sandbox.close();
         }
         return Ok(());
     }
-    serve(dir, Arc::new(sandbox), switch, started).await
+    let relay = dir.clone();
+    let dial = move |host: &Host| -> Result<Arc<dyn Runtime>> {
+        let config = AgentConfig::new(host.name.as_str(), host.address, host.key.parse()?, relay.clone());
+        Ok(Arc::new(AgentRuntime::start(config, &identity)?))
+    };
+    serve(dir, Fleet::new(sandbox, Box::new(dial)), switch, started).await
 }
 
-async fn serve(dir: PathBuf, runtime: Arc<dyn Runtime>, switch: Box<OpenVSwitch>, started: Instant) -> Result<()> {
+async fn serve(dir: PathBuf, fleet: Fleet, switch: impl Fn() -> OpenVSwitch, started: Instant) -> Result<()> {
     let state_file = dir.join("state.redb");
-    let store = tokio::task::spawn_blocking(move || Embedded::open(&state_file)).await??;
-    let keeper = Arc::new(Keeper::open(Arc::new(store))?);
+    let store: Arc<dyn Store> = Arc::new(tokio::task::spawn_blocking(move || Embedded::open(&state_file)).await??);
+    let keeper = Arc::new(Keeper::open(store.clone())?);
     // Keys are in there.
     fs::set_permissions(dir.join("state.redb"), Permissions::from_mode(0o600))?;
+    let placements = Arc::new(Placements::open(store.clone())?);
+    let fleet = Arc::new(fleet);
+    let meter = Arc::new(Meter::new(fleet.clone(), placements.clone()));
+    let bundles = Bundles::start(Box::new(switch()));
     let (fabric_out, fabric_in) = watch::channel(None);
     let (looks, looked) = mpsc::channel(8);
     let (state_out, state) = watch::channel(State::default());
-    tokio::spawn(fabric::follow(runtime.clone(), fabric_out));
-    let reconciler = Reconciler::new(dir.clone(), runtime.clone(), switch, keeper.watch(), fabric_in, looked, state_out);
+    let (ground_out, ground) = watch::channel(None);
+    tokio::spawn(fabric::follow(fleet.clone(), placements.clone(), fabric_out));
+    tokio::spawn(links::keep(fleet.clone(), placements.clone()));
+    tokio::spawn(meter.clone().run());
+    let reconciler = Reconciler::new(Parts {
+        dir: dir.clone(),
+        fleet: fleet.clone(),
+        switch: Box::new(switch()),
+        bundles: bundles.clone(),
+        placements: placements.clone(),
+        desired: keeper.watch(),
+        fabric: fabric_in,
+        looks: looked,
+        state: state_out,
+        ground: ground_out,
+    });
     let reconciler = tokio::spawn(reconciler.run());
+    let world = Real {
+        dir: dir.clone(),
+        fleet: fleet.clone(),
+        placements: placements.clone(),
+        bundles,
+        ground,
+        desired: keeper.watch(),
+        meter: meter.clone(),
+    };
+    let moves = Moves::new(placements.clone(), Arc::new(world));
+    tokio::spawn(moves.clone().run());
     let listener = listen(&dir.join("api.sock"))?;
     tracing::info!("edgeplexd {} serves {}", env!("CARGO_PKG_VERSION"), dir.display());
-    let api = Api { keeper, viewer: Viewer { runtime, dir: dir.clone() }, state, looks, started };
+    let images = Arc::new(Images { dir: dir.clone(), fleet: fleet.clone() });
+    let viewer = Viewer { fleet, placements, meter, dir: dir.clone() };
+    let upgrades = Upgrades::open(store, moves.clone(), viewer.clone())?;
+    let api = Api { keeper, viewer, state, looks, started, moves, images, upgrades };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = axum::serve(listener, router(api).into_make_service_with_connect_info::<Peer>());

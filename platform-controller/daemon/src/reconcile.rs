@@ -4,21 +4,21 @@
 
 use crate::{
     desired::Desired,
-    fabric::{Known, model},
+    fabric::Known,
+    hosts::{Census, Fleet, Place},
     pauses::Pauses,
-    specs::{CORE, CVM, LSR, Wanted, digest, vm_of, wanted},
-    switching::Fabricator,
-    vmlink,
+    placement::{Placements, State as Placed, Unit},
+    specs::{Wanted, WantedVm, digest, wanted},
+    switching::{Bundles, Fabricator},
+    tending, vmlink,
+    wiring::{Ground, Wiring},
 };
 use anyhow::Context;
-use edgeplex_api::Reconciler as Report;
+use edgeplex_api::{Phase, Reconciler as Report};
 use edgeplex_intent::{Observed, ObservedVm, Step, VmState as Life, plan};
-use edgeplex_mgmt::{
-    CONFIG_FILE,
-    show::{CvmQuery, Fabric, PvmQuery, Reloaded},
-};
-use edgeplex_runtime::{Runtime, VmId, VmInfo, VmSpec, VmState, host_nic_name};
-use edgeplex_switch::{Changes, PortNo, diff, rules};
+use edgeplex_mgmt::show::{CvmQuery, Fabric, PvmQuery, Reloaded};
+use edgeplex_runtime::{VmInfo, VmState};
+use edgeplex_switch::{Changes, FabricModel, diff, rules};
 use edgeplex_types::AttachmentId;
 use futures::future::join_all;
 use std::{
@@ -55,22 +55,34 @@ impl State {
 /// A question to the reconciler: what is left to do?
 pub type Look = oneshot::Sender<Vec<String>>;
 
+/// What it works with.
 #[derive(Debug)]
-pub struct Reconciler {
+pub struct Parts {
     pub dir: PathBuf,
-    pub runtime: Arc<dyn Runtime>,
+    pub fleet: Arc<Fleet>,
+    /// For looking, and for ports.
     pub switch: Box<dyn Fabricator>,
+    pub bundles: Bundles,
+    pub placements: Arc<Placements>,
     pub desired: watch::Receiver<Arc<Desired>>,
     pub fabric: watch::Receiver<Option<Fabric>>,
     pub looks: mpsc::Receiver<Look>,
     pub state: watch::Sender<State>,
+    /// What rules are made from, for whoever has to be faster than a pass.
+    pub ground: watch::Sender<Option<Ground>>,
+}
+
+#[derive(Debug)]
+pub struct Reconciler {
+    pub(crate) parts: Parts,
+    placed: watch::Receiver<Arc<Placed>>,
     memory: Memory,
 }
 
 /// What it remembers from one pass to the next; all of it can be learnt again.
 #[derive(Debug, Default)]
 struct Memory {
-    known: Known,
+    known: Arc<Known>,
     /// The CVM has been heard since the daemon started: without it no rule can be called wrong.
     heard: bool,
     /// Digest of the configuration that each VM's daemon has taken.
@@ -82,24 +94,21 @@ struct Memory {
 #[derive(Debug)]
 struct View {
     wanted: Wanted,
+    /// Where each VM is that there is.
+    found: BTreeMap<String, (String, VmInfo)>,
     steps: Vec<Step>,
     rules: Changes,
+    /// Revision of the placements that `rules` are made of.
+    revision: u64,
     connected: BTreeSet<AttachmentId>,
-    waiting: Option<&'static str>,
+    waiting: Vec<String>,
     desired: Arc<Desired>,
 }
 
 impl Reconciler {
-    pub fn new(
-        dir: PathBuf,
-        runtime: Arc<dyn Runtime>,
-        switch: Box<dyn Fabricator>,
-        desired: watch::Receiver<Arc<Desired>>,
-        fabric: watch::Receiver<Option<Fabric>>,
-        looks: mpsc::Receiver<Look>,
-        state: watch::Sender<State>,
-    ) -> Self {
-        Self { dir, runtime, switch, desired, fabric, looks, state, memory: Memory::default() }
+    pub fn new(parts: Parts) -> Self {
+        let placed = parts.placements.watch();
+        Self { parts, placed, memory: Memory::default() }
     }
 
     /// Runs until the API goes away.
@@ -109,12 +118,13 @@ impl Reconciler {
         loop {
             tokio::select! {
                 _ = tick.tick() => self.pass().await,
-                changed = self.desired.changed() => match changed {
+                changed = self.parts.desired.changed() => match changed {
                     Ok(()) => self.pass().await,
                     Err(_) => return,
                 },
-                Ok(()) = self.fabric.changed() => self.pass().await,
-                look = self.looks.recv() => match look {
+                Ok(()) = self.parts.fabric.changed() => self.pass().await,
+                Ok(()) = self.placed.changed() => self.pass().await,
+                look = self.parts.looks.recv() => match look {
                     Some(answer) => drop(answer.send(self.left_to_do().await)),
                     None => return,
                 },
@@ -124,7 +134,7 @@ impl Reconciler {
 
     async fn left_to_do(&mut self) -> Vec<String> {
         match self.look().await {
-            Ok(view) => view.steps.iter().map(ToString::to_string).chain(view.waiting.map(ToOwned::to_owned)).collect(),
+            Ok(view) => view.steps.iter().map(ToString::to_string).chain(view.waiting).collect(),
             Err(e) => vec![format!("look again: {e:#}")],
         }
     }
@@ -145,15 +155,15 @@ impl Reconciler {
                     break;
                 }
             };
-            let waiting = view.waiting;
+            let waiting = view.waiting.clone();
             seen = Some(view.desired.clone());
             // A VM with nothing left to do has overcome its problem, or is gone.
             unsettled = view.steps.iter().filter_map(|s| s.vm().map(ToOwned::to_owned)).collect();
             let connected = view.connected.clone();
-            settled = view.steps.is_empty() && waiting.is_none();
-            self.state.send_if_modified(|s| std::mem::replace(&mut s.connected, connected.clone()) != connected);
+            settled = view.steps.is_empty() && waiting.is_empty();
+            self.parts.state.send_if_modified(|s| std::mem::replace(&mut s.connected, connected.clone()) != connected);
             if view.steps.is_empty() {
-                problems.extend(waiting.map(ToOwned::to_owned));
+                problems.extend(waiting);
                 break;
             }
             let (done, failed) = self.act(view).await;
@@ -171,10 +181,10 @@ impl Reconciler {
         self.memory.pauses.retain(|vm| unsettled.contains(vm));
         let resting: Vec<String> = self.memory.pauses.problems().filter(|p| !problems.contains(p)).cloned().collect();
         problems.extend(resting);
-        if self.state.borrow().report.passes == 0 || changes > 0 {
+        if self.parts.state.borrow().report.passes == 0 || changes > 0 {
             tracing::info!("reconciled: {changes} changes{}", if settled { "" } else { ", not settled" });
         }
-        self.state.send_modify(|s| {
+        self.parts.state.send_modify(|s| {
             s.seen = seen;
             let r = &mut s.report;
             (r.passes, r.changes, r.settled, r.problems) = (r.passes + 1, r.changes + changes, settled, problems);
@@ -183,60 +193,82 @@ impl Reconciler {
 
     async fn look(&mut self) -> anyhow::Result<View> {
         let now = Instant::now();
-        let desired = self.desired.borrow_and_update().clone();
-        if let Some(fabric) = self.fabric.borrow_and_update().as_ref() {
-            self.memory.known.learn(fabric, now);
+        let desired = self.parts.desired.borrow_and_update().clone();
+        if let Some(fabric) = self.parts.fabric.borrow_and_update().as_ref() {
+            Arc::make_mut(&mut self.memory.known).learn(fabric, now);
             self.memory.heard = true;
         }
-        self.memory.known.forget(|id| desired.keys.contains_key(id));
-        let wanted = wanted(&desired, &self.dir)?;
-        let vms = self.runtime.list().await?;
-        self.memory.taken.retain(|id, _| vms.iter().any(|vm| vm.id.as_str() == id));
-        let ports = self.switch.ports().await.context("switch")?;
+        Arc::make_mut(&mut self.memory.known).forget(|id| desired.keys.contains_key(id));
+        self.parts.fleet.know(desired.intent.platform.as_ref().map_or(&[], |p| &p.hosts));
+        let census = self.parts.fleet.census().await;
+        tending::tend(&self.parts.placements, &self.parts.fleet, &desired, &census, &self.parts.dir).await?;
+        let placed = self.placed.borrow_and_update().clone();
+        let wanted = wanted(&desired, &placed, &self.parts.dir)?;
+        self.memory.taken.retain(|id, _| census.vms.iter().any(|(_, vm)| vm.id.as_str() == id));
+        let ports = Arc::new(self.parts.switch.ports().await.context("switch")?);
         let mut observed = Observed { ports: ports.keys().cloned().collect(), ..Observed::default() };
-        self.confirm(&vms, &wanted).await;
-        observed.vms = vms.iter().map(|vm| (vm.id.to_string(), self.observe(vm, &wanted))).collect();
-        let (target, waiting) = match &desired.intent.platform {
-            None => (vec![], None),
-            Some(_) if !self.memory.heard => (vec![], Some("wait for the CVM to say its labels and neighbours")),
-            Some(p) => (rules(&model(&desired, p, &self.memory.known, &ports, &self.dir)), None),
-        };
-        let changes = if waiting.is_some() { Changes::default() } else { diff(&target, &self.switch.rules().await.context("switch")?) };
-        observed.rules = changes.len();
-        let connected = match &desired.intent.platform {
-            Some(p) if changes.is_empty() && waiting.is_none() => {
-                let model = model(&desired, p, &self.memory.known, &ports, &self.dir);
-                let labelled: BTreeSet<PortNo> = model.attachments.iter().filter(|a| !a.labels.is_empty()).map(|a| a.core).collect();
-                let core_port = |id: &AttachmentId| ports.get(&host_nic_name(&self.dir, &vm_of(id).parse().ok()?, CORE));
-                desired.keys.keys().filter(|id| core_port(id).is_some_and(|p| labelled.contains(p))).cloned().collect()
+        self.confirm(&census, &wanted).await;
+        let mut vms = wanted.vms.clone();
+        observed.vms = census.vms.iter().map(|(_, vm)| (vm.id.to_string(), self.observe(vm, &wanted))).collect();
+        for (id, vm) in &wanted.specs {
+            if census.silent.contains_key(&vm.host) || in_hand(id, vm, &placed, &census) {
+                // Nobody can say how it is, or somebody else sees to it.
+                vms.vms.remove(id);
+                observed.vms.remove(id);
             }
-            _ => BTreeSet::new(),
+        }
+        let ground = Ground { desired: desired.clone(), known: self.memory.known.clone(), ports };
+        let wiring = Wiring { ground: &ground, placed: &placed, dir: &self.parts.dir };
+        let has_platform = desired.intent.platform.is_some();
+        let mut waiting: Vec<String> = census.silent.iter().map(|(host, e)| format!("host {host}: {e}")).collect();
+        let deaf = has_platform && !self.memory.heard;
+        let model = wiring.model();
+        let changes = if deaf {
+            waiting.push("wait for the CVM to say its labels and neighbours".into());
+            Changes::default()
+        } else {
+            let target = if has_platform { rules(&model) } else { vec![] };
+            diff(&target, &self.parts.switch.rules().await.context("switch")?)
         };
-        let mut steps = plan(&wanted.vms, &observed);
-        if waiting.is_some() {
+        observed.rules = changes.len();
+        let connected = if has_platform && !deaf && changes.is_empty() { connected(&wiring, &model) } else { BTreeSet::new() };
+        let mut steps = plan(&vms, &observed);
+        if deaf {
             // Whatever the plan thinks of rules, it cannot know yet.
             steps.retain(|s| !matches!(s, Step::Rules { .. }));
         } else if changes.is_empty() {
             steps.retain(|s| !matches!(s, Step::Rules { changes: 0 }));
         }
-        Ok(View { wanted, steps, rules: changes, connected, waiting, desired })
+        self.parts.ground.send_replace((!deaf).then_some(ground));
+        let found = census.vms.into_iter().map(|(host, vm)| (vm.id.to_string(), (host, vm))).collect();
+        Ok(View { wanted, found, steps, rules: changes, revision: placed.revision, connected, waiting, desired })
     }
 
     /// A daemon whose file is right already, but of which we do not know that it has read it (this process is new), is asked to
     /// read it again: that disturbs nothing. All are asked at once; one that is silent rests before it is asked again.
-    async fn confirm(&mut self, vms: &[VmInfo], wanted: &Wanted) {
+    async fn confirm(&mut self, census: &Census, wanted: &Wanted) {
         let now = Instant::now();
-        let unsure = vms.iter().filter_map(|vm| {
+        let unsure = census.vms.iter().filter_map(|(_, vm)| {
             let id = vm.id.as_str();
-            let want = wanted.vms.vms.get(id)?;
+            let config = wanted.vms.vms.get(id)?.config.clone();
             let asked = vm.state == VmState::Running && !self.memory.taken.contains_key(id) && !self.memory.pauses.rests(id, now);
-            (asked && self.file_digest(&vm.id).as_deref() == Some(&want.config)).then(|| (id.to_owned(), want.config.clone()))
+            asked.then(|| (id.to_owned(), config))
         });
         let this = &*self;
-        let answers = join_all(unsure.map(async |(id, config)| (this.reload(&id).await, id, config))).await;
-        for (answer, id, config) in answers {
+        let ask = async |(id, config): (String, String)| {
+            let Some(want) = wanted.specs.get(&id) else { return Ok(None) };
+            let place = this.place(&id, &want.host)?;
+            let file = place.runtime.config(&place.vm).await?;
+            if file.is_none_or(|f| digest(&f) != config) {
+                return Ok(None);
+            }
+            this.reload(&place, want.unit.as_ref()).await.map(|()| Some(config))
+        };
+        let answers = join_all(unsure.map(async |(id, config)| (ask((id.clone(), config)).await, id))).await;
+        for (answer, id) in answers {
             match answer {
-                Ok(()) => drop(self.memory.taken.insert(id, config)),
+                Ok(None) => {}
+                Ok(Some(config)) => drop(self.memory.taken.insert(id, config)),
                 Err(e) => self.memory.pauses.failed(&id, format!("VM {id}: {e:#}"), Instant::now()),
             }
         }
@@ -245,29 +277,25 @@ impl Reconciler {
     /// A VM as it is.
     fn observe(&self, vm: &VmInfo, wanted: &Wanted) -> ObservedVm {
         let id = vm.id.as_str();
+        let own = |want: &WantedVm| want.spec.nics.iter().filter(|n| n.tag.is_none()).map(|n| n.host_name.clone()).collect();
         ObservedVm {
             state: if vm.state == VmState::Dead { Life::Dead } else { Life::Alive },
             spec: vm.spec_hash.clone(),
             config: self.memory.taken.get(id).cloned(),
-            ports: wanted.specs.get(id).map(|s| s.nics.iter().map(|n| n.host_name.clone()).collect()).unwrap_or_default(),
+            ports: wanted.specs.get(id).map(own).unwrap_or_default(),
         }
     }
 
-    fn file_digest(&self, id: &VmId) -> Option<String> {
-        let path = self.dir.join("vms").join(id.as_str()).join("etc").join(CONFIG_FILE);
-        Some(digest(&std::fs::read(path).ok()?))
+    pub(crate) fn place(&self, vm: &str, host: &str) -> anyhow::Result<Place> {
+        Ok(Place { runtime: self.parts.fleet.at(host)?, vm: vm.parse()? })
     }
 
-    pub(crate) async fn reload(&self, id: &str) -> anyhow::Result<()> {
-        if id == LSR {
-            // All that it knows the CVM tells it; there is no daemon that reads its configuration.
-            return Ok(());
-        }
-        let run = vmlink::run_dir(&*self.runtime, id).await?;
-        let asked = if id == CVM {
-            vmlink::ask::<_, Reloaded>(&run, &CvmQuery::Reload, vmlink::PATIENCE).await
-        } else {
-            vmlink::ask::<_, Reloaded>(&run, &PvmQuery::Reload, vmlink::PATIENCE).await
+    pub(crate) async fn reload(&self, at: &Place, unit: Option<&Unit>) -> anyhow::Result<()> {
+        let asked = match unit {
+            // All that the label-switching router knows the CVM tells it; there is no daemon that reads its configuration.
+            None => return Ok(()),
+            Some(Unit::Cvm) => vmlink::ask::<_, Reloaded>(at, &CvmQuery::Reload, vmlink::PATIENCE).await,
+            Some(Unit::Pvm(_)) => vmlink::ask::<_, Reloaded>(at, &PvmQuery::Reload, vmlink::PATIENCE).await,
         };
         asked.map(drop)
     }
@@ -276,6 +304,7 @@ impl Reconciler {
     async fn act(&mut self, view: View) -> (u64, Vec<String>) {
         let now = Instant::now();
         let (mut done, mut problems) = (0, vec![]);
+        let View { wanted, found, rules, revision, .. } = view;
         let steps: Vec<Step> = view.steps.into_iter().filter(|s| s.vm().is_none_or(|vm| !self.memory.pauses.rests(vm, now))).collect();
         let mut broken = BTreeSet::new();
         let mut index = 0;
@@ -283,7 +312,8 @@ impl Reconciler {
             let step = &steps[index];
             let mut together = vec![step];
             // Those for which the CVM is ready are served side by side: a slow one must not hold up the others.
-            if matches!(step, Step::Start { vm } | Step::Configure { vm } if vm != CVM) {
+            if matches!(step, Step::Start { vm } | Step::Configure { vm } if wanted.specs.get(vm).is_none_or(|w| w.unit != Some(Unit::Cvm)))
+            {
                 let alike = |s: &&Step| std::mem::discriminant(*s) == std::mem::discriminant(step);
                 together.extend(steps[index + 1..].iter().take_while(alike));
             }
@@ -291,8 +321,15 @@ impl Reconciler {
             together.retain(|s| s.vm().is_none_or(|vm| !broken.contains(vm)));
             let results = match together.as_slice() {
                 [] => continue,
-                [Step::Start { .. } | Step::Configure { .. }, ..] => self.side_by_side(&together, &view.wanted).await,
-                [other, ..] => vec![(other.vm().map(ToOwned::to_owned), self.take(other, &view.wanted, &view.rules).await)],
+                [Step::Start { .. } | Step::Configure { .. }, ..] => self.side_by_side(&together, &wanted).await,
+                [other, ..] => {
+                    let result = match other {
+                        // Ports that came in this round have no rules in `rules` yet: the next round adds them.
+                        Step::Rules { .. } => self.parts.bundles.apply(rules.clone(), revision).await,
+                        other => self.take(other, &wanted, &found).await,
+                    };
+                    vec![(other.vm().map(ToOwned::to_owned), result)]
+                }
             };
             for (vm, result) in results {
                 match (result, vm) {
@@ -321,8 +358,8 @@ impl Reconciler {
             tracing::info!("{step}");
             let result = match wanted.specs.get(vm) {
                 None => Err(anyhow::anyhow!("no such VM is wanted")),
-                Some(spec) if matches!(step, Step::Start { .. }) => this.start(spec).await.map(|()| digest(&spec.config)),
-                Some(spec) => this.configure(spec).await.map(|()| digest(&spec.config)),
+                Some(want) if matches!(step, Step::Start { .. }) => this.start(want).await.map(|()| digest(&want.spec.config)),
+                Some(want) => this.configure(want).await.map(|()| digest(&want.spec.config)),
             };
             (vm.to_owned(), result)
         };
@@ -335,9 +372,9 @@ impl Reconciler {
         results
     }
 
-    async fn start(&self, spec: &VmSpec) -> anyhow::Result<()> {
-        let info = self.runtime.start(spec).await?;
-        tracing::info!("started VM {}: pid {}, {:?}", spec.id, info.pid, info.timings);
+    async fn start(&self, want: &WantedVm) -> anyhow::Result<()> {
+        let info = self.parts.fleet.at(&want.host)?.start(&want.spec).await?;
+        tracing::info!("started VM {} on {}: pid {}, {:?}", want.spec.id, want.host, info.pid, info.timings);
         Ok(())
     }
 
@@ -345,34 +382,52 @@ impl Reconciler {
         self.memory.taken.remove(vm);
     }
 
-    async fn configure(&self, spec: &VmSpec) -> anyhow::Result<()> {
-        self.runtime.rewrite_config(&spec.id, &spec.config).await?;
-        self.reload(spec.id.as_str()).await
+    async fn configure(&self, want: &WantedVm) -> anyhow::Result<()> {
+        let at = Place { runtime: self.parts.fleet.at(&want.host)?, vm: want.spec.id.clone() };
+        at.runtime.rewrite_config(&at.vm, &want.spec.config).await?;
+        self.reload(&at, want.unit.as_ref()).await
     }
 
-    async fn take(&mut self, step: &Step, wanted: &Wanted, rules: &Changes) -> anyhow::Result<()> {
+    async fn take(&mut self, step: &Step, wanted: &Wanted, found: &BTreeMap<String, (String, VmInfo)>) -> anyhow::Result<()> {
         tracing::info!("{step}");
         match step {
             Step::Remove { vm, .. } => {
-                let for_good = !wanted.specs.contains_key(vm);
-                if for_good {
-                    self.say_goodbye(vm).await;
+                let (host, info) = found.get(vm).context("it is gone already")?;
+                match wanted.specs.get(vm) {
+                    Some(_) => self.remove(host, info).await,
+                    None => self.remove_for_good(host, info).await,
                 }
-                self.remove(vm).await?;
-                if for_good {
-                    self.runtime.forget(&vm.parse()?).await?;
-                }
-                Ok(())
             }
             Step::Connect { ports, .. } => {
                 for port in ports {
-                    self.switch.ensure_port(port).await?;
+                    self.parts.switch.ensure_port(port).await?;
                 }
                 Ok(())
             }
-            // Ports that came in this round have no rules in `rules` yet: the next round adds them.
-            Step::Rules { .. } => self.switch.apply(rules).await,
-            Step::Start { vm } | Step::Configure { vm } => anyhow::bail!("VM {vm} is served elsewhere"),
+            Step::Rules { .. } | Step::Start { .. } | Step::Configure { .. } => anyhow::bail!("{step}: is served elsewhere"),
         }
     }
+}
+
+/// Whether the engine of its unit sees to this VM: it is dead and will be replaced, or is being replaced, or is to take over just now.
+fn in_hand(id: &str, vm: &WantedVm, placed: &Placed, census: &Census) -> bool {
+    let Some((unit, p)) = vm.unit.as_ref().and_then(|u| Some((u, placed.units.get(u)?))) else { return false };
+    let dead = census.find(&vm.host, id).is_none_or(|i| i.state == VmState::Dead);
+    let is = |number: u64| unit.vm(number) == id;
+    match &p.unfinished {
+        None => is(p.active.number) && dead && p.standby.is_some() && census.find(&vm.host, id).is_some(),
+        Some(m) if is(m.from.number) => dead || m.is_decided(),
+        Some(m) if is(m.to.number) => dead && matches!(m.phase, Phase::Switch | Phase::Promote),
+        Some(_) => false,
+    }
+}
+
+/// Attachments to whose labels the switch leads.
+fn connected(wiring: &Wiring<'_>, model: &FabricModel) -> BTreeSet<AttachmentId> {
+    let labelled = |core: &edgeplex_switch::Port| model.attachments.iter().any(|a| !a.labels.is_empty() && a.vnics.core == *core);
+    let of = |(unit, p): (&Unit, &Arc<crate::placement::Placement>)| match unit {
+        Unit::Pvm(id) => wiring.vnics(unit, &p.active).filter(|v| labelled(&v.core)).map(|_| id.clone()),
+        Unit::Cvm => None,
+    };
+    wiring.placed.units.iter().filter_map(of).collect()
 }

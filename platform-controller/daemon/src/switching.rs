@@ -1,8 +1,10 @@
-//! The switch as the reconciler sees it: a trait, and Open vSwitch behind it.
+//! The switch as the controller sees it: a trait, Open vSwitch behind it, and the one task through which rules change.
 
+use anyhow::Context;
 use edgeplex_switch::{Changes, PortNo, Rule, Switch};
 use futures::future::BoxFuture;
 use std::{collections::BTreeMap, path::PathBuf};
+use tokio::sync::{mpsc, oneshot};
 
 /// The switch as the reconciler needs it; [`edgeplex_switch::Switch`] behind a reconnecting wrapper, or a fake.
 pub trait Fabricator: Send + Sync + std::fmt::Debug {
@@ -48,5 +50,54 @@ impl Fabricator for OpenVSwitch {
     }
     fn apply<'a>(&'a mut self, changes: &'a Changes) -> BoxFuture<'a, anyhow::Result<()>> {
         Box::pin(self.with(async move |s| s.apply(changes).await))
+    }
+}
+
+/// Rules change here and nowhere else, one bundle after the other. A bundle that was made of older placements than one before it is
+/// refused: it would lead back.
+#[derive(Debug, Clone)]
+pub struct Bundles(mpsc::Sender<Bundle>);
+
+#[derive(Debug)]
+struct Bundle {
+    changes: Changes,
+    /// Revision of the placements that it was made of.
+    revision: u64,
+    leads: bool,
+    answer: oneshot::Sender<anyhow::Result<()>>,
+}
+
+impl Bundles {
+    pub fn start(mut switch: Box<dyn Fabricator>) -> Self {
+        let (orders, mut ordered) = mpsc::channel::<Bundle>(16);
+        tokio::spawn(async move {
+            let mut led = 0;
+            while let Some(Bundle { changes, revision, leads, answer }) = ordered.recv().await {
+                let result = if revision < led {
+                    Err(anyhow::anyhow!("placements have changed meanwhile"))
+                } else {
+                    led = if leads { revision } else { led };
+                    switch.apply(&changes).await
+                };
+                let _ = answer.send(result);
+            }
+        });
+        Self(orders)
+    }
+
+    /// Of a reconciler's pass.
+    pub async fn apply(&self, changes: Changes, revision: u64) -> anyhow::Result<()> {
+        self.order(changes, revision, false).await
+    }
+
+    /// Leads to another instance.
+    pub async fn lead(&self, changes: Changes, revision: u64) -> anyhow::Result<()> {
+        self.order(changes, revision, true).await
+    }
+
+    async fn order(&self, changes: Changes, revision: u64, leads: bool) -> anyhow::Result<()> {
+        let (answer, done) = oneshot::channel();
+        self.0.send(Bundle { changes, revision, leads, answer }).await.context("the switch is served no more")?;
+        done.await.context("the switch is served no more")?
     }
 }

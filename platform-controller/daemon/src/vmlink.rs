@@ -1,71 +1,57 @@
-//! Asking the daemons inside VMs. A VM is hostile: its run directory may hold a symlink or a pipe instead of a socket, its
-//! answers may be huge, slow or never come.
+//! Asking the daemons inside VMs, on whichever host. A VM is hostile: its answers may be huge, slow or never come.
 
+use crate::hosts::Place;
 use anyhow::{Context, bail, ensure};
 use edgeplex_ff_fib_api::{Reply, Request, VERSION, encode_request};
 use edgeplex_mgmt::{FIB_SOCKET, SOCKET};
-use edgeplex_runtime::{Runtime, VmId, VmState};
+use edgeplex_runtime::{Stream, open_socket};
 use edgeplex_types::wire::Deframer;
-use nix::{
-    fcntl::{OFlag, open},
-    sys::stat::{Mode, SFlag, fstat},
-};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{
-    os::fd::{AsRawFd, OwnedFd},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
+    time::timeout,
 };
 
 /// What an answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Where the sockets of a VM are that runs. The way there leads through the process number of its init, which may be another
-/// process's, in another VM, once that one has died: so it is looked at each time.
-pub async fn run_dir(runtime: &dyn Runtime, vm: &str) -> anyhow::Result<PathBuf> {
-    let id: VmId = vm.parse()?;
-    let alive = runtime.inspect(&id).await?.is_some_and(|i| i.state == VmState::Running);
-    ensure!(alive, "VM {id} does not run");
-    Ok(runtime.vm_run_dir(&id))
-}
-
-/// A handle on the socket itself, and a path that leads to it and nowhere else. Also beats the 108 bytes of sun_path.
-fn socket(run_dir: &Path, name: &str) -> anyhow::Result<(OwnedFd, PathBuf)> {
-    let path = run_dir.join(name);
-    let fd =
-        open(&path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).with_context(|| path.display().to_string())?;
-    let kind = SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT;
-    ensure!(kind == SFlag::S_IFSOCK, "{}: is no socket", path.display());
-    let through = format!("/proc/self/fd/{}", fd.as_raw_fd()).into();
-    Ok((fd, through))
-}
-
 /// Asks cvmd or pvmd.
-pub async fn ask<Q: Serialize + Sync, T: DeserializeOwned>(run_dir: &Path, question: &Q, limit: Duration) -> anyhow::Result<T> {
-    let (_held, path) = socket(run_dir, SOCKET)?;
-    edgeplex_transport::mgmt::ask(&path, question, limit).await.context("asking the VM's daemon")
+pub async fn ask<Q: Serialize + Sync, T: DeserializeOwned>(at: &Place, question: &Q, limit: Duration) -> anyhow::Result<T> {
+    let exchange = async {
+        let stream = at.runtime.connect(&at.vm, SOCKET).await?;
+        let name = Path::new(at.vm.as_str()).join(SOCKET);
+        edgeplex_transport::mgmt::ask_over(stream, &name, question, limit).await.context("asking the VM's daemon")
+    };
+    timeout(limit, exchange).await.context("the VM's daemon did not answer")?
 }
 
 /// A connection to FastForward.
 #[derive(Debug)]
 pub struct FibLink {
-    stream: UnixStream,
+    stream: Stream,
     answers: Deframer,
 }
 
 impl FibLink {
-    pub async fn open(run_dir: &Path) -> anyhow::Result<Self> {
-        let (_held, path) = socket(run_dir, FIB_SOCKET)?;
-        let stream = tokio::time::timeout(PATIENCE, UnixStream::connect(path)).await?.context("connecting to FastForward")?;
+    pub async fn open(at: &Place) -> anyhow::Result<Self> {
+        let stream = timeout(PATIENCE, at.runtime.connect(&at.vm, FIB_SOCKET)).await?.context("connecting to FastForward")?;
         Ok(Self { stream, answers: Deframer::default() })
     }
 
+    /// Of one whose socket is in a directory of this host.
+    pub async fn open_in(dir: &Path) -> anyhow::Result<Self> {
+        let stream = timeout(PATIENCE, open_socket(dir, FIB_SOCKET)).await?.context("connecting to FastForward")?;
+        Ok(Self { stream: Box::new(stream), answers: Deframer::default() })
+    }
+
     pub async fn ask(&mut self, request: &Request) -> anyhow::Result<Reply> {
-        tokio::time::timeout(PATIENCE, self.exchange(request)).await.context("FastForward did not answer")?
+        timeout(PATIENCE, self.exchange(request)).await.context("FastForward did not answer")?
+    }
+
+    /// Resolves when FastForward has closed the connection, or says what nobody asked.
+    pub async fn closed(&mut self) {
+        let _ = self.stream.read(&mut [0; 1]).await;
     }
 
     async fn exchange(&mut self, request: &Request) -> anyhow::Result<Reply> {
@@ -90,25 +76,32 @@ impl FibLink {
 mod tests {
     use super::*;
     use edgeplex_mgmt::show::PvmQuery;
-
-    #[tokio::test]
-    async fn a_symlink_in_a_vm_leads_nowhere() {
-        let dir = tempfile::tempdir().unwrap();
-        let (secret, run) = (dir.path().join("secret.sock"), dir.path().join("run"));
-        std::fs::create_dir(&run).unwrap();
-        let listener = std::os::unix::net::UnixListener::bind(&secret).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        std::os::unix::fs::symlink(&secret, run.join(SOCKET)).unwrap();
-        let error = ask::<_, serde_json::Value>(&run, &PvmQuery::Status, PATIENCE).await.unwrap_err();
-        assert!(format!("{error:#}").contains("is no socket"), "{error:#}");
-        assert!(listener.accept().is_err(), "nobody came");
-    }
+    use edgeplex_runtime::{FakeRuntime, Runtime, VmId, VmKind, VmSpec};
+    use std::sync::Arc;
 
     #[tokio::test]
     async fn a_vm_that_says_nothing_is_given_up() {
         let dir = tempfile::tempdir().unwrap();
-        let _listener = std::os::unix::net::UnixListener::bind(dir.path().join(SOCKET)).unwrap();
-        let asked = ask::<_, serde_json::Value>(dir.path(), &PvmQuery::Status, Duration::from_millis(50));
-        assert!(asked.await.is_err());
+        let runtime = Arc::new(FakeRuntime::new(dir.path()));
+        let vm: VmId = "pvm-a".parse().unwrap();
+        let spec = VmSpec {
+            id: vm.clone(),
+            kind: VmKind::Pvm,
+            nics: vec![],
+            config: vec![],
+            processes: vec![],
+            memory_max: None,
+            shared: vec![],
+            image: None,
+            identity: None,
+        };
+        let at = Place { runtime: runtime.clone(), vm: vm.clone() };
+        let asked = async || ask::<_, serde_json::Value>(&at, &PvmQuery::Status, Duration::from_millis(50)).await.unwrap_err();
+        assert!(format!("{:#}", asked().await).contains("no VM pvm-a"));
+        runtime.start(&spec).await.unwrap();
+        let run = runtime.vm_run_dir(&vm);
+        std::fs::create_dir_all(&run).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(run.join(SOCKET)).unwrap();
+        assert!(format!("{:#}", asked().await).contains("did not answer"));
     }
 }

@@ -1,7 +1,7 @@
 //! What the CVM alone knows: OSPF, LDP, tunnels.
 
-use super::{Viewer, gather};
-use crate::{desired::Desired, specs::CVM};
+use super::{CVM, Viewer, gather};
+use crate::desired::Desired;
 use edgeplex_api::Shown;
 use edgeplex_intent::Platform;
 use edgeplex_mgmt::show::CvmQuery;

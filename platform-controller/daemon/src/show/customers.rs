@@ -1,9 +1,10 @@
 //! What customers have: sessions, routes, labels, FIBs, counters.
 
-use super::{Viewer, attachments, gather};
+use super::{CVM, Viewer, attachments, gather};
 use crate::{
     desired::Desired,
-    specs::CVM,
+    hosts::Place,
+    placement::Unit,
     vmlink::{self, FibLink, PATIENCE},
 };
 use anyhow::bail;
@@ -11,7 +12,6 @@ use edgeplex_api::{BfdSession, BgpRow, CounterRow, FibRow, RouteRow, Shown};
 use edgeplex_ff_fib_api::{MAX_ROWS, Reply, Request};
 use edgeplex_mgmt::show::{BfdRow, BgpNeighbor, CvmQuery, LabelRow, PvmQuery, Route};
 use edgeplex_types::{AttachmentId, Name};
-use std::path::PathBuf;
 
 /// Routes of one FIB shown at most.
 const MAX_FIB: usize = 2_000_000;
@@ -26,14 +26,16 @@ fn bfd_rows(owner: &str, rows: Vec<BfdRow>) -> Vec<BfdSession> {
 }
 
 impl Viewer {
-    pub async fn bgp(&self, desired: &Desired, customer: Option<&Name>) -> Shown<BgpRow> {
+    /// All sessions, or those of one attachment or customer.
+    pub async fn bgp(&self, desired: &Desired, customer: Option<&Name>, attachment: Option<&AttachmentId>) -> Shown<BgpRow> {
+        let wanted = attachment.map_or_else(|| attachments(desired, customer), |id| vec![id.clone()]);
         let mut answers = self
-            .of_pvms(attachments(desired, customer), |id, dir| async move {
-                let neighbors: Vec<BgpNeighbor> = vmlink::ask(&dir, &PvmQuery::Bgp, PATIENCE).await?;
+            .of_pvms(wanted, |id, at| async move {
+                let neighbors: Vec<BgpNeighbor> = vmlink::ask(&at, &PvmQuery::Bgp, PATIENCE).await?;
                 Ok(neighbors.into_iter().map(|n| bgp_row(&id.to_string(), n)).collect())
             })
             .await;
-        if customer.is_none() && desired.intent.platform.is_some() {
+        if customer.is_none() && attachment.is_none() && desired.intent.platform.is_some() {
             let core = self.cvm::<Vec<BgpNeighbor>>(&CvmQuery::Bgp).await;
             answers.insert(0, (CVM.into(), core.map(|n| n.into_iter().map(|n| bgp_row(CVM, n)).collect())));
         }
@@ -42,8 +44,8 @@ impl Viewer {
 
     pub async fn routes(&self, desired: &Desired, customer: Option<&Name>) -> Shown<RouteRow> {
         gather(
-            self.of_pvms(attachments(desired, customer), |id, dir| async move {
-                let routes: Vec<Route> = vmlink::ask(&dir, &PvmQuery::Routes, PATIENCE).await?;
+            self.of_pvms(attachments(desired, customer), |id, at| async move {
+                let routes: Vec<Route> = vmlink::ask(&at, &PvmQuery::Routes, PATIENCE).await?;
                 Ok(routes.into_iter().map(|route| RouteRow { attachment: id.clone(), route }).collect())
             })
             .await,
@@ -61,8 +63,8 @@ impl Viewer {
 
     pub async fn fib(&self, desired: &Desired, customer: Option<&Name>) -> Shown<FibRow> {
         gather(
-            self.of_pvms(attachments(desired, customer), |id, dir| async move {
-                let mut link = FibLink::open(&dir).await?;
+            self.of_pvms(attachments(desired, customer), |id, at| async move {
+                let mut link = FibLink::open(&at).await?;
                 let mut rows: Vec<FibRow> = vec![];
                 loop {
                     let after = rows.last().map(|r| r.prefix);
@@ -85,16 +87,13 @@ impl Viewer {
         )
     }
 
+    /// What all instances of an attachment have forwarded, those that are gone included, each once.
     pub async fn counters(&self, desired: &Desired, customer: Option<&Name>) -> Shown<CounterRow> {
-        gather(
-            self.of_pvms(attachments(desired, customer), |id, dir| async move {
-                match FibLink::open(&dir).await?.ask(&Request::Counters).await? {
-                    Reply::Counters(counters) => Ok(vec![CounterRow { attachment: id.clone(), counters }]),
-                    _ => bail!("FastForward answered something else"),
-                }
-            })
-            .await,
-        )
+        let one = |id: AttachmentId, _: Place| async move {
+            let counters = self.meter.total(&Unit::Pvm(id.clone())).await?;
+            Ok(vec![CounterRow { attachment: id, counters }])
+        };
+        gather(self.of_pvms(attachments(desired, customer), one).await)
     }
 
     /// All sessions, or those of one attachment or customer.
@@ -103,9 +102,8 @@ impl Viewer {
             Some(id) => vec![id.clone()],
             None => attachments(desired, customer),
         };
-        let ask = |id: AttachmentId, dir: PathBuf| async move {
-            Ok(bfd_rows(&id.to_string(), vmlink::ask(&dir, &PvmQuery::Bfd, PATIENCE).await?))
-        };
+        let ask =
+            |id: AttachmentId, at: Place| async move { Ok(bfd_rows(&id.to_string(), vmlink::ask(&at, &PvmQuery::Bfd, PATIENCE).await?)) };
         let mut answers = self.of_pvms(wanted, ask).await;
         if customer.is_none() && attachment.is_none() && desired.intent.platform.is_some() {
             let core = self.cvm::<Vec<BfdRow>>(&CvmQuery::Bfd).await;

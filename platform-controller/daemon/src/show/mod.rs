@@ -2,29 +2,37 @@
 
 mod core;
 mod customers;
+mod instances;
 mod probe;
 mod status;
 
 pub use self::{
     core::NotConfigured,
+    instances::{check_host, check_unit, units_of},
     probe::{Kind, ProbeError},
 };
 
 use crate::{
+    counters::Meter,
     desired::Desired,
-    specs::{CVM, vm_of},
+    hosts::{Fleet, Place},
+    placement::{Placements, Unit},
     vmlink::{self, PATIENCE},
 };
 use edgeplex_api::Shown;
 use edgeplex_mgmt::show::CvmQuery;
-use edgeplex_runtime::Runtime;
 use edgeplex_types::{AttachmentId, Name};
 use futures::future::join_all;
 use std::{path::PathBuf, sync::Arc};
 
+/// Whom tables name as the owner of what is the control plane's.
+const CVM: &str = "cvm";
+
 #[derive(Debug, Clone)]
 pub struct Viewer {
-    pub runtime: Arc<dyn Runtime>,
+    pub fleet: Arc<Fleet>,
+    pub placements: Arc<Placements>,
+    pub meter: Arc<Meter>,
     /// The controller's.
     pub dir: PathBuf,
 }
@@ -47,20 +55,23 @@ fn gather<T>(answers: Vec<(String, anyhow::Result<Vec<T>>)>) -> Shown<T> {
 }
 
 impl Viewer {
-    async fn run_dir(&self, vm: &str) -> anyhow::Result<PathBuf> {
-        vmlink::run_dir(&*self.runtime, vm).await
+    /// The instance that speaks for the unit.
+    pub fn speaker(&self, unit: &Unit) -> anyhow::Result<Place> {
+        let p = self.placements.get(unit).ok_or_else(|| anyhow::anyhow!("{unit} has no VM yet"))?;
+        let leader = p.leader();
+        Ok(Place { runtime: self.fleet.at(&leader.host)?, vm: unit.vm(leader.number).parse()? })
     }
 
     /// What each PVM answers, all asked at once.
     async fn of_pvms<T, F: Future<Output = anyhow::Result<Vec<T>>>>(
         &self,
         ids: Vec<AttachmentId>,
-        ask: impl Fn(AttachmentId, PathBuf) -> F,
+        ask: impl Fn(AttachmentId, Place) -> F,
     ) -> Vec<(String, anyhow::Result<Vec<T>>)> {
         let asked = ids.into_iter().map(async |id| {
             let name = id.to_string();
-            match self.run_dir(&vm_of(&id)).await {
-                Ok(dir) => (name, ask(id, dir).await),
+            match self.speaker(&Unit::Pvm(id.clone())) {
+                Ok(at) => (name, ask(id, at).await),
                 Err(e) => (name, Err(e)),
             }
         });
@@ -68,6 +79,6 @@ impl Viewer {
     }
 
     async fn cvm<T: serde::de::DeserializeOwned>(&self, query: &CvmQuery) -> anyhow::Result<T> {
-        vmlink::ask(&self.run_dir(CVM).await?, query, PATIENCE).await
+        vmlink::ask(&self.speaker(&Unit::Cvm)?, query, PATIENCE).await
     }
 }

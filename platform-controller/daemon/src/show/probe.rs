@@ -1,11 +1,7 @@
 //! Ping and traceroute: questions that take as long as the probes they send.
 
 use super::{Viewer, core::configured};
-use crate::{
-    desired::Desired,
-    specs::{CVM, vm_of},
-    vmlink,
-};
+use crate::{desired::Desired, placement::Unit, vmlink};
 use edgeplex_api::{LspProbe, PROBE_MARGIN, VpnProbe};
 use edgeplex_intent::IntentError;
 use edgeplex_mgmt::show::{CvmQuery, PingOptions, PingReport, PvmQuery};
@@ -40,12 +36,12 @@ impl Viewer {
             let right = format!("{attachment} has no address of that family to ask from; give it address6, or address for IPv4");
             return Err(wrong("to", &to, right).into());
         }
-        let run_dir = self.run_dir(&vm_of(&attachment)).await?;
+        let at = self.speaker(&Unit::Pvm(attachment))?;
         let query = match kind {
             Kind::Ping => PvmQuery::Ping { to, options },
             Kind::Traceroute => PvmQuery::Traceroute { to, options },
         };
-        Ok(vmlink::ask(&run_dir, &query, limit).await?)
+        Ok(vmlink::ask(&at, &query, limit).await?)
     }
 
     pub async fn lsp_probe(&self, desired: &Desired, kind: Kind, probe: LspProbe) -> Result<PingReport, ProbeError> {
@@ -60,7 +56,7 @@ impl Viewer {
             Kind::Traceroute => CvmQuery::LspTraceroute { prefix, options },
         };
         configured(desired, &query)?;
-        Ok(vmlink::ask(&self.run_dir(CVM).await?, &query, limit).await?)
+        Ok(vmlink::ask(&self.speaker(&Unit::Cvm)?, &query, limit).await?)
     }
 }
 

@@ -3,8 +3,9 @@
 use super::{Viewer, attachments};
 use crate::{
     desired::Desired,
+    placement::Unit,
     reconcile::State,
-    specs::{CVM, LSR, vm_of},
+    specs::LSR,
     vmlink::{self, FibLink},
 };
 use edgeplex_api::{AttachmentStatus, LsrStatus, Status, Timing, Vm};
@@ -19,7 +20,14 @@ const GLANCE: Duration = Duration::from_millis(800);
 
 impl Viewer {
     pub async fn status(&self, desired: &Arc<Desired>, state: &State, uptime: Duration) -> anyhow::Result<Status> {
-        let vms = self.runtime.list().await?;
+        let census = self.fleet.census().await;
+        let vms: Vec<&edgeplex_runtime::VmInfo> = census.vms.iter().map(|(_, vm)| vm).collect();
+        let placed = self.placements.state();
+        // Of the instance to which the switch leads.
+        let vm_of = |id: &AttachmentId| {
+            let unit = Unit::Pvm(id.clone());
+            placed.units.get(&unit).map(|p| unit.vm(p.leader().number)).unwrap_or_default()
+        };
         let state_of = |vm: &str| {
             vms.iter().find(|v| v.id.as_str() == vm).map_or("absent", |v| match v.state {
                 VmState::Running => "running",
@@ -27,16 +35,13 @@ impl Viewer {
                 VmState::Dead => "dead",
             })
         };
-        let cvm: Option<CvmStatus> = match state_of(CVM) {
-            "running" => match self.run_dir(CVM).await {
-                Ok(dir) => vmlink::ask(&dir, &CvmQuery::Status, GLANCE).await.ok(),
-                Err(_) => None,
-            },
+        let cvm: Option<CvmStatus> = match self.speaker(&Unit::Cvm) {
+            Ok(at) if state_of(at.vm.as_str()) == "running" => vmlink::ask(&at, &CvmQuery::Status, GLANCE).await.ok(),
             _ => None,
         };
         let running = attachments(desired, None).into_iter().filter(|id| state_of(&vm_of(id)) == "running").collect();
         let asked = self
-            .of_pvms(running, |id, dir| async move { Ok(vec![(id, vmlink::ask::<_, PvmStatus>(&dir, &PvmQuery::Status, GLANCE).await?)]) });
+            .of_pvms(running, |id, at| async move { Ok(vec![(id, vmlink::ask::<_, PvmStatus>(&at, &PvmQuery::Status, GLANCE).await?)]) });
         let said: BTreeMap<AttachmentId, PvmStatus> = asked.await.into_iter().filter_map(|(_, answer)| answer.ok()).flatten().collect();
         let one = |(id, _, a): (AttachmentId, &edgeplex_intent::Customer, &edgeplex_intent::Attachment)| {
             let pvm = said.get(&id);
@@ -60,7 +65,7 @@ impl Viewer {
         let attachments = desired.intent.attachments().map(one).collect();
         let microseconds = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         let timing = |(stage, d): &(String, Duration)| Timing { stage: stage.clone(), microseconds: microseconds(*d) };
-        let vm = |v: &edgeplex_runtime::VmInfo| Vm {
+        let vm = |v: &&edgeplex_runtime::VmInfo| Vm {
             id: v.id.to_string(),
             state: state_of(v.id.as_str()).into(),
             pid: v.pid,
@@ -81,7 +86,7 @@ impl Viewer {
     /// Its socket is in the directory that it shares with the CVM.
     async fn lsr(&self) -> anyhow::Result<LsrStatus> {
         let ask = async {
-            match FibLink::open(&self.dir.join(LSR)).await?.ask(&Request::Status).await? {
+            match FibLink::open_in(&self.dir.join(LSR)).await?.ask(&Request::Status).await? {
                 Reply::Status(s) => Ok(s),
                 _ => anyhow::bail!("FastForward answered something else"),
             }

@@ -1,9 +1,14 @@
 //! The HTTP API: one handler a resource. See edgeplex-api for what each takes and gives.
 
+mod moves;
+
 use crate::{
     desired::{ChangeError, Keeper},
+    images::Images,
+    moves::Moves,
     reconcile::{Look, State as Reconciled},
     show::{Kind, NotConfigured, ProbeError, Viewer},
+    upgrade::Upgrades,
 };
 use axum::{
     Json, Router,
@@ -38,6 +43,9 @@ pub struct Api {
     pub state: watch::Receiver<Reconciled>,
     pub looks: mpsc::Sender<Look>,
     pub started: Instant,
+    pub moves: Arc<Moves>,
+    pub images: Arc<Images>,
+    pub upgrades: Arc<Upgrades>,
 }
 
 /// Who is at the other end of the Unix socket.
@@ -126,6 +134,16 @@ pub fn router(api: Api) -> Router {
         .route("/v1/traceroute", post(async |api, body| vpn_probe(api, Kind::Traceroute, body).await))
         .route("/v1/lsp/ping", post(async |api, body| lsp_probe(api, Kind::Ping, body).await))
         .route("/v1/lsp/traceroute", post(async |api, body| lsp_probe(api, Kind::Traceroute, body).await))
+        .route("/v1/instances", get(moves::instances))
+        .route("/v1/moves", get(moves::moves))
+        .route("/v1/migrate", post(moves::migrate))
+        .route("/v1/abort", post(moves::abort))
+        .route("/v1/drain", post(moves::drain))
+        .route("/v1/images", get(moves::images).post(moves::add_image))
+        .route("/v1/upgrade", get(moves::upgrade_report).post(moves::upgrade))
+        .route("/v1/rollback", post(moves::rollback))
+        .route("/v1/checkpoint", post(moves::checkpoint))
+        .route("/v1/restore", post(moves::restore))
         .fallback(async || Refused(StatusCode::NOT_FOUND, Failure { message: "no such resource".into(), problem: None }))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(api)
@@ -201,7 +219,7 @@ async fn show(State(api): State<Api>, Path(what): Path<String>, Query(selection)
     let attachment = select("attachment", selection.attachment.as_ref(), &attachments)?;
     let (viewer, customer) = (&api.viewer, customer.as_ref());
     Ok(match what.as_str() {
-        "bgp" => json(viewer.bgp(&desired, customer).await),
+        "bgp" => json(viewer.bgp(&desired, customer, attachment.as_ref()).await),
         "routes" => json(viewer.routes(&desired, customer).await),
         "labels" => json(viewer.labels(&desired, customer).await),
         "fib" => json(viewer.fib(&desired, customer).await),

@@ -1,0 +1,229 @@
+//! One unit's moves, and who takes over when its active instance dies.
+//!
+//! The engine is the only one that changes who is active. While nothing moves it waits for a command or a death; a move that is
+//! under way it carries on phase by phase (see `steps`).
+
+use super::world::{Death, World};
+use crate::placement::{Conflict, Instance, Placement, Placements, State, Unit, free_tags, tags_in_use};
+use edgeplex_api::{MoveKind, Outcome, Phase};
+use edgeplex_mgmt::show::{InstanceOrder, InstanceState};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep, timeout},
+};
+
+/// Who cannot answer in this time is not asked further when seconds count.
+const GLANCE: Duration = Duration::from_millis(300);
+/// Before a death is looked at again of which another takes care.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Where to, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub kind: MoveKind,
+    pub host: String,
+    pub image: Option<String>,
+    pub why: String,
+    /// What the new instance begins with, instead of what the old one has.
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+pub enum Command {
+    Move { target: Target, answer: oneshot::Sender<Result<u64, String>> },
+    Abort { answer: oneshot::Sender<Result<u64, String>> },
+}
+
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) unit: Unit,
+    pub(super) placements: Arc<Placements>,
+    pub(super) world: Arc<dyn World>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    changes: watch::Receiver<Arc<State>>,
+    /// When the old one was last fenced, by us.
+    pub(super) fenced: Option<Instant>,
+    /// When the phase began.
+    since: Instant,
+}
+
+impl Engine {
+    pub(super) fn new(unit: Unit, placements: Arc<Placements>, world: Arc<dyn World>, commands: mpsc::Receiver<Command>) -> Self {
+        let changes = placements.watch();
+        Self { unit, placements, world, commands, changes, fenced: None, since: Instant::now() }
+    }
+
+    /// Until the unit is gone.
+    pub(super) async fn run(mut self) {
+        self.take_up().await;
+        while let Some(p) = self.placements.get(&self.unit) {
+            let result = if p.unfinished.is_some() { self.step(&p).await } else { self.idle(&p).await };
+            match result {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(e) => {
+                    // The store, or somebody who was faster: the placement tells.
+                    tracing::warn!("{}: {e:#}", self.unit);
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// A move that an earlier controller left: one that was decided goes on, any other comes to nothing.
+    async fn take_up(&mut self) {
+        let Some(p) = self.placements.get(&self.unit) else { return };
+        let Some(m) = p.unfinished.as_ref().filter(|m| !m.is_decided()) else { return };
+        tracing::info!("{}: move {} was cut short at {}: the old instance goes on", self.unit, m.id, m.phase);
+        // A failover that was not decided is found again by looking.
+        if let Err(e) = self.give_up(Outcome::Aborted, "the controller was started again").await {
+            tracing::warn!("{}: {e:#}", self.unit);
+        }
+    }
+
+    /// Waits for something to do; `false` when there will be no more commands.
+    async fn idle(&mut self, p: &Arc<Placement>) -> anyhow::Result<bool> {
+        let world = self.world.clone();
+        let unit = self.unit.clone();
+        // Where nobody stands by, a VM that died is the reconciler's, but for a host that takes it along.
+        let mut died = if p.standby.is_some() { world.died(&unit, &p.active) } else { world.lost(&p.active.host) };
+        loop {
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(Command::Move { target, answer }) => {
+                        let begun = self.begin(target).await;
+                        let told = begun.as_ref().map(|id| *id).map_err(|e| format!("{e:#}"));
+                        let _ = answer.send(told);
+                        return Ok(true);
+                    }
+                    Some(Command::Abort { answer }) => drop(answer.send(Err(format!("{unit} is not moving")))),
+                    None => return Ok(false),
+                },
+                death = &mut died => {
+                    self.bereaved(p, death).await?;
+                    return Ok(true);
+                }
+                changed = self.changes.changed() => {
+                    changed?;
+                    if !self.placements.get(&unit).is_some_and(|now| Arc::ptr_eq(&now, p)) {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn begin(&mut self, target: Target) -> anyhow::Result<u64> {
+        let nics = self.world.nics(&self.unit);
+        self.since = Instant::now();
+        self.fenced = None;
+        let begin = |p: &mut Placement, state: &State| {
+            let fits = |s: &&Instance| s.host == target.host && s.image == target.image && target.kind != MoveKind::Restore;
+            let to = match p.standby.as_ref().filter(fits).cloned() {
+                Some(standby) => standby,
+                None => newcomer(p, state, &target.host, target.image.clone(), nics)?,
+            };
+            let m = p.begin(target.kind, to, &target.why)?;
+            m.file = target.file;
+            Ok(m.id)
+        };
+        self.placements.change(&self.unit, begin).await
+    }
+
+    /// The active instance is dead. A standby that can takes over; without one the reconciler makes the VM anew where it was, or,
+    /// where its host is gone too, another is made elsewhere.
+    async fn bereaved(&mut self, p: &Placement, death: Death) -> anyhow::Result<()> {
+        self.since = Instant::now();
+        self.fenced = None;
+        if let Some(standby) = &p.standby {
+            let look = timeout(GLANCE, self.world.order(&self.unit, standby, InstanceOrder::Look)).await;
+            let able = matches!(&look, Ok(Ok(s)) if s.state == InstanceState::Standby && (s.in_sync || s.forwards));
+            if able {
+                tracing::warn!("{}: {}: {} takes over", self.unit, death.why(), self.unit.vm(standby.number));
+                let decide = |now: &mut Placement, spent| {
+                    same(now, p)?;
+                    now.begin(MoveKind::Failover, standby.clone(), death.why())?;
+                    now.decide(spent)
+                };
+                return self.commit(decide).await;
+            }
+            tracing::warn!("{}: {}: its standby is not ready to take over", self.unit, death.why());
+        }
+        match death {
+            Death::Host(why) => {
+                let Some(host) = self.world.refuge(&self.unit, &p.active.host).await else {
+                    sleep(PAUSE).await;
+                    return Ok(());
+                };
+                let nics = self.world.nics(&self.unit);
+                let image = p.active.image.clone();
+                self.placements
+                    .change(&self.unit, |now, state| {
+                        same(now, p)?;
+                        let to = newcomer(now, state, &host, image, nics)?;
+                        now.begin(MoveKind::Failover, to, &why).map(drop)
+                    })
+                    .await
+            }
+            // What is not dead to the last is killed, for the reconciler makes anew only what is.
+            Death::Instance(_) if p.standby.is_some() => {
+                let _ = timeout(GLANCE, self.world.kill(&self.unit, &p.active)).await;
+                self.commit(|now, _| {
+                    same(now, p)?;
+                    now.standby = None;
+                    Ok(())
+                })
+                .await
+            }
+            Death::Instance(_) => {
+                sleep(PAUSE).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Since the phase began, microseconds.
+    pub(super) fn spent(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Puts what comes next on disk; then it may act.
+    pub(super) async fn commit(&mut self, edit: impl FnOnce(&mut Placement, u64) -> Result<(), Conflict>) -> anyhow::Result<()> {
+        let spent = self.spent();
+        self.placements.change(&self.unit, |p, _| edit(p, spent)).await?;
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    pub(super) async fn reach(&mut self, phase: Phase) -> anyhow::Result<()> {
+        self.commit(|p, spent| p.reach(phase, spent)).await
+    }
+
+    /// The old one goes on, from where it stands; a successor that was made for this goes.
+    pub(super) async fn give_up(&mut self, outcome: Outcome, why: &str) -> anyhow::Result<()> {
+        let Some(m) = self.placements.get(&self.unit).and_then(|p| p.unfinished.clone()) else { return Ok(()) };
+        tracing::warn!("{}: {} {} comes to nothing at {}: {why}", self.unit, m.kind, m.id, m.phase);
+        self.commit(|p, spent| p.give_up(outcome, why, spent)).await?;
+        if m.is_decided() {
+            // What the switch has now nobody can say. It follows the placement; should that fail, the reconciler sees to it.
+            if let Err(e) = self.world.lead(&self.unit).await {
+                tracing::warn!("{}: leading back: {e:#}", self.unit);
+            }
+        }
+        if m.phase >= Phase::Fence {
+            // One that does not hear this resumes by itself when its lease ends.
+            let _ = timeout(GLANCE, self.world.order(&self.unit, &m.from, InstanceOrder::Resume)).await;
+        }
+        Ok(())
+    }
+}
+
+fn same(now: &Placement, seen: &Placement) -> Result<(), Conflict> {
+    if now == seen { Ok(()) } else { Err(Conflict("it has changed meanwhile".into())) }
+}
+
+fn newcomer(p: &mut Placement, state: &State, host: &str, image: Option<String>, nics: usize) -> Result<Instance, Conflict> {
+    let tags = free_tags(&tags_in_use(state), host, nics).ok_or_else(|| Conflict(format!("host {host}: no tags are left on its link")))?;
+    Ok(p.newcomer(host, image, tags))
+}

@@ -1,0 +1,202 @@
+//! The world as it is.
+
+use super::world::{Death, World};
+use crate::{
+    counters::Meter,
+    desired::Desired,
+    hosts::{Fleet, Place},
+    placement::{Instance, Placements, Unit},
+    switching::Bundles,
+    tending,
+    vmlink::{self, FibLink},
+    wiring::{Ground, Wiring},
+};
+use anyhow::{Context, bail};
+use edgeplex_ff_fib_api::{Counters, Reply, Request};
+use edgeplex_mgmt::show::{CvmQuery, InstanceOrder, InstanceStatus, PvmQuery};
+use edgeplex_runtime::{Reach, VmState};
+use futures::future::BoxFuture;
+use std::{future::pending, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+/// An order may take as long as a promotion of very many sessions does.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A daemon that says nothing for so long is looked at more closely.
+const SILENCE: Duration = Duration::from_secs(3);
+const PERIOD: Duration = Duration::from_secs(1);
+/// A forwarder that has gone is back, or its VM serves nobody.
+const AGAIN: Duration = Duration::from_millis(10);
+
+#[derive(Debug)]
+pub struct Real {
+    pub dir: PathBuf,
+    pub fleet: Arc<Fleet>,
+    pub placements: Arc<Placements>,
+    pub bundles: Bundles,
+    pub ground: watch::Receiver<Option<Ground>>,
+    pub desired: watch::Receiver<Arc<Desired>>,
+    pub meter: Arc<Meter>,
+}
+
+impl Real {
+    fn place(&self, unit: &Unit, i: &Instance) -> anyhow::Result<Place> {
+        Ok(Place { runtime: self.fleet.at(&i.host)?, vm: unit.vm(i.number).parse()? })
+    }
+
+    async fn ask(&self, unit: &Unit, i: &Instance, order: InstanceOrder, limit: Duration) -> anyhow::Result<InstanceStatus> {
+        let at = self.place(unit, i)?;
+        match unit {
+            Unit::Cvm => vmlink::ask(&at, &CvmQuery::Instance(order), limit).await,
+            Unit::Pvm(_) => vmlink::ask(&at, &PvmQuery::Instance(order), limit).await,
+        }
+    }
+
+    /// Resolves when its host is lost.
+    async fn host_lost(&self, host: &str) -> Death {
+        let Ok(runtime) = self.fleet.at(host) else { return Death::Host(format!("host {host} is no longer one of the platform's")) };
+        let mut reach = runtime.reach();
+        if reach.wait_for(|r| *r == Reach::Lost).await.is_err() {
+            // It was given up by us, not lost.
+            pending::<()>().await;
+        }
+        Death::Host(format!("host {host} is lost"))
+    }
+
+    /// Resolves when its VM is dead.
+    async fn exited(&self, unit: &Unit, i: &Instance) -> Death {
+        loop {
+            let Ok(at) = self.place(unit, i) else { return pending().await };
+            // Before it was made there is none, and afterwards none that could die twice.
+            let known = matches!(at.runtime.inspect(&at.vm).await, Ok(Some(_)));
+            if known && at.runtime.exited(&at.vm).await.is_ok() {
+                return Death::Instance(format!("VM {} died", at.vm));
+            }
+            sleep(PERIOD / 10).await;
+        }
+    }
+
+    /// Resolves when its forwarder has died: at once, by the end of a connection to it. One that closes a connection and goes on is
+    /// none that died.
+    async fn forwarder_died(&self, unit: &Unit, i: &Instance) -> Death {
+        let died = || Death::Instance(format!("the forwarder of VM {} died", unit.vm(i.number)));
+        let mut running: Option<u64> = None;
+        loop {
+            match self.forwarder(unit, i).await {
+                Ok((mut link, uptime)) => {
+                    if running.is_some_and(|before| uptime < before) {
+                        return died();
+                    }
+                    running = Some(uptime);
+                    link.closed().await;
+                }
+                Err(e) => {
+                    // Refused where it was there before: its socket is nobody's now.
+                    if running.is_some() && !is_silence(&e) {
+                        return died();
+                    }
+                }
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn forwarder(&self, unit: &Unit, i: &Instance) -> anyhow::Result<(FibLink, u64)> {
+        let mut link = FibLink::open(&self.place(unit, i)?).await?;
+        match link.ask(&Request::Status).await? {
+            Reply::Status(s) => Ok((link, s.uptime_ms)),
+            _ => bail!("FastForward answered something else"),
+        }
+    }
+
+    /// Resolves when neither the daemon nor the forwarder has said a word for long. A daemon alone is started again in its VM, and a
+    /// busy host is no death.
+    async fn fell_silent(&self, unit: &Unit, i: &Instance) -> Death {
+        let mut heard: Option<Instant> = None;
+        loop {
+            sleep(PERIOD).await;
+            let daemon = self.ask(unit, i, InstanceOrder::Look, SILENCE).await.is_ok();
+            if daemon || timeout(SILENCE, self.forwarder(unit, i)).await.is_ok_and(|f| f.is_ok()) {
+                heard = Some(Instant::now());
+            } else if heard.is_some_and(|at| at.elapsed() > SILENCE) {
+                return Death::Instance(format!("VM {} says nothing any more", unit.vm(i.number)));
+            }
+        }
+    }
+}
+
+/// Whether it is only that nothing came in time.
+fn is_silence(e: &anyhow::Error) -> bool {
+    e.chain().any(|cause| cause.is::<tokio::time::error::Elapsed>())
+}
+
+impl World for Real {
+    fn stands<'a>(&'a self, unit: &'a Unit, i: &'a Instance) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            let Ok(at) = self.place(unit, i) else { return false };
+            let runs = matches!(at.runtime.inspect(&at.vm).await, Ok(Some(vm)) if vm.state == VmState::Running);
+            let placed = self.placements.state();
+            let ground = self.ground.borrow().clone();
+            let ports = |ground: &Ground| Wiring { ground, placed: &placed, dir: &self.dir }.ports(unit, i).is_some();
+            runs && ground.as_ref().is_some_and(ports)
+        })
+    }
+
+    fn died<'a>(&'a self, unit: &'a Unit, i: &'a Instance) -> BoxFuture<'a, Death> {
+        Box::pin(async move {
+            tokio::select! {
+                death = self.exited(unit, i) => death,
+                death = self.host_lost(&i.host) => death,
+                death = self.forwarder_died(unit, i) => death,
+                death = self.fell_silent(unit, i) => death,
+            }
+        })
+    }
+
+    fn lost<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Death> {
+        Box::pin(self.host_lost(host))
+    }
+
+    fn order<'a>(&'a self, unit: &'a Unit, i: &'a Instance, order: InstanceOrder) -> BoxFuture<'a, anyhow::Result<InstanceStatus>> {
+        Box::pin(self.ask(unit, i, order, PATIENCE))
+    }
+
+    fn lead<'a>(&'a self, unit: &'a Unit) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move {
+            let placed = self.placements.state();
+            let ground = self.ground.borrow().clone().context("the switch was not looked at yet")?;
+            let changes = Wiring { ground: &ground, placed: &placed, dir: &self.dir }.lead(unit);
+            self.bundles.lead(changes.context("the switch has no ports of the new instance")?, placed.revision).await
+        })
+    }
+
+    fn counters<'a>(&'a self, unit: &'a Unit, i: &'a Instance) -> BoxFuture<'a, Counters> {
+        Box::pin(async move {
+            match unit {
+                Unit::Cvm => Counters::default(),
+                Unit::Pvm(_) => self.meter.figures(unit, i).await,
+            }
+        })
+    }
+
+    fn kill<'a>(&'a self, unit: &'a Unit, i: &'a Instance) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move {
+            let at = self.place(unit, i)?;
+            Ok(at.runtime.kill(&at.vm).await?)
+        })
+    }
+
+    fn refuge<'a>(&'a self, unit: &'a Unit, lost: &'a str) -> BoxFuture<'a, Option<String>> {
+        Box::pin(async move {
+            let image = self.placements.get(unit).and_then(|p| p.active.image.clone());
+            let hosts = tending::hosts_for(unit, image.as_deref(), &self.fleet, &self.placements.state().drained).await;
+            hosts.into_iter().find(|h| h != lost)
+        })
+    }
+
+    fn nics(&self, unit: &Unit) -> usize {
+        tending::nics(&self.desired.borrow(), unit)
+    }
+}

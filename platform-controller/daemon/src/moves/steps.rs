@@ -1,0 +1,280 @@
+//! The phases of a move: what each does, and what makes up for it when it cannot be done.
+
+use super::{
+    engine::{Command, Engine},
+    world::{Death, World},
+};
+use crate::placement::{Conflict, Move, Placement, Unit, is_more};
+use anyhow::{Context, bail, ensure};
+use edgeplex_api::{MoveKind, Outcome, Phase};
+use edgeplex_ff_fib_api::Counters;
+use edgeplex_mgmt::show::{InstanceOrder, InstanceState, InstanceStatus};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a fenced instance waits for us before it goes on by itself, milliseconds.
+const LEASE_MS: u32 = 3000;
+/// A fence that is older is renewed before the rules change.
+const FRESH: Duration = Duration::from_millis(1000);
+/// One that has been replaced must not speak again, whatever becomes of us.
+const LONG_LEASE_MS: u32 = 600_000;
+/// A VM is made in well under a second; on a busy host it may take longer.
+const PREPARE: Duration = Duration::from_secs(60);
+/// A million routes are followed and programmed in less.
+const SYNC: Duration = Duration::from_secs(120);
+/// Of one that has nothing to follow: its forwarder may have all, or not.
+const COLD: Duration = Duration::from_secs(3);
+const FENCE: Duration = Duration::from_secs(2);
+/// As long as the old one can still go back to work.
+const SWITCH: Duration = Duration::from_millis(1500);
+const PROMOTE: Duration = Duration::from_secs(10);
+/// Longer no packet stays in a forwarder.
+const DRAIN: Duration = Duration::from_millis(500);
+/// A forwarder that took and gave nothing for so long holds nothing for a port to which nothing is led.
+const IDLE: Duration = Duration::from_millis(10);
+const KILL: Duration = Duration::from_secs(1);
+const GLANCE: Duration = Duration::from_millis(300);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(3);
+const RETRY: Duration = Duration::from_millis(20);
+
+/// What ended a phase before the decision.
+enum End {
+    Forward(anyhow::Result<()>),
+    OldDied(Death),
+    NewDied(Death),
+    Abort,
+}
+
+impl Engine {
+    /// Carries the move one phase on; `false` when there will be no more commands.
+    pub(super) async fn step(&mut self, p: &Placement) -> anyhow::Result<bool> {
+        let Some(m) = p.unfinished.clone() else { return Ok(true) };
+        match m.phase {
+            Phase::Prepare | Phase::Sync | Phase::Fence => return self.undecided(&m).await,
+            Phase::Switch => self.switch(&m).await?,
+            Phase::Promote => self.promote(&m).await?,
+            Phase::Drain => self.drain(&m).await?,
+            Phase::Retire => self.retire(&m).await?,
+        }
+        Ok(true)
+    }
+
+    /// Up to the decision either side may die, and the operator may change his mind.
+    async fn undecided(&mut self, m: &Move) -> anyhow::Result<bool> {
+        let crash = m.kind == MoveKind::Failover;
+        let (world, unit) = (self.world.clone(), self.unit.clone());
+        let end = {
+            let forward = forward(&*world, &unit, m);
+            let (old_died, new_died) = (world.died(&unit, &m.from), world.died(&unit, &m.to));
+            tokio::pin!(forward, old_died, new_died);
+            loop {
+                tokio::select! {
+                    done = &mut forward => break End::Forward(done),
+                    death = &mut old_died, if !crash => break End::OldDied(death),
+                    death = &mut new_died, if m.phase > Phase::Prepare => break End::NewDied(death),
+                    command = self.commands.recv() => match command {
+                        Some(Command::Abort { answer }) => {
+                            let _ = answer.send(Ok(m.id));
+                            break End::Abort;
+                        }
+                        Some(Command::Move { answer, .. }) => {
+                            let _ = answer.send(Err(format!("{unit}: {} {} is under way, at {}", m.kind, m.id, m.phase)));
+                        }
+                        None => return Ok(false),
+                    },
+                }
+            }
+        };
+        match end {
+            End::Forward(Ok(())) => match m.phase {
+                Phase::Prepare => self.reach(Phase::Sync).await?,
+                // Where the old one is lost there is nobody to fence.
+                Phase::Sync if !crash => self.reach(Phase::Fence).await?,
+                _ => {
+                    self.fenced = Some(Instant::now());
+                    self.commit(Placement::decide).await?;
+                }
+            },
+            End::Forward(Err(e)) => self.give_up(Outcome::Failed, &format!("{e:#}")).await?,
+            End::NewDied(death) => self.give_up(Outcome::Failed, &format!("the new instance: {}", death.why())).await?,
+            End::Abort => self.give_up(Outcome::Aborted, "so it was asked").await?,
+            End::OldDied(death) => {
+                let able = matches!(look(&*self.world, &self.unit, m).await, Ok(s) if s.state == InstanceState::Standby && s.in_sync);
+                if able {
+                    self.commit(|p, spent| crashed(p, death.why(), spent)).await?;
+                } else {
+                    self.give_up(Outcome::Failed, death.why()).await?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The rules lead to the successor. It is decided, but should it die now, the old one has lost nothing yet and goes on.
+    async fn switch(&mut self, m: &Move) -> anyhow::Result<()> {
+        let (world, unit) = (self.world.clone(), self.unit.clone());
+        let crash = m.kind == MoveKind::Failover;
+        let started = Instant::now();
+        let mut new_died = world.died(&unit, &m.to);
+        loop {
+            let attempt = async {
+                if crash {
+                    // Dead or beyond reach: then the rules alone are the fence.
+                    let _ = timeout(GLANCE, world.kill(&unit, &m.from)).await;
+                } else if self.fenced.is_none_or(|at| at.elapsed() > FRESH) {
+                    let fenced = timeout(FENCE, world.order(&unit, &m.from, InstanceOrder::Fence { lease_ms: LEASE_MS })).await;
+                    if !matches!(fenced, Ok(Ok(_))) {
+                        // It cannot be told to stand still.
+                        let _ = timeout(KILL, world.kill(&unit, &m.from)).await;
+                    }
+                    self.fenced = Some(Instant::now());
+                }
+                timeout(FENCE, world.lead(&unit)).await.context("the switch does not answer")?
+            };
+            let failure = tokio::select! {
+                led = attempt => match led {
+                    Ok(()) => return self.reach(Phase::Promote).await,
+                    Err(e) => format!("{e:#}"),
+                },
+                death = &mut new_died => {
+                    if crash {
+                        return self.reach(Phase::Promote).await;
+                    }
+                    return self.give_up(Outcome::Failed, &format!("the new instance: {}", death.why())).await;
+                }
+            };
+            if !crash && started.elapsed() > SWITCH {
+                return self.give_up(Outcome::Failed, &failure).await;
+            }
+            tracing::warn!("{unit}: {failure}");
+            sleep(RETRY).await;
+        }
+    }
+
+    /// From the first order on the successor may have spoken: there is no way back to the old one's sessions.
+    async fn promote(&mut self, m: &Move) -> anyhow::Result<()> {
+        let (world, unit) = (self.world.clone(), self.unit.clone());
+        let started = Instant::now();
+        let mut died = world.died(&unit, &m.to);
+        let loss = loop {
+            let order = timeout(PROMOTE, world.order(&unit, &m.to, InstanceOrder::Promote { generation: m.to.generation }));
+            let failure = tokio::select! {
+                answer = order => match answer {
+                    Ok(Ok(s)) if s.state == InstanceState::Active => break sessions_lost(&s),
+                    Ok(Ok(s)) => format!("it is {:?} after its promotion", s.state),
+                    Ok(Err(e)) => format!("{e:#}"),
+                    Err(_) => "it does not answer".into(),
+                },
+                death = &mut died => break Some(format!("the new instance died when it took over ({}): it is made anew", death.why())),
+            };
+            if started.elapsed() > PROMOTE {
+                let _ = timeout(KILL, world.kill(&unit, &m.to)).await;
+                break Some(format!("the new instance did not take over ({failure}): it is made anew"));
+            }
+            tracing::warn!("{unit}: promotion: {failure}");
+            sleep(RETRY).await;
+        };
+        let edit = |p: &mut Placement, spent| {
+            if let Some(m) = &mut p.unfinished {
+                m.loss = loss;
+            }
+            p.reach(Phase::Drain, spent)
+        };
+        self.commit(edit).await
+    }
+
+    async fn drain(&mut self, m: &Move) -> anyhow::Result<()> {
+        let figures = final_counters(&*self.world, &self.unit, m).await;
+        self.commit(|p, spent| p.retire(&figures, spent)).await
+    }
+
+    async fn retire(&mut self, m: &Move) -> anyhow::Result<()> {
+        if let Err(e) = timeout(KILL, self.world.kill(&self.unit, &m.from)).await.context("it does not end").flatten() {
+            // Nothing leads there and it is fenced; the reconciler takes away what is not wanted.
+            tracing::warn!("{}: the old instance: {e:#}", self.unit);
+        }
+        self.commit(Placement::finish).await?;
+        if let Some(report) = self.placements.get(&self.unit).and_then(|p| p.past.last().cloned()) {
+            let ms = report.until_promoted_ms();
+            tracing::info!("{}: {} {} is {}: promoted after {ms} ms; {}", self.unit, report.kind, report.id, report.outcome, report.why);
+        }
+        Ok(())
+    }
+}
+
+/// The old one is dead, and the successor has all that it had: this is a crash now.
+fn crashed(p: &mut Placement, why: &str, spent: u64) -> Result<(), Conflict> {
+    if let Some(m) = &mut p.unfinished {
+        m.kind = MoveKind::Failover;
+        m.why = why.to_owned();
+    }
+    p.decide(spent)
+}
+
+fn sessions_lost(s: &InstanceStatus) -> Option<String> {
+    let p = s.promoted.filter(|p| p.lost > 0)?;
+    Some(format!("{} of {} sessions could not be taken over", p.lost, p.lost + p.sessions))
+}
+
+async fn look(world: &dyn World, unit: &Unit, m: &Move) -> anyhow::Result<InstanceStatus> {
+    timeout(GLANCE, world.order(unit, &m.to, InstanceOrder::Look)).await.context("it does not answer")?
+}
+
+/// What a phase before the decision waits for.
+async fn forward(world: &dyn World, unit: &Unit, m: &Move) -> anyhow::Result<()> {
+    match m.phase {
+        Phase::Prepare => {
+            let stands = async {
+                while !world.stands(unit, &m.to).await {
+                    sleep(LOOK).await;
+                }
+            };
+            timeout(PREPARE, stands).await.context("the new instance is not there")
+        }
+        Phase::Sync => sync(world, unit, m).await,
+        _ => fence(world, unit, m).await,
+    }
+}
+
+async fn sync(world: &dyn World, unit: &Unit, m: &Move) -> anyhow::Result<()> {
+    let cold = m.kind == MoveKind::Failover;
+    let started = Instant::now();
+    loop {
+        let missing = match look(world, unit, m).await {
+            Ok(s) if s.state != InstanceState::Standby => bail!("the new instance is {:?} and should be a standby", s.state),
+            Ok(s) if s.forwards && (s.in_sync || cold) => return Ok(()),
+            Ok(_) if cold && started.elapsed() > COLD => return Ok(()),
+            Ok(s) => format!("in sync: {}, forwards: {}; {}", s.in_sync, s.forwards, s.problems.join("; ")),
+            Err(e) => format!("{e:#}"),
+        };
+        ensure!(started.elapsed() < SYNC, "the new instance does not become ready: {missing}");
+        sleep(LOOK).await;
+    }
+}
+
+async fn fence(world: &dyn World, unit: &Unit, m: &Move) -> anyhow::Result<()> {
+    let order = world.order(unit, &m.from, InstanceOrder::Fence { lease_ms: LEASE_MS });
+    timeout(FENCE, order).await.context("fencing the old instance: it does not answer")?.context("fencing the old instance")?;
+    let s = look(world, unit, m).await.context("the new instance")?;
+    ensure!(s.in_sync && s.forwards, "the new instance lost step when the old one was fenced");
+    Ok(())
+}
+
+/// What the old one has counted when nothing moves in it any more.
+async fn final_counters(world: &dyn World, unit: &Unit, m: &Move) -> Counters {
+    if m.kind == MoveKind::Failover {
+        return world.counters(unit, &m.from).await;
+    }
+    let _ = timeout(GLANCE, world.order(unit, &m.from, InstanceOrder::Fence { lease_ms: LONG_LEASE_MS })).await;
+    let started = Instant::now();
+    let mut last = world.counters(unit, &m.from).await;
+    loop {
+        sleep(IDLE).await;
+        let now = world.counters(unit, &m.from).await;
+        if !is_more(&now, &last) || started.elapsed() > DRAIN {
+            return now;
+        }
+        last = now;
+    }
+}
