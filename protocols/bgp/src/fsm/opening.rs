@@ -175,6 +175,10 @@ impl Peer {
             self.last_error = None;
         }
         self.inbound = Some(Inbound::new(&self.config, self.local, negotiated, local));
+        if self.following {
+            // Who speaks judges.
+            self.inbound.iter_mut().for_each(|i| i.set_max_prefix(None));
+        }
         self.outgoing = self.following.then(|| Decoder::new(negotiated.outgoing_context()));
         self.rib_out.session_up(negotiated.families, negotiated.send_context(&self.config, &self.local, local));
         // RFC 4684 §6

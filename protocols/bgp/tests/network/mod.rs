@@ -74,7 +74,27 @@ impl Daemon {
     }
 }
 
+/// What is written down of side 0, by the number of the wire.
+#[derive(Debug, Clone)]
+pub enum Note {
+    Opened { outgoing: bool },
+    Received(Vec<u8>),
+    Sent(Vec<u8>),
+    Closed,
+}
+
+/// What a daemon means its neighbour to have: which of [`nlri`], with which MED.
+pub type Desired = BTreeMap<NlriKey, (u32, u32)>;
+
 pub struct Net {
+    /// What was written down.
+    pub journal: Vec<(usize, Note)>,
+    /// How much more will be written before the process dies.
+    budget: Option<usize>,
+    /// Codes and subcodes of NOTIFICATIONs sent by each side.
+    pub notifications: [Vec<(u8, u8)>; 2],
+    /// UPDATEs sent by side 0.
+    pub updates: usize,
     pub peers: [Peer; 2],
     pub daemons: [Daemon; 2],
     pub now: Time,
@@ -90,12 +110,124 @@ impl Net {
             Peer::new(config, LOCAL[us])
         };
         let now = Duration::from_secs(1);
-        Self { peers: [peer(0), peer(1)], daemons: Default::default(), now, wires: vec![], connecting: VecDeque::new() }
+        let (journal, budget, notifications, updates) = Default::default();
+        Self {
+            journal,
+            budget,
+            notifications,
+            updates,
+            peers: [peer(0), peer(1)],
+            daemons: Default::default(),
+            now,
+            wires: vec![],
+            connecting: VecDeque::new(),
+        }
+    }
+
+    /// Writes down what is about to happen. False: it does not, as the process has died.
+    fn note(&mut self, side: usize, wire: usize, note: Note) -> bool {
+        if side == 0 {
+            match &mut self.budget {
+                Some(0) => return false,
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            self.journal.push((wire, note));
+        }
+        true
+    }
+
+    /// Side 0 dies, and what becomes of it goes on: its engine and its daemon are made of what was written down, and want what the
+    /// former ones did. `torn`: it dies while it works on something, having written so much of that.
+    pub fn succeed(&mut self, torn: Option<usize>, draw: usize, desired: &Desired) {
+        self.succeed_with(torn, draw, desired, |_| {});
+    }
+
+    /// With another configuration, which the successor gets before it is promoted.
+    pub fn succeed_with(&mut self, torn: Option<usize>, draw: usize, desired: &Desired, change: impl Fn(&mut PeerConfig)) {
+        if let Some(torn) = torn {
+            // What was received is written in any case: otherwise it was never acknowledged, and comes again.
+            self.budget = Some(torn + 1);
+            self.step(draw);
+            self.write(0, 2);
+        }
+        self.budget = None;
+        let mut next = Peer::following(self.peers[0].config().clone(), LOCAL[0]);
+        let mut daemon = Daemon::default();
+        let mut names: BTreeMap<usize, ConnId> = BTreeMap::new();
+        let journal = std::mem::take(&mut self.journal);
+        for (wire, note) in &journal {
+            let id = names.get(wire).copied();
+            let event = match (note, id) {
+                (Note::Opened { outgoing }, _) => Event::Opened { outgoing: *outgoing, local: LOCAL[0].router_id.into() },
+                (Note::Received(bytes), Some(id)) => Event::Received(id, bytes),
+                (Note::Sent(bytes), Some(id)) => Event::Sent(id, bytes),
+                (Note::Closed, Some(id)) => Event::Closed(id, "closed"),
+                (_, None) => continue,
+            };
+            for action in next.handle(self.now, event) {
+                match action {
+                    Action::Adopt(id) => drop(names.insert(*wire, id)),
+                    Action::Close(id) => names.retain(|_, other| *other != id),
+                    Action::Send(..) | Action::Connect(_) => panic!("who follows says nothing"),
+                    other => daemon.hear(self.now, other),
+                }
+            }
+        }
+        assert_eq!(next.deadline(), None, "time stands still");
+        if torn.is_none() && daemon.stale.is_empty() && self.daemons[0].stale.is_empty() {
+            assert_eq!(daemon.routes, self.daemons[0].routes, "the daemon knows what the former one did");
+            assert_eq!(next.prefixes_sent(), self.peers[0].prefixes_sent());
+            assert_eq!(next.prefixes_received(), self.peers[0].prefixes_received());
+        }
+        for (n, med) in desired.values() {
+            next.rib_out().advertise(nlri(*n), attributes(*n, *med), std::net::IpAddr::from([192, 0, 2, 1]));
+        }
+        FAMILIES.iter().for_each(|f| next.rib_out().release(*f));
+        let mut config = next.config().clone();
+        change(&mut config);
+        next.reconfigure(config);
+        self.journal = journal;
+        self.peers[0] = next;
+        self.daemons[0] = daemon;
+        self.connecting.retain(|(side, _)| *side != 0);
+        for w in 0..self.wires.len() {
+            let lost = self.wires[w][0].0.take().is_some();
+            self.wires[w][0].0 = names.get(&w).copied();
+            if lost && self.wires[w][0].0.is_none() {
+                self.wires[w][0].1.clear();
+                self.wires[w][1].1.push_back(Item::End);
+                self.journal.push((w, Note::Closed));
+            }
+        }
+        self.act(0, Event::Promoted, None);
     }
 
     pub fn act(&mut self, side: usize, event: Event<'_>, accepted: Option<usize>) {
+        let wire = |wires: &[[End; 2]], id| wires.iter().position(|w| w[side].0 == Some(id));
+        let note = match event {
+            Event::Connected(id, _) => Some((id, Note::Opened { outgoing: true })),
+            Event::Received(id, bytes) => Some((id, Note::Received(bytes.to_vec()))),
+            _ => None,
+        };
+        if let Some((w, note)) = note.and_then(|(id, note)| Some((wire(&self.wires, id)?, note))) {
+            self.note(side, w, note);
+        }
         for action in self.peers[side].handle(self.now, event) {
-            let wire = |wires: &[[End; 2]], id| wires.iter().position(|w| w[side].0 == Some(id));
+            let of = match &action {
+                Action::Adopt(_) => accepted.map(|w| (w, Note::Opened { outgoing: false })),
+                Action::Send(id, bytes) => wire(&self.wires, *id).map(|w| (w, Note::Sent(bytes.clone()))),
+                Action::Close(id) => wire(&self.wires, *id).map(|w| (w, Note::Closed)),
+                _ => None,
+            };
+            if of.is_some_and(|(w, note)| !self.note(side, w, note)) {
+                return;
+            }
+            if let Action::Send(_, bytes) = &action
+                && bytes[18] == 3
+            {
+                self.notifications[side].push((bytes[19], bytes[20]));
+            }
             match action {
                 Action::Connect(id) => self.connecting.push_back((side, id)),
                 Action::Adopt(id) => self.wires[accepted.unwrap()][side].0 = Some(id),
@@ -122,9 +254,10 @@ impl Net {
             let Some(id) = self.peers[side].established_connection() else { return };
             let Some(w) = self.wires.iter().position(|w| w[side].0 == Some(id)) else { return };
             let mut bytes = vec![];
-            if !self.peers[side].next_update(&mut bytes) {
+            if !self.peers[side].next_update(&mut bytes) || !self.note(side, w, Note::Sent(bytes.clone())) {
                 return;
             }
+            self.updates += usize::from(side == 0);
             self.wires[w][1 - side].1.push_back(Item::Bytes(bytes));
         }
     }
@@ -136,6 +269,7 @@ impl Net {
         for side in 0..2 {
             self.wires[*w][side].1.clear();
             if let Some(id) = self.wires[*w][side].0.take() {
+                self.note(side, *w, Note::Closed);
                 self.act(side, Event::Closed(id, "cut"), None);
             }
         }
@@ -167,7 +301,9 @@ impl Net {
                 }
                 (Item::End, Some(id)) => {
                     self.act(side, Event::Closed(id, "closed"), None);
-                    self.wires[w][side].0 = None;
+                    if self.budget != Some(0) {
+                        self.wires[w][side].0 = None;
+                    }
                 }
                 (Item::Accept, _) => {
                     let own = LOCAL[side].router_id.into();
