@@ -51,7 +51,11 @@ fn own(path: &Path, uid: u32) -> io::Result<()> {
     lchown(path, Some(uid), Some(uid))?;
     if fs::symlink_metadata(path)?.is_dir() {
         for entry in fs::read_dir(path)? {
-            own(&entry?.path(), uid)?;
+            match own(&entry?.path(), uid) {
+                // Another instance, which is at work there, has just replaced it.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
         }
     }
     Ok(())
