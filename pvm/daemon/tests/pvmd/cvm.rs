@@ -77,7 +77,8 @@ impl Cvm {
             let mut beat = tokio::time::interval(edgeplex_relay::KEEPALIVE);
             loop {
                 if *complete.borrow_and_update() {
-                    for s in sessions.iter_mut().filter(|s| std::mem::take(&mut s.owed)) {
+                    for s in sessions.iter_mut().filter(|s| s.owed) {
+                        s.owed = false;
                         let sync = Sync::End { epoch: Epoch(s.incarnation) };
                         let _ = server.send(&s.peer, &ToPvm::Sync { incarnation: s.incarnation, sync }).unwrap();
                     }

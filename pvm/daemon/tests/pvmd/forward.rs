@@ -1,6 +1,6 @@
 //! FastForward, played by the test.
 
-use edgeplex_ff_fib_api::{Adjacency, Counters, FibOp, Interface, Neighbor, Reply, Request, Status, Target, VERSION, encode_reply};
+use edgeplex_ff_fib_api::{Adjacency, Counters, FibOp, HoldOp, Interface, Neighbor, Reply, Request, Status, Target, VERSION, encode_reply};
 use edgeplex_types::{Epoch, Label, TunnelId, wire::Deframer};
 use ipnet::IpNet;
 use std::{
@@ -24,6 +24,7 @@ pub struct FibTable {
     pub labels: BTreeMap<Label, Option<IpAddr>>,
     pub interface: Option<Interface>,
     pub neighbors: Vec<Neighbor>,
+    pub holds: Vec<HoldOp>,
     /// Prefixes withdrawn or swept.
     pub lost: Vec<IpNet>,
     pub refuse: u32,
@@ -62,6 +63,7 @@ impl FibTable {
                 return Reply::Adjacencies { rows: self.neighbors.iter().map(row).collect() };
             }
             Request::Neighbors(rows) => self.neighbors = rows,
+            Request::Hold(ops) => self.holds.extend(ops),
             Request::Counters => return Reply::Counters(Counters::default()),
             other => panic!("pvmd does not ask {other:?}"),
         }

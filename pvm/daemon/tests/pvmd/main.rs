@@ -6,5 +6,6 @@ mod ce;
 mod customers;
 mod cvm;
 mod forward;
+mod instance;
 mod lifecycle;
 mod site;

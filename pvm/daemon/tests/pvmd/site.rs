@@ -155,9 +155,19 @@ impl Site {
     }
 
     pub fn pvmd(&self) -> Running {
+        self.pvmd_with(None)
+    }
+
+    /// With a journal in this directory of the site's.
+    pub fn pvmd_with(&self, journal: Option<&str>) -> Running {
+        let journal = journal.map(|name| {
+            let dir = self.dir.path().join(name);
+            std::fs::create_dir_all(&dir).unwrap();
+            dir
+        });
         let listen = vec![SocketAddr::new(PE.into(), PE_PORT), SocketAddr::new(PE6.into(), PE_PORT)];
         let ports = Ports { listen, neighbor: CE_PORT };
-        let pvmd = Pvmd::new(Options { config: self.file(), run: self.dir.path().to_owned(), journal: None, tap: None, ports }).unwrap();
+        let pvmd = Pvmd::new(Options { config: self.file(), run: self.dir.path().to_owned(), journal, tap: None, ports }).unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let stopped = async {
@@ -176,6 +186,10 @@ impl Site {
     pub async fn reload(&self) {
         self.write();
         let _: show::Reloaded = self.ask(show::PvmQuery::Reload).await.unwrap();
+    }
+
+    pub async fn order(&self, order: show::InstanceOrder) -> Result<show::InstanceStatus, String> {
+        self.ask(show::PvmQuery::Instance(order)).await
     }
 
     pub async fn status(&self) -> show::PvmStatus {

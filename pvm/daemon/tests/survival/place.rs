@@ -65,11 +65,7 @@ impl Place {
         // BIRD and FRR give up root, and look around here.
         sh(&format!("chmod 755 {}", dir.path().display()));
         let mut cvm = Cvm::new(dir.path());
-        cvm.say(vec![
-            VpnOp::OwnLabel { label: Label::try_from(1000).unwrap(), next_hop: None },
-            tunnel(1),
-            vpn_route(VPN, 2000, &[65102]),
-        ]);
+        cvm.say(vec![VpnOp::OwnLabel { label: Label::try_from(1000).unwrap(), next_hop: None }, tunnel(1), vpn_route(VPN, 2000, &[65102])]);
         cvm.start();
         let bgp = config::CustomerBgp {
             neighbor: CE.into(),

@@ -103,7 +103,10 @@ impl Router {
     pub fn noticed(&self) -> Vec<String> {
         let (up, signs): (&str, &[&str]) = match self.kind {
             Kind::Frr => ("Established", &["Down", "withdrawn", "Established", "NOTIFICATION", "fsm_change"]),
-            _ => ("pe: State changed to up", &["> removed", "pe: State changed", "pe: BGP session", "pe: Received: ", "pe: Error", "pe: Sending"]),
+            _ => (
+                "pe: State changed to up",
+                &["> removed", "pe: State changed", "pe: BGP session", "pe: Received: ", "pe: Error", "pe: Sending"],
+            ),
         };
         let log = self.log();
         let since = log.lines().skip_while(|l| !l.contains(up)).skip(1);
