@@ -1,4 +1,5 @@
 //! The journal's file: what was appended is there for the next process, whenever this one died.
+#![allow(clippy::unwrap_used)] // a test, though not under cfg(test)
 
 mod journal_common;
 

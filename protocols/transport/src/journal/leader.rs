@@ -161,9 +161,10 @@ async fn pump(to: &Registered, mut write: OwnedWriteHalf, mut cursor: Cursor, mu
             to.shared.upgrade().ok_or_else(gone)?.core().shipped += bytes.len() as u64;
         }
         if whole && beat_at <= Instant::now() {
-            beat_at = Instant::now() + BEAT;
             let mut beat = Vec::new();
             let (ack, in_sync) = to.shared.upgrade().ok_or_else(gone)?.core().beat(to.number).ok_or_else(gone)?;
+            // One that waits to be told hears it soon.
+            beat_at = Instant::now() + if in_sync { BEAT } else { BEAT / 10 };
             write_beat(&mut beat, ack, in_sync);
             timeout(SLOW, write.write_all(&beat)).await??;
         }

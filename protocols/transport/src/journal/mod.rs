@@ -116,6 +116,7 @@ impl Journal {
         let journal = Self(Arc::new(shared));
         journal.0.settle(&mut journal.0.core());
         if tended {
+            journal.0.tend.notify_one();
             tokio::spawn(tend::tend(Arc::downgrade(&journal.0), journal.0.tend.clone()));
         }
         journal

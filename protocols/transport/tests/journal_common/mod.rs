@@ -1,5 +1,8 @@
 //! What the tests of the journal share.
 #![allow(dead_code)] // each test uses its part
+#![allow(clippy::unwrap_used)] // a test, though not under cfg(test)
+
+pub(crate) mod pump;
 
 use edgeplex_journal::{Opened, Protocol, Record, State, TcpOpened};
 use edgeplex_transport::journal::{Flow, Gate};
