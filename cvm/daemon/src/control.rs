@@ -278,6 +278,11 @@ impl<I: CoreIo> Control<I> {
         if self.speaks && now >= self.alive.1 {
             self.alive.0.now();
             self.alive.1 = now + Alive::PACE;
+            if self.relay.is_orphaned(&self.config)
+                && let Err(error) = self.relay.bind(&self.config)
+            {
+                error!(error = format!("{error:#}"), "PVMs cannot connect");
+            }
         }
         if self.standing.fenced.is_some() {
             return;

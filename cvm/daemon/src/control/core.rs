@@ -61,6 +61,8 @@ pub(crate) struct CoreSide<I> {
     stage: Stage,
     /// The label-switching router is ours to program.
     forwards: bool,
+    /// The core has converged once, or it had for whoever we took over from.
+    known: bool,
     core: Core,
     lsr: Option<(String, Client)>,
     interfaces: Vec<CoreInterface>,
@@ -117,6 +119,7 @@ impl<I: CoreIo> CoreSide<I> {
             io,
             stage,
             forwards: stage == Stage::Speaking,
+            known: false,
             core: Core::new(core_config(config), restarting),
             lsr: None,
             interfaces: vec![],
@@ -241,15 +244,23 @@ impl<I: CoreIo> CoreSide<I> {
         if let Some((bindings, _)) = self.unstored.clone().filter(|(_, at)| now >= *at) {
             self.store(now, bindings);
         }
-        if self.stage < Stage::Speaking || self.core.is_settled() || !self.settling.is_settled(now, self.core.is_resolved()) {
+        if self.stage < Stage::Speaking || self.known || !self.settling.is_settled(now, self.core.is_resolved()) {
             return false;
         }
         self.settle();
         true
     }
 
+    pub(crate) fn is_known(&self) -> bool {
+        self.known
+    }
+
     fn settle(&mut self) {
         info!("the core has converged");
+        self.known = true;
+        if self.core.is_settled() {
+            return;
+        }
         self.core.settle();
         let names: Vec<Arc<str>> = self.interfaces.iter().map(|i| Arc::from(&i.name[..])).collect();
         names.iter().for_each(|name| self.link_cost(name));

@@ -140,7 +140,7 @@ impl Standing {
     }
 
     /// What there is to tell; with another revision if it is new.
-    pub(super) fn status(&self, speaks: bool, settled: bool) -> InstanceStatus {
+    pub(super) fn status(&self, speaks: bool, known: bool) -> InstanceStatus {
         let journal = self.link.status();
         let state = match (self.is_standby() || !speaks, self.fenced) {
             (_, Some(_)) => InstanceState::Fenced,
@@ -157,7 +157,7 @@ impl Standing {
             committed: journal.committed,
             in_sync: journal.in_sync,
             leader_lost_ms: journal.leader_lost_ms,
-            forwards: if self.is_standby() { self.caught_up } else { settled },
+            forwards: if self.is_standby() { self.caught_up } else { known },
             promoted: self.promoted,
             past: vec![],
             problems: journal.problems.into_iter().chain(self.problem.clone()).collect(),
@@ -172,7 +172,7 @@ impl Standing {
 impl<I: CoreIo> Control<I> {
     /// Tells what is new of this instance.
     pub(super) fn tell_instance(&self) -> InstanceStatus {
-        let now = self.standing.status(self.speaks, self.core.core().is_settled());
+        let now = self.standing.status(self.speaks, self.core.is_known());
         self.standing.told.send_if_modified(|told| {
             let news = told.revision != now.revision;
             told.clone_from(&now);

@@ -9,16 +9,21 @@ use edgeplex_transport::relay::{Delivery, Peer, RelayServer};
 use edgeplex_types::AttachmentId;
 use std::{
     collections::BTreeMap,
-    os::unix::fs::MetadataExt,
+    os::unix::{fs::MetadataExt, net::UnixStream},
+    path::Path,
     time::{Duration, Instant},
 };
 use tracing::warn;
 
 const LOG_PACE: Duration = Duration::from_secs(1);
 
+fn path(config: &CvmConfig) -> Option<&Path> {
+    config.relay.endpoint.strip_prefix("ipc://").map(Path::new)
+}
+
 /// Device and inode.
 fn file(config: &CvmConfig) -> Option<(u64, u64)> {
-    let found = std::fs::metadata(config.relay.endpoint.strip_prefix("ipc://")?).ok()?;
+    let found = std::fs::metadata(path(config)?).ok()?;
     Some((found.dev(), found.ino()))
 }
 
@@ -55,9 +60,14 @@ impl Relay {
         self.server = None;
     }
 
-    /// Somebody else has bound the name since.
+    /// Somebody else has bound the name since, and is there.
     pub(crate) fn is_taken(&self, config: &CvmConfig) -> bool {
-        self.file.is_some() && file(config).is_some_and(|now| Some(now) != self.file)
+        self.file.is_some() && file(config) != self.file && path(config).is_some_and(|path| UnixStream::connect(path).is_ok())
+    }
+
+    /// The name is bound to nobody: to an instance that is no more, perhaps, which had it after us.
+    pub(crate) fn is_orphaned(&self, config: &CvmConfig) -> bool {
+        self.server.is_some() && self.file.is_some() && file(config) != self.file && !self.is_taken(config)
     }
 
     /// The rights are those of the configuration, at once: a removed attachment is silent from here on.

@@ -98,6 +98,20 @@ impl Site {
         site.attach("acme/denver-1", 0, 100);
         site
     }
+    /// What a process knows outlives it.
+    pub(crate) fn keep_journal(&mut self) {
+        self.journal = Some(self.dir.path().join("journal"));
+        self.write();
+    }
+    /// Another VM of the same platform.
+    pub(crate) fn sibling(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        let journal = self.journal.as_ref().map(|_| dir.path().join("journal"));
+        let site = Self { dir, config: self.config.clone(), cvm: self.cvm.clone(), pvms: self.pvms.clone(), journal };
+        site.write();
+        site
+    }
     pub(crate) fn attach(&mut self, id: &str, n: usize, target: u32) {
         let rt = format!("65000:{target}").parse().unwrap();
         self.config.attachments.push(CvmAttachment {

@@ -48,9 +48,7 @@ impl<I: CoreIo> CoreSide<I> {
 
     /// The instance before knew the core, and all of it is here: there is nothing to wait for.
     pub(crate) fn knows_all(&mut self) {
-        if !self.core.is_settled() {
-            self.settle();
-        }
+        self.settle();
     }
 
     /// Whether the label-switching router is ours to program.

@@ -1,0 +1,235 @@
+//! Instances of a control VM in one process, over a core that says what a test wants: who acts, who only learns, and in which order one
+//! becomes the other.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{
+    LIMIT,
+    fake::{Verb, hop},
+    site::{REMOTE, REMOTE_MAC, Running, Site, addresses},
+};
+use edgeplex_cvmd::{CoreCommand, Exit, Part};
+use edgeplex_mgmt::{
+    config::{Instance, InstanceRole},
+    show::{CvmQuery, FOLLOW_SOCKET, Fabric, InstanceOrder, InstanceState, InstanceStatus, JOURNAL_SOCKET, LabelRow, STALE_MS},
+};
+use edgeplex_transport::mgmt::MgmtError;
+use std::time::{Duration, Instant};
+use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
+
+const GATEWAY: [u8; 4] = [10, 0, 0, 2];
+
+async fn order(site: &Site, order: InstanceOrder) -> Result<InstanceStatus, MgmtError> {
+    site.ask(CvmQuery::Instance(order)).await
+}
+
+async fn until(site: &Site, what: &str, wanted: impl Fn(&InstanceStatus) -> bool) -> InstanceStatus {
+    let start = Instant::now();
+    let mut seen = order(site, InstanceOrder::Look).await.unwrap();
+    while !wanted(&seen) {
+        assert!(start.elapsed() < LIMIT, "never: {what}: {seen:?}");
+        // Some of it changes without a revision.
+        let news = order(site, InstanceOrder::Watch { seen: seen.revision });
+        seen = match timeout(Duration::from_millis(100), news).await {
+            Ok(status) => status.unwrap(),
+            Err(_) => order(site, InstanceOrder::Look).await.unwrap(),
+        };
+    }
+    seen
+}
+
+/// The platform's part.
+fn join(leader: &Site, standby: &Site) -> JoinHandle<()> {
+    let (from, to) = (leader.dir.path().join(JOURNAL_SOCKET), standby.dir.path().join(FOLLOW_SOCKET));
+    tokio::spawn(async move {
+        loop {
+            if let (Ok(mut a), Ok(mut b)) = (UnixStream::connect(&from).await, UnixStream::connect(&to).await) {
+                let _ = tokio::io::copy_bidirectional(&mut a, &mut b).await;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+}
+
+/// A PE without reflectors: nobody else's sessions are at stake.
+fn site() -> Site {
+    let mut site = Site::new();
+    site.config.route_reflectors.clear();
+    site.config.instance = Instance { generation: 1, role: InstanceRole::Active };
+    site.keep_journal();
+    site
+}
+
+/// One that speaks and has a customer, and one that follows.
+async fn two() -> (Site, Running, Site, Running, JoinHandle<()>) {
+    addresses().await;
+    let mut first = site();
+    first.attach("beta/denver-1", 1, 200);
+    let running = first.start().await;
+    running.core.resolve(GATEWAY, Some(REMOTE_MAC)).await;
+    let mut second = first.sibling();
+    second.config.instance = Instance { generation: 2, role: InstanceRole::Standby };
+    second.write();
+    let following = second.start().await;
+    let joined = join(&first, &second);
+    until(&first, "the leader knows", |s| s.in_sync && s.forwards).await;
+    until(&second, "all is there", |s| s.in_sync && s.forwards).await;
+    (first, running, second, following, joined)
+}
+
+async fn labels(site: &Site) -> Vec<LabelRow> {
+    site.ask(CvmQuery::Labels).await.unwrap()
+}
+
+#[test]
+fn a_standby_learns_and_does_nothing_until_it_takes_over() {
+    common::join(common::in_namespace(takes_over));
+}
+
+async fn takes_over() {
+    let (first, running, second, mut following, _joined) = two().await;
+    let mut pvm = first.pvm(0, "acme/denver-1", &first.pvms[0]);
+    pvm.join(&["10.1.0.0/16"]).await;
+    pvm.until("a whole snapshot", |p| p.ended && !p.labels.is_empty()).await;
+    let before = labels(&first).await;
+    // The reflectors' and the core's part is their own tests'.
+    let records = following.core.verbs();
+    assert!(records.iter().all(|v| matches!(v, Verb::Replay(_))) && !records.is_empty(), "{records:?}");
+    let asked = following.core.rest();
+    assert!(asked.is_empty(), "who follows asks for nothing: {asked:?}");
+    assert!(timeout(Duration::from_millis(50), second.ask::<Fabric>(CvmQuery::Fabric { seen: 0 })).await.is_err());
+    assert!(order(&second, InstanceOrder::Fence { lease_ms: 100 }).await.is_err());
+    assert!(order(&second, InstanceOrder::Promote { generation: 2 }).await.is_err());
+
+    let s = order(&first, InstanceOrder::Fence { lease_ms: 60_000 }).await.unwrap();
+    assert_eq!((s.state, s.end), (InstanceState::Fenced, s.committed));
+    let s = order(&second, InstanceOrder::Promote { generation: 3 }).await.unwrap();
+    assert_eq!((s.state, s.generation, s.forwards), (InstanceState::Active, 3, true), "the core was known: {s:?}");
+    let known = [(hop(GATEWAY), REMOTE_MAC)].into();
+    let verbs: Vec<Verb> = following.core.verbs().into_iter().filter(|v| !matches!(v, Verb::Replay(_))).collect();
+    assert_eq!(verbs, [Verb::Promote(Part::Routing(known)), Verb::Promote(Part::Labels)]);
+    let asked = following.core.rest();
+    let place = |what: fn(&CoreCommand) -> bool| asked.iter().position(what).unwrap_or_else(|| panic!("{asked:?}"));
+    let routes = place(|c| matches!(c, CoreCommand::KernelRoutes(r) if r.routes.contains_key(&REMOTE.into())));
+    assert!(routes < place(|c| matches!(c, CoreCommand::Fecs(f) if f.contains_key(&REMOTE.into()))));
+    assert!(asked.iter().any(|c| matches!(c, CoreCommand::Resolve(hops) if hops.contains(&hop(GATEWAY)))));
+
+    assert_eq!(labels(&second).await, before);
+    let fabric: Fabric = second.ask(CvmQuery::Fabric { seen: 0 }).await.unwrap();
+    assert_eq!((fabric.labels.len(), fabric.neighbors[0].mac), (2, REMOTE_MAC));
+    // The PVM comes over by itself, and has the same label.
+    pvm.labels.clear();
+    pvm.join(&["10.1.0.0/16"]).await;
+    pvm.until("its label", |p| !p.labels.is_empty()).await;
+    assert_eq!(pvm.labels.iter().map(|l| l.get()).collect::<Vec<_>>(), [before[0].label.get()]);
+    assert!(second.dir.path().join("state/labels").exists());
+    running.stop().await;
+    assert!(first.dir.path().join("journal").exists());
+    following.stop().await;
+}
+
+#[test]
+fn a_process_goes_on_from_its_own_journal() {
+    common::join(common::in_namespace(goes_on));
+}
+
+async fn goes_on() {
+    addresses().await;
+    let mut site = site();
+    let mut running = site.start().await;
+    running.core.resolve(GATEWAY, Some(REMOTE_MAC)).await;
+    until(&site, "the core is known", |s| s.forwards).await;
+    let before = labels(&site).await;
+    running.core.verbs();
+    // A crash, as far as this process can have one.
+    running.task.abort();
+    let _ = running.task.await;
+    std::fs::remove_file(site.dir.path().join("state/labels")).unwrap();
+    let mut running = site.start().await;
+    let s = order(&site, InstanceOrder::Look).await.unwrap();
+    assert_eq!((s.generation, s.state, s.forwards, s.promoted.unwrap().sessions), (1, InstanceState::Active, true, 2), "{s:?}");
+    let verbs = running.core.verbs();
+    assert!(verbs.contains(&Verb::Promote(Part::Routing([(hop(GATEWAY), REMOTE_MAC)].into()))));
+    assert_eq!(labels(&site).await, before);
+    assert_eq!(order(&site, InstanceOrder::Promote { generation: 9 }).await.unwrap().generation, 9);
+
+    // It ends in silence; but another router's neighbours have to be told.
+    let mut core = running.core;
+    running.stop.send(()).unwrap();
+    assert_eq!(timeout(LIMIT, running.task).await.unwrap().unwrap().unwrap(), Exit::Stopped);
+    assert!(core.verbs().contains(&Verb::Leave));
+    site.config.loopback = [10, 255, 0, 7].into();
+    site.write();
+    let mut running = site.start().await;
+    let s = order(&site, InstanceOrder::Look).await.unwrap();
+    assert_eq!((s.generation, s.promoted), (9, None), "nothing is taken over");
+    assert_eq!(running.core.verbs(), []);
+    site.config.asn = 65001;
+    site.write();
+    let _ = site.ask::<edgeplex_mgmt::show::Reloaded>(CvmQuery::Reload).await;
+    assert_eq!(timeout(LIMIT, running.task).await.unwrap().unwrap().unwrap(), Exit::Restart);
+    assert!(running.core.verbs().contains(&Verb::Shutdown));
+}
+
+#[test]
+fn a_fence_ends_by_itself_unless_another_instance_serves_the_pvms() {
+    common::join(common::in_namespace(fence));
+}
+
+async fn fence() {
+    let (first, mut running, second, following, _joined) = two().await;
+    let mut pvm = first.pvm(0, "acme/denver-1", &first.pvms[0]);
+    pvm.join(&["10.1.0.0/16"]).await;
+    running.core.verbs();
+    let began = Instant::now();
+    order(&first, InstanceOrder::Fence { lease_ms: 200 }).await.unwrap();
+    until(&first, "it goes on", |s| s.state == InstanceState::Active).await;
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    assert_eq!(running.core.verbs(), [Verb::Fence, Verb::Unfence]);
+    pvm.join(&["10.1.0.0/16"]).await;
+    pvm.until("it is served again", |p| p.ended).await;
+
+    order(&first, InstanceOrder::Fence { lease_ms: 200 }).await.unwrap();
+    order(&second, InstanceOrder::Promote { generation: 3 }).await.unwrap();
+    let s = until(&first, "it knows", |s| !s.problems.is_empty()).await;
+    assert_eq!(s.state, InstanceState::Fenced);
+    pvm.labels.clear();
+    pvm.join(&["10.1.0.0/16"]).await;
+    pvm.until("the second serves it", |p| !p.labels.is_empty()).await;
+    assert_eq!(running.core.verbs(), [Verb::Fence]);
+    running.stop().await;
+
+    // Somebody dead has the name.
+    let socket = first.dir.path().join("relay.sock");
+    std::fs::remove_file(&socket).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    drop(pvm);
+    let mut pvm = first.pvm(0, "acme/denver-1", &first.pvms[0]);
+    pvm.join(&["10.1.0.0/16"]).await;
+    pvm.until("it finds the second", |p| !p.labels.is_empty()).await;
+    following.stop().await;
+}
+
+#[test]
+fn who_lost_its_leader_too_long_ago_begins_anew_with_the_same_labels() {
+    common::join(common::in_namespace(cold));
+}
+
+async fn cold() {
+    let (first, running, second, following, joined) = two().await;
+    let before = labels(&first).await;
+    joined.abort();
+    running.task.abort();
+    until(&second, "it lost its leader", |s| s.leader_lost_ms.is_some_and(|ms| ms > STALE_MS)).await;
+    let s = order(&second, InstanceOrder::Promote { generation: 3 }).await.unwrap();
+    assert_eq!((s.generation, s.promoted.map(|p| p.sessions)), (3, Some(0)));
+    assert_eq!(timeout(LIMIT, following.task).await.unwrap().unwrap().unwrap(), Exit::Restart);
+    let mut following = second.start().await;
+    let s = order(&second, InstanceOrder::Look).await.unwrap();
+    assert_eq!((s.generation, s.state, s.promoted), (3, InstanceState::Active, None));
+    assert_eq!(following.core.verbs(), []);
+    assert_eq!(labels(&second).await, before);
+    following.stop().await;
+}

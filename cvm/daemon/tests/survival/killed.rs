@@ -1,0 +1,84 @@
+//! cvmd dies and is started again in the same VM.
+
+use crate::{
+    place::{Place, run, until},
+    router::{LATER, Router, VPN},
+    vm::Vm,
+};
+use edgeplex_mgmt::{
+    config::{Instance, InstanceRole},
+    show::{InstanceOrder, InstanceState},
+};
+use std::time::{Duration, Instant};
+
+/// Everything stands, and the customer's route is at the reflector.
+async fn standing() -> (Place, Router, Vm, crate::pvm::Pvm) {
+    let mut place = Place::new();
+    let router = Router::start(&mut place).await;
+    let mut vm = place.vm(Instance { generation: 1, role: InstanceRole::Active });
+    place.lead_to(&vm);
+    vm.start_cvmd();
+    router.up().await;
+    let mut pvm = place.pvm();
+    pvm.join(&["10.1.0.0/16"]).await;
+    pvm.until("the other city's route", |p| p.routes.contains_key(&VPN.parse().unwrap()) && p.ended).await;
+    until("the customer's route is at the reflector", async || router.routes().contains("Remote label: 1000").then_some(())).await;
+    vm.until("the core is known", |s| s.forwards).await;
+    (place, router, vm, pvm)
+}
+
+#[test]
+#[ignore = "needs root, FRR, fastforward and network namespaces; the lab's test command runs it"]
+fn a_killed_cvmd_goes_on_and_no_neighbor_notices() {
+    run(async {
+        let (_place, router, mut vm, mut pvm) = standing().await;
+        let (labels, bindings) = (vm.labels().await, router.bindings());
+        let since = router.mark();
+        let mut gaps = vec![];
+        for round in 0..5 {
+            vm.kill_cvmd();
+            let dead = Instant::now();
+            // Told while nobody is there.
+            router.later(round % 2 == 0);
+            vm.start_cvmd();
+            let s = vm.until("it speaks again", |s| s.promoted.is_some()).await;
+            gaps.push((dead.elapsed(), s.promoted.unwrap()));
+            let promoted = s.promoted.unwrap();
+            assert_eq!((promoted.lost, s.state, &s.problems[..]), (0, InstanceState::Active, &[][..]), "{s:?}");
+            vm.has(LATER, round % 2 == 0).await;
+            vm.has(VPN, true).await;
+            pvm.join(&["10.1.0.0/16"]).await;
+            pvm.until("a whole snapshot", |p| p.ended).await;
+            assert!(pvm.routes.contains_key(&VPN.parse().unwrap()));
+        }
+        eprintln!("killed to speaking again, with {} ms until it was started: {gaps:#?}", 0);
+        // Longer than any neighbour waits.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        router.up().await;
+        assert_eq!(router.noticed(&since), Vec::<String>::new());
+        assert_eq!((vm.labels().await, router.bindings()), (labels, bindings));
+        assert!(router.routes().contains("Remote label: 1000"));
+        pvm.announce(&["10.4.0.0/16"]);
+        until("what comes after", async || router.ask(&["show bgp ipv4 vpn 10.4.0.0/16"]).contains("Remote label: 1000").then_some(()))
+            .await;
+    });
+}
+
+#[test]
+#[ignore = "needs root, FRR, fastforward and network namespaces; the lab's test command runs it"]
+fn one_that_ends_in_order_leaves_in_silence() {
+    run(async {
+        let (_place, router, mut vm, _pvm) = standing().await;
+        let since = router.mark();
+        vm.stop_cvmd();
+        vm.start_cvmd();
+        let s = vm.until("it speaks again", |s| s.promoted.is_some()).await;
+        assert_eq!(s.promoted.unwrap().lost, 0);
+        // The longest that a neighbour here waits.
+        tokio::time::sleep(Duration::from_secs(16)).await;
+        assert_eq!(router.noticed(&since), Vec::<String>::new());
+        // Another router's journal is nobody's.
+        let s = vm.order(InstanceOrder::Look).await.unwrap();
+        assert!(s.sessions >= 2, "{s:?}");
+    });
+}
