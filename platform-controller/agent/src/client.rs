@@ -52,7 +52,7 @@ impl AgentConfig {
     }
 }
 
-/// See the module. What is under way ends with it; the VMs do not.
+/// See the module. It is not asked any more when it is dropped; the VMs, and their connections to the relay, go on.
 #[derive(Debug)]
 pub struct AgentRuntime {
     dialer: Dialer,

@@ -16,6 +16,7 @@ use tokio::{
     io::copy_bidirectional,
     net::{TcpStream, UnixListener, UnixStream},
     sync::mpsc,
+    task::JoinSet,
     time::{Instant, sleep_until},
 };
 use tokio_rustls::server::TlsStream;
@@ -41,6 +42,7 @@ pub(crate) async fn serve(dir: PathBuf, mut parked: mpsc::Receiver<Parking>) -> 
     let path = dir.join(RELAY);
     let listener = listen(&path).map_err(AgentError::io(path.display().to_string()))?;
     let (mut streams, mut waiting) = (VecDeque::new(), VecDeque::<(UnixStream, Instant)>::new());
+    let mut joined = JoinSet::new();
     loop {
         let patience = waiting.front().map_or_else(|| Instant::now() + PATIENCE, |(_, until)| *until);
         tokio::select! {
@@ -61,11 +63,12 @@ pub(crate) async fn serve(dir: PathBuf, mut parked: mpsc::Receiver<Parking>) -> 
             },
             () = sleep_until(patience) => drop(waiting.pop_front()),
         }
+        while joined.try_join_next().is_some() {}
         while !streams.is_empty()
             && let Some((vm, _)) = waiting.pop_front()
             && let Some(stream) = streams.pop_front()
         {
-            tokio::spawn(join(vm, *stream));
+            joined.spawn(join(vm, *stream));
         }
     }
 }

@@ -73,13 +73,16 @@ impl Server {
 
     async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
         let door = Arc::new(Semaphore::new(DOOR));
+        // They end with the server.
+        let mut connections = JoinSet::new();
         loop {
+            while connections.try_join_next().is_some() {}
             // Closed never.
             let Ok(place) = door.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     let (acceptor, shared) = (acceptor.clone(), shared.clone());
-                    tokio::spawn(async move {
+                    connections.spawn(async move {
                         match timeout(HANDSHAKE, admit(stream, &acceptor)).await.unwrap_or(Err(refused("nothing came"))) {
                             Ok((stream, purpose)) => {
                                 drop(place);
