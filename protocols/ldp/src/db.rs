@@ -50,6 +50,12 @@ pub(crate) struct Lib {
     starved: BTreeSet<Ipv4Net>,
     /// Since it was last taken.
     pub(crate) changed: Changed,
+    /// `bindings` may be others than a successor knows.
+    pub(crate) rebound: bool,
+    /// Another process gives and takes labels.
+    pub(crate) following: bool,
+    /// Nothing settles until the routes are known.
+    pub(crate) held: bool,
 }
 
 /// The neighbour behind a next hop.
@@ -81,6 +87,9 @@ impl Lib {
             dirty: BTreeSet::new(),
             starved: BTreeSet::new(),
             changed: Changed::default(),
+            rebound: true,
+            following: false,
+            held: false,
         };
         lib.touch([own_fec(config)]);
         lib
@@ -124,8 +133,46 @@ impl Lib {
     fn forget(&mut self, fec: Ipv4Net, label: Label) {
         if self.bindings.get(&fec) == Some(&label) {
             self.bindings.remove(&fec);
-            self.changed.bindings = true;
+            self.rebind();
         }
+    }
+
+    fn rebind(&mut self) {
+        (self.changed.bindings, self.rebound) = (true, true);
+    }
+
+    /// The process that speaks has given the FEC this label, or takes none for it any longer.
+    pub(crate) fn bound(&mut self, fec: Ipv4Net, label: Option<Label>) {
+        for map in [&mut self.claims, &mut self.bindings] {
+            match label {
+                Some(label) => drop(map.insert(fec, label)),
+                None => drop(map.remove(&fec)),
+            }
+        }
+        self.touch([fec]);
+    }
+
+    /// Labels mean what the neighbours take them for, and each has its users, as the streams tell.
+    pub(crate) fn take_over(&mut self, config: &Config, neighbors: &Neighbors) {
+        let told = || neighbors.values().flat_map(|n| n.sent.iter()).filter(|(_, sent)| sent.held).map(|(fec, sent)| (*fec, sent.label));
+        let withdrawn = || neighbors.values().flat_map(|n| n.withdrawn.iter().copied());
+        // A FEC whose label was withdrawn and not yet released gets another one.
+        for (fec, label) in withdrawn() {
+            if self.claims.get(&fec) == Some(&label) {
+                self.claims.remove(&fec);
+            }
+        }
+        self.local.extend(told());
+        self.labels = Labels::new(config.labels);
+        for label in self.claims.values().copied().chain(told().map(|t| t.1)).chain(withdrawn().map(|w| w.1)) {
+            self.labels.hold(label);
+        }
+        if let Some(last) = self.bindings.values().max() {
+            self.labels.start_beyond(*last);
+        }
+        self.unclaimed = self.claims.keys().copied().collect();
+        self.rebound = false;
+        self.touch_all();
     }
 
     /// Every FEC of before the restart has its label again.
@@ -145,6 +192,9 @@ impl Lib {
 
     /// Brings everything about the touched FECs up to date.
     pub(crate) fn settle(&mut self, now: Time, config: &Config, neighbors: &mut Neighbors) {
+        if self.held {
+            return;
+        }
         for label in self.labels.rested(now) {
             if let Some(fec) = self.resting.remove(&label) {
                 self.forget(fec, label);
@@ -169,19 +219,22 @@ impl Lib {
         let wanted = if egress {
             Some(config.null_label())
         } else if hops.iter().any(|(_, label)| label.is_some()) {
-            self.claim(fec)
+            if self.following { self.claims.get(&fec).copied() } else { self.claim(fec) }
         } else {
             None
         };
         if old != wanted {
-            if let Some(old) = old {
+            if self.following {
+                self.local.remove(&fec);
+            } else if let Some(old) = old {
                 self.retire(neighbors, fec, old);
             }
             if let Some(new) = wanted {
                 self.local.insert(fec, new);
             }
         }
-        for neighbor in neighbors.values_mut().filter(|n| n.is_up()) {
+        let following = self.following;
+        for neighbor in neighbors.values_mut().filter(|n| n.is_up() && !following) {
             match wanted {
                 Some(label) => self.offer(neighbor, fec, label),
                 // RFC 5036 §A.1.1
@@ -232,7 +285,7 @@ impl Lib {
         self.unbind(fec);
         self.claims.insert(fec, label);
         self.bindings.insert(fec, label);
-        self.changed.bindings = true;
+        self.rebind();
         Some(label)
     }
 

@@ -5,7 +5,8 @@ use crate::discovery::Interface;
 use crate::fsm::{End, Session, State};
 use crate::neighbor::Neighbor;
 use crate::packet::Status;
-use crate::{Action, BindingView, Config, ConnId, Event, Forwarding, NeighborView, RemoteView, Start, Time};
+use crate::successor::{Following, Told};
+use crate::{Action, BindingView, Config, ConnId, Event, Forwarding, NeighborView, RemoteView, Routes, Start, Time};
 use edgeplex_types::{Label, NextHop};
 use ipnet::Ipv4Net;
 use std::{
@@ -33,7 +34,7 @@ pub struct Ldp {
     /// Whose session runs over a connection.
     pub(crate) conns: BTreeMap<ConnId, Ipv4Addr>,
     /// Keys that the listener has been told, by remote address.
-    keys: BTreeMap<Ipv4Addr, String>,
+    pub(crate) keys: BTreeMap<Ipv4Addr, String>,
     /// Accepted connections whose peer is not known yet. None of them is older than the key for its address.
     pub(crate) pending: BTreeMap<ConnId, Pending>,
     pub(crate) opened: u64,
@@ -41,15 +42,20 @@ pub struct Ldp {
     pub(crate) sequence: u32,
     pub(crate) hello_id: u32,
     /// Until when labels of before our restart are kept for their FECs.
-    kept_until: Option<Time>,
+    pub(crate) kept_until: Option<Time>,
     /// The forwarder has state of before our restart.
     restarting: bool,
     routed: bool,
     /// All next hops of our routes.
     next_hops: BTreeSet<NextHop>,
-    synced: BTreeMap<Arc<str>, bool>,
+    pub(crate) synced: BTreeMap<Arc<str>, bool>,
     logged: BTreeMap<Option<Ipv4Addr>, Time>,
-    stopped: bool,
+    pub(crate) stopped: bool,
+    /// Another process speaks.
+    pub(crate) following: Option<Following>,
+    pub(crate) told: Told,
+    /// Just promoted: no label is given or taken before the routes are told, or until then.
+    pub(crate) held_until: Option<Time>,
 }
 
 /// An accepted connection before its first PDU is understood.
@@ -82,6 +88,9 @@ impl Ldp {
             synced: BTreeMap::new(),
             logged: BTreeMap::new(),
             stopped: false,
+            following: None,
+            told: Told::default(),
+            held_until: None,
             config,
         };
         ldp.settle_keys();
@@ -90,7 +99,9 @@ impl Ldp {
 
     /// Does one event. What it answers is to be done in order.
     pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
-        if !self.stopped {
+        if self.following.is_some() {
+            self.follow(now, event);
+        } else if !self.stopped {
             self.event(now, event);
             self.timers(now);
             self.settle(now);
@@ -98,7 +109,7 @@ impl Ldp {
         std::mem::take(&mut self.actions)
     }
 
-    fn event(&mut self, now: Time, event: Event) {
+    pub(crate) fn event(&mut self, now: Time, event: Event) {
         match event {
             Event::Configure(config) => self.configure(now, config),
             Event::Interface { name, address, up } => self.interface(now, name, up.then_some(address)),
@@ -108,9 +119,8 @@ impl Ldp {
             Event::Received { conn, bytes } => self.received(now, conn, bytes),
             Event::Closed { conn, reason } => self.closed(now, conn, reason),
             Event::Routes(routes) => {
-                self.routed = true;
-                self.next_hops = routes.values().flatten().cloned().collect();
-                self.lib.set_routes(routes);
+                self.held_until = None;
+                self.set_routes(routes);
             }
             Event::Reset { lsr_id } => {
                 self.end_session(now, lsr_id, End::ours(Status::SHUTDOWN, "reset by the operator"));
@@ -126,6 +136,12 @@ impl Ldp {
             }
             Event::Timer => {}
         }
+    }
+
+    pub(crate) fn set_routes(&mut self, routes: Arc<Routes>) {
+        self.routed = true;
+        self.next_hops = routes.values().flatten().cloned().collect();
+        self.lib.set_routes(routes);
     }
 
     fn configure(&mut self, now: Time, config: Config) {
@@ -237,6 +253,9 @@ impl Ldp {
         if self.kept_until.is_some_and(|at| at <= now) {
             self.recovered(now);
         }
+        if self.held_until.is_some_and(|at| at <= now) {
+            self.held_until = None;
+        }
         self.send_hellos(now);
     }
 
@@ -254,7 +273,8 @@ impl Ldp {
         self.kept_until.filter(|_| self.restarting).map_or(Duration::ZERO, |until| until.saturating_sub(now))
     }
 
-    fn settle(&mut self, now: Time) {
+    pub(crate) fn settle(&mut self, now: Time) {
+        self.lib.held &= self.following.is_some() || self.held_until.is_some();
         self.end_hoarders(now);
         self.lib.settle(now, &self.config, &mut self.neighbors);
         let Changed { bindings, forwarding, exhausted } = std::mem::take(&mut self.lib.changed);
@@ -330,7 +350,7 @@ impl Ldp {
 
     /// When [`Event::Timer`] is due.
     pub fn deadline(&self) -> Option<Time> {
-        if self.stopped {
+        if self.stopped || self.following.is_some() {
             return None;
         }
         let neighbors = self.neighbors.values().flat_map(|n| {
@@ -341,7 +361,7 @@ impl Ldp {
         });
         let interfaces = self.interfaces.values().map(|i| i.hello_at);
         let pending = self.pending.values().map(|p| Some(p.expires));
-        neighbors.chain(interfaces).chain(pending).chain([self.kept_until]).flatten().min()
+        neighbors.chain(interfaces).chain(pending).chain([self.kept_until, self.held_until]).flatten().min()
     }
 
     pub fn forwarding(&self) -> &Arc<Forwarding> {

@@ -22,6 +22,8 @@ pub enum ConnId {
     Opened(u64),
     /// Numbered by the driver.
     Accepted(u64),
+    /// Replayed, and numbered by whoever does that.
+    Inherited(u64),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

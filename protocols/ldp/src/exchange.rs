@@ -53,6 +53,8 @@ impl Ldp {
             Message::LabelMapping(mapping) => mapped(&mut self.lib, neighbor, &mapping, about),
             Message::LabelWithdraw(m) => withdrawn(&mut self.lib, neighbor, m, about),
             Message::LabelRelease(m) => released(&mut self.lib, neighbor, &m),
+            // Answered by the process that speaks, or unasked by whoever takes its place.
+            Message::LabelRequest(_) if self.following.is_some() => {}
             Message::LabelRequest(fecs) => self.requested(lsr_id, &fecs, about),
             Message::LabelAbortRequest { fecs, request_id } => {
                 let Scope::Prefixes(fecs) = scope(&fecs) else { return };

@@ -10,6 +10,8 @@ pub(crate) const SETUP: Duration = Duration::from_secs(15);
 const LIB_WAIT: Duration = Duration::from_secs(3);
 /// And from one that can (RFC 5919).
 const LIB_WAIT_END: Duration = Duration::from_secs(15);
+/// More messages than the journal ever leaves out.
+const FORGOTTEN: u32 = 1 << 20;
 
 /// State of a session (RFC 5036 §2.5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +52,8 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) conn: ConnId,
+    /// Another process speaks.
+    pub(crate) muted: bool,
     pub(crate) state: State,
     /// Received and not yet a whole PDU.
     pub(crate) input: Vec<u8>,
@@ -72,6 +76,7 @@ impl Session {
     pub(crate) fn new(now: Time, conn: ConnId, config: &Config) -> Self {
         Self {
             conn,
+            muted: false,
             state: State::Initialized,
             input: vec![],
             out: Composer::new(config.lsr_id, MAX_PDU),
@@ -96,6 +101,9 @@ impl Session {
     }
 
     pub(crate) fn push(&mut self, message: &Message) {
+        if self.muted {
+            return;
+        }
         self.last_id = self.last_id.wrapping_add(1);
         self.out.push(self.last_id, message);
     }
@@ -143,7 +151,7 @@ impl Session {
         }
         // Of two proposals, downstream unsolicited wins except on ATM and frame relay: nothing to refuse. Neither are
         // loop detection and its limit, which each side does for itself.
-        self.keepalive_s = peer.keepalive_s.min(config.keepalive_s);
+        self.keepalive_s = peer.keepalive_s.min(self.keepalive_s);
         // RFC 5036 §3.5.3: 255 or less means the default.
         self.max_pdu = if peer.max_pdu <= 255 { MAX_PDU } else { peer.max_pdu.min(MAX_PDU) };
         self.out.set_max(self.max_pdu);
@@ -152,6 +160,25 @@ impl Session {
         self.send_by = Some(now + self.keepalive_interval());
         self.state = State::OpenRec;
         Ok(())
+    }
+
+    /// Another process has said this over our connection.
+    pub(crate) fn said(&mut self, id: u32, message: &Message) {
+        self.last_id = id;
+        if let Message::Initialization(ours) = message {
+            self.keepalive_s = self.peer.map_or(ours.keepalive_s, |peer| peer.keepalive_s.min(ours.keepalive_s));
+        }
+    }
+
+    /// It is ours: both sides have all the time that was agreed on, and the peer hears of us at once.
+    pub(crate) fn take_over(&mut self, now: Time) {
+        if std::mem::take(&mut self.muted) {
+            // KeepAlives have no lasting place in the journal, and so had identifiers that we do not know.
+            self.last_id = self.last_id.wrapping_add(FORGOTTEN);
+            self.complete_at = None;
+        }
+        self.heard(now);
+        self.send_by = self.peer.map(|_| now);
     }
 
     pub(crate) fn up(&mut self, now: Time) {

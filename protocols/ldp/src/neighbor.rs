@@ -114,7 +114,7 @@ impl Neighbor {
     }
 
     pub(crate) fn send(&mut self, message: &Message) {
-        if let Some(session) = &mut self.session {
+        if let Some(session) = self.session.as_mut().filter(|s| !s.muted) {
             session.push(message);
             self.messages_sent += 1;
         }

@@ -13,7 +13,7 @@ const PENDING: Duration = Duration::from_secs(5);
 const MAX_PENDING: usize = 64;
 const MAX_PENDING_FROM_ONE: usize = 2;
 /// Addresses in one message, so that it fits into a PDU of the smallest length that can be agreed on.
-const ADDRESSES_AT_ONCE: usize = 50;
+pub(crate) const ADDRESSES_AT_ONCE: usize = 50;
 
 impl Ldp {
     /// RFC 5036 §2.5.2: the greater transport address connects.

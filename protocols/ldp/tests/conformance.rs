@@ -90,6 +90,7 @@ fn name(conn: ConnId) -> String {
     match conn {
         ConnId::Opened(n) => format!("opened-{n}"),
         ConnId::Accepted(n) => format!("accepted-{n}"),
+        ConnId::Inherited(n) => format!("inherited-{n}"),
     }
 }
 

@@ -9,13 +9,17 @@ use std::time::Duration;
 
 /// What happens to the network while it is watched.
 fn disturb(network: &mut Network, rng: &mut Rng, restarts: bool) {
-    match rng.below(12) {
+    match rng.below(14) {
         0..=3 => network.flip_link(rng),
         4 => network.change_cost(rng),
         5 | 6 => network.flip_prefix(rng),
         7 => network.reset_session(rng),
         8 | 9 => network.cut_connections(rng),
         10 if restarts => network.restart(rng),
+        11 | 12 => {
+            let node = rng.below(network.nodes.len());
+            network.replace(node, rng);
+        }
         _ => network.flip_explicit_null(rng),
     }
 }

@@ -1,7 +1,9 @@
 //! A network in memory: links that lose Hellos, connections that deliver late and in pieces, an IGP that converges node by node.
+#![allow(dead_code)] // each test uses a part
 
 mod checks;
 mod routing;
+mod succession;
 
 use edgeplex_ldp::{Action, Config, ConnId, Event, Ldp, Start};
 use edgeplex_types::{Label, LabelRange};
@@ -50,6 +52,7 @@ pub(crate) struct Node {
     /// Counts its processes: what was meant for a former one is lost.
     life: u32,
     accepted: u64,
+    pub(crate) journal: succession::Journal,
 }
 
 /// One end of a connection: a node, its process, and its name for it.
@@ -80,7 +83,7 @@ pub(crate) struct Network {
     connections: Vec<Connection>,
     by_end: BTreeMap<End, usize>,
     /// Of Hellos, in percent.
-    loss: usize,
+    pub(crate) loss: usize,
     /// Something other than a Hello has happened since the last check.
     eventful: bool,
 }
@@ -117,7 +120,7 @@ impl Network {
             config.reconnect = Duration::from_secs(if rng.below(3) == 0 { 0 } else { 60 });
             config.recovery = Duration::from_secs(40);
             let ldp = Ldp::new(Duration::ZERO, config.clone(), Start::default());
-            Node { ldp, config, stored: BTreeMap::new(), life: 0, accepted: 0 }
+            Node { ldp, config, stored: BTreeMap::new(), life: 0, accepted: 0, journal: succession::Journal::default() }
         });
         let prefix = |n: usize, i: u8| (Ipv4Net::new(Ipv4Addr::new(172, 16 + i, u8::try_from(n).unwrap(), 0), 24).unwrap(), n, true);
         let mut network = Self {
@@ -186,7 +189,14 @@ impl Network {
 
     fn handle_with(&mut self, node: usize, event: Event, rng: &mut Rng) {
         let pieces = matches!(event, Event::Received { .. });
+        self.nodes[node].journal.heard(&event);
         let actions = self.nodes[node].ldp.handle(self.now, event);
+        self.follow_up(node, actions, pieces, rng);
+    }
+
+    fn follow_up(&mut self, node: usize, actions: Vec<Action>, pieces: bool, rng: &mut Rng) {
+        let Node { ldp, journal, .. } = &mut self.nodes[node];
+        journal.store(ldp.changes());
         self.eventful |= actions.iter().any(|a| !matches!(a, Action::SendHello { .. })) || pieces && rng.below(8) == 0;
         actions.into_iter().for_each(|action| self.act(node, action, rng));
     }
@@ -207,6 +217,7 @@ impl Network {
                 self.later(Duration::from_millis(1 + rng.below(100) as u64), delivery);
             }
             Action::Send { conn, bytes } => {
+                self.nodes[node].journal.said(conn, &bytes);
                 let Some(&connection) = self.by_end.get(&(node, life, conn)) else { return };
                 let towards = self.other_end(connection, (node, life, conn));
                 let mut rest = bytes.as_slice();
@@ -216,7 +227,10 @@ impl Network {
                     rest = more;
                 }
             }
-            Action::Close { conn } => self.close((node, life, conn), rng),
+            Action::Close { conn } => {
+                self.nodes[node].journal.closed(conn);
+                self.close((node, life, conn), rng);
+            }
             Action::BindingsChanged => self.nodes[node].stored = self.nodes[node].ldp.bindings().clone(),
             _ => {}
         }
@@ -264,6 +278,9 @@ impl Network {
                 let there = (to, self.nodes[to].life, ConnId::Accepted(self.nodes[to].accepted));
                 self.connections.push(Connection { ends: [Some(from), Some(there)], clear_at: [self.now; 2] });
                 self.by_end.extend([(from, self.connections.len() - 1), (there, self.connections.len() - 1)]);
+                for (end, remote) in [(there, from.0), (from, to)] {
+                    self.nodes[end.0].journal.opened(end.2, loopback(remote));
+                }
                 self.handle_with(to, Event::Accepted { conn: there.2, remote: loopback(from.0) }, rng);
                 self.handle_with(from.0, Event::Connected { conn: from.2 }, rng);
             }
@@ -338,6 +355,7 @@ impl Network {
         ends.into_iter().for_each(|end| self.close(end, rng));
         let restarted = &mut self.nodes[node];
         restarted.life += 1;
+        restarted.journal = succession::Journal::default();
         let start = Start { restarting: true, bindings: restarted.stored.clone() };
         restarted.ldp = Ldp::new(self.now, restarted.config.clone(), start);
         self.raise_interfaces(node);
