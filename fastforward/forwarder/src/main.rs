@@ -45,9 +45,9 @@ struct Args {
     /// Bytes behind the Ethernet header in the largest frame on either side, labels included
     #[arg(long, default_value_t = DpdkConfig::default().mtu)]
     mtu: usize,
-    /// Frames in each receive and transmit ring
-    #[arg(long, default_value_t = DpdkConfig::default().ring)]
-    ring: usize,
+    /// Frames in each receive and transmit ring; if not given, what makes 4 MB of all rings, 64 to 512
+    #[arg(long)]
+    ring: Option<usize>,
     /// Packet buffers
     #[arg(long, default_value_t = DpdkConfig::default().buffers)]
     buffers: usize,
@@ -73,7 +73,6 @@ fn main() -> anyhow::Result<()> {
     stop.thread_block().context("blocking signals")?;
     let signals = SignalFd::with_flags(&stop, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("waiting for signals")?;
 
-    let config = DpdkConfig { mtu: args.mtu, ring: args.ring, buffers: args.buffers };
     anyhow::ensure!(args.lsr.len().max(args.wire.len()) <= MAX_PORTS, "more than {MAX_PORTS} interfaces");
     let (now, seed, room) = (Instant::now(), RandomState::new().hash_one(0u8), args.buffers / HELD);
     let (interfaces, taps, router) = if !args.wire.is_empty() {
@@ -86,6 +85,8 @@ fn main() -> anyhow::Result<()> {
     } else {
         (args.lsr.clone(), vec![], Router::Lsr(Box::new(Lsr::new(now, seed, args.lsr.len())), args.lsr))
     };
+    let usual = DpdkConfig::of(args.mtu, interfaces.len());
+    let config = DpdkConfig { ring: args.ring.unwrap_or(usual.ring), buffers: args.buffers, ..usual };
     let ports = open_ports(&interfaces.iter().map(String::as_str).collect::<Vec<_>>(), &config)?;
     let control = control::ControlServer::bind(&args.socket).with_context(|| format!("listening on {}", args.socket.display()))?;
     tracing::info!(interfaces = interfaces.join(","), taps = taps.len(), socket = %args.socket.display(), "forwarding");

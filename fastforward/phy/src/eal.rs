@@ -22,9 +22,13 @@ pub struct DpdkConfig {
 
 impl Default for DpdkConfig {
     fn default() -> Self {
-        Self { mtu: 1900, ring: 512, buffers: 511 }
+        Self::of(1900, 2)
     }
 }
+
+/// Bytes of all rings, where nobody asks for another size. They are locked into memory, of which a process without
+/// privileges in the host may lock 8 MB as a rule.
+const RINGS_BYTES: usize = 4 << 20;
 
 /// What the kernel and the driver put in front of a frame in a ring slot (tpacket2_hdr, sockaddr_ll, alignment):
 /// 66 bytes to the MAC header at present. Rounded up.
@@ -34,6 +38,14 @@ pub(crate) const ETHERNET: usize = 18;
 const PAGE: usize = 4096;
 
 impl DpdkConfig {
+    /// The usual number of buffers, and rings that take the usual number of bytes together.
+    pub fn of(mtu: usize, ports: usize) -> Self {
+        let me = Self { mtu, ring: 512, buffers: 511 };
+        let fits = RINGS_BYTES / me.slot() / (2 * ports.max(1));
+        let power = fits.checked_ilog2().map_or(1, |n| 1 << n);
+        Self { ring: power.clamp(64, 512), ..me }
+    }
+
     pub fn check(&self) -> Result<(), PhyError> {
         let bad = |field, got, right| Err(PhyError::Config { field, got, right });
         if !(576..=9216).contains(&self.mtu) {
@@ -141,14 +153,17 @@ mod tests {
     #[test]
     fn every_mtu_gets_slots_that_hold_its_frames_and_a_heap_that_holds_the_pool() {
         for mtu in [576, 1500, 1900, 1934, 1935, 4000, 9216] {
-            let c = DpdkConfig { mtu, ..DpdkConfig::default() };
+            let c = DpdkConfig::of(mtu, 2);
+            assert!(4 * c.ring * c.slot() <= RINGS_BYTES, "{mtu}");
             c.check().unwrap();
             assert!(c.slot() >= mtu + ETHERNET + SLOT_OVERHEAD, "{mtu}");
             assert_eq!(c.block() % c.slot(), 0, "{mtu}");
             assert_eq!(c.block() % PAGE, 0, "{mtu}");
             assert!(c.heap_megabytes() << 20 > c.buffers * (c.slot() + HEADROOM + 192), "{mtu}");
         }
-        assert_eq!(DpdkConfig::default().slot(), 2048);
+        assert_eq!((DpdkConfig::default().slot(), DpdkConfig::default().ring), (2048, 512));
+        assert_eq!((DpdkConfig::of(9216, 1).slot(), DpdkConfig::of(9216, 1).ring), (16384, 128));
+        assert_eq!([3, 8, 64].map(|ports| DpdkConfig::of(1600, ports).ring), [256, 128, 64]);
     }
 
     #[test]

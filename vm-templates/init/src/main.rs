@@ -21,6 +21,7 @@ use nix::{
     sched::{CloneFlags, unshare},
     sys::{
         prctl,
+        resource::{Resource, setrlimit},
         signal::SigSet,
         stat::{Mode, umask},
     },
@@ -33,6 +34,8 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
+/// FastForward locks the rings of its vNICs, of which there may be 64, into memory. The VM's cgroup bounds it in any case.
+const MEMLOCK: u64 = 512 << 20;
 const STAGE_2: &str = "--stage-2";
 const EXEC: &str = "--exec";
 
@@ -94,6 +97,8 @@ fn stage_2() -> anyhow::Result<()> {
     }
     let logs = log::open_all(&spec)?;
     root::build(&spec)?;
+    // Where the host's root may not raise it either, few vNICs get along with what there is.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, MEMLOCK, MEMLOCK);
 
     let rest = CloneFlags::CLONE_NEWUSER
         | CloneFlags::CLONE_NEWNET

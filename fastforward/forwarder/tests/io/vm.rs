@@ -26,7 +26,7 @@ for pair in $PAIRS; do
   ip link add ${pair%,*} type veth peer name ${pair#*,}
   for i in ${pair%,*} ${pair#*,}; do
     echo 1 > /proc/sys/net/ipv6/conf/$i/disable_ipv6
-    ip link set $i mtu 1600
+    ip link set $i mtu $MTU
   done
   ip link set ${pair#*,} up arp off
 done
@@ -48,18 +48,20 @@ pub(crate) struct Vm {
 impl Vm {
     /// Starts FastForward in a new VM. The calling thread moves into the VM's network.
     pub(crate) fn start() -> Self {
-        Self::with("cust,ce core,p", &[])
+        Self::with("cust,ce core,p", &[], 1600)
     }
 
     /// A label-switching router; `ce` stands before its port 0, `p` before port 1.
     pub(crate) fn switch() -> Self {
-        Self::with("core0,ce core1,p", &["--lsr", "core0", "--lsr", "core1", "--mtu", "1600"])
+        Self::with("core0,ce core1,p", &["--lsr", "core0", "--lsr", "core1", "--mtu", "1600"], 1600)
     }
 
-    fn with(pairs: &str, args: &'static [&'static str]) -> Self {
+    /// FastForward with these arguments; `pairs` are its interfaces, each with what stands before it: `ce`, `p`.
+    pub(crate) fn with(pairs: &str, args: &'static [&'static str], mtu: u16) -> Self {
         let mut holder = Command::new("unshare")
             .args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", PREPARE])
             .env("PAIRS", pairs)
+            .env("MTU", mtu.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -86,6 +88,16 @@ impl Vm {
     fn launch(holder: &Child, dir: &tempfile::TempDir, args: &[&str]) -> Child {
         let program = env!("CARGO_BIN_EXE_fastforward");
         Self::enter(holder).arg(program).arg("--socket").arg(dir.path().join("fib.sock")).args(args).spawn().unwrap()
+    }
+
+    /// Process that keeps the namespaces.
+    pub(crate) fn holder_id(&self) -> u32 {
+        self.holder.id()
+    }
+
+    /// Whether it has a customer, and not only wires.
+    pub(crate) fn is_port_vm(&self) -> bool {
+        !self.args.iter().any(|a| matches!(*a, "--wire" | "--lsr"))
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
