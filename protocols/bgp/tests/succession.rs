@@ -178,21 +178,7 @@ fn a_refresh_that_was_wanted_meanwhile_is_asked_for_and_one_that_was_answered_by
     assert!(net.updates > 4, "{}", net.updates);
     assert_eq!(net.daemons[1].routes, meant(&desired, 1));
 
-    let mut next = edgeplex_bgp::Peer::following(net.peers[0].config().clone(), LOCAL[0]);
-    let mut id = None;
-    for (_, note) in &net.journal {
-        let event = match (note, id) {
-            (Note::Opened { outgoing }, _) => Event::Opened { outgoing: *outgoing, local: LOCAL[0].router_id.into() },
-            (Note::Received(bytes), Some(id)) => Event::Received(id, bytes),
-            (Note::Sent(bytes), Some(id)) => Event::Sent(id, bytes),
-            _ => continue,
-        };
-        for action in next.handle(net.now, event) {
-            if let edgeplex_bgp::Action::Adopt(new) = action {
-                id = Some(new);
-            }
-        }
-    }
+    let (mut next, ..) = net.replay();
     assert_eq!(next.state(), State::Established);
     next.handle(net.now, Event::Refresh(Family::Vpnv4));
     let asked = RouteRefresh::new(Family::Vpnv4, Refresh::Request).encode();

@@ -137,26 +137,12 @@ impl Net {
         true
     }
 
-    /// Side 0 dies, and what becomes of it goes on: its engine and its daemon are made of what was written down, and want what the
-    /// former ones did. `torn`: it dies while it works on something, having written so much of that.
-    pub fn succeed(&mut self, torn: Option<usize>, draw: usize, desired: &Desired) {
-        self.succeed_with(torn, draw, desired, |_| {});
-    }
-
-    /// With another configuration, which the successor gets before it is promoted.
-    pub fn succeed_with(&mut self, torn: Option<usize>, draw: usize, desired: &Desired, change: impl Fn(&mut PeerConfig)) {
-        if let Some(torn) = torn {
-            // What was received is written in any case: otherwise it was never acknowledged, and comes again.
-            self.budget = Some(torn + 1);
-            self.step(draw);
-            self.write(0, 2);
-        }
-        self.budget = None;
+    /// An engine that follows, made of what was written down; its daemon; its connections by their wires.
+    pub fn replay(&self) -> (Peer, Daemon, BTreeMap<usize, ConnId>) {
         let mut next = Peer::following(self.peers[0].config().clone(), LOCAL[0]);
         let mut daemon = Daemon::default();
         let mut names: BTreeMap<usize, ConnId> = BTreeMap::new();
-        let journal = std::mem::take(&mut self.journal);
-        for (wire, note) in &journal {
+        for (wire, note) in &self.journal {
             let id = names.get(wire).copied();
             let event = match (note, id) {
                 (Note::Opened { outgoing }, _) => Event::Opened { outgoing: *outgoing, local: LOCAL[0].router_id.into() },
@@ -174,6 +160,25 @@ impl Net {
                 }
             }
         }
+        (next, daemon, names)
+    }
+
+    /// Side 0 dies, and what becomes of it goes on: its engine and its daemon are made of what was written down, and want what the
+    /// former ones did. `torn`: it dies while it works on something, having written so much of that.
+    pub fn succeed(&mut self, torn: Option<usize>, draw: usize, desired: &Desired) {
+        self.succeed_with(torn, draw, desired, |_| {});
+    }
+
+    /// With another configuration, which the successor gets before it is promoted.
+    pub fn succeed_with(&mut self, torn: Option<usize>, draw: usize, desired: &Desired, change: impl Fn(&mut PeerConfig)) {
+        if let Some(torn) = torn {
+            // What was received is written in any case: otherwise it was never acknowledged, and comes again.
+            self.budget = Some(torn + 1);
+            self.step(draw);
+            self.write(0, 2);
+        }
+        self.budget = None;
+        let (mut next, daemon, names) = self.replay();
         assert_eq!(next.deadline(), None, "time stands still");
         if torn.is_none() && daemon.stale.is_empty() && self.daemons[0].stale.is_empty() {
             assert_eq!(daemon.routes, self.daemons[0].routes, "the daemon knows what the former one did");
@@ -187,7 +192,6 @@ impl Net {
         let mut config = next.config().clone();
         change(&mut config);
         next.reconfigure(config);
-        self.journal = journal;
         self.peers[0] = next;
         self.daemons[0] = daemon;
         self.connecting.retain(|(side, _)| *side != 0);

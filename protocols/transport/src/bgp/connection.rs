@@ -1,7 +1,11 @@
-//! One TCP connection of a neighbour: making it, reading it, and writing what it takes.
+//! One TCP connection of a neighbour: making it, reading it, writing what it takes, and writing down what a successor needs.
 
-use crate::sockopt;
+use crate::{
+    journal::{Journal, SessionLog},
+    sockopt, tcp,
+};
 use edgeplex_bgp::{ConnId, PeerConfig};
+use edgeplex_journal::{Opened, Progress, Protocol};
 use socket2::SockRef;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +15,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
+use tracing::warn;
 
 /// UPDATEs are composed while less than this waits to be written, bytes.
 pub(super) const WRITE_AHEAD: usize = 64 << 10;
@@ -19,20 +24,26 @@ pub(super) const READ_SIZE: usize = 32 << 10;
 /// How long a closing connection may take to deliver what was said last.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// What the peer has acknowledged is written down when so much time has passed, or so many bytes were sent, since it was last.
+const ACKED_PACE: Duration = Duration::from_millis(100);
+const ACKED_BYTES: u64 = 64 << 10;
+
 /// Our packets leave with it, whatever the peer requires (RFC 5082 §3: those that require it want the largest).
-const TTL: u32 = 255;
+pub(super) const TTL: u32 = 255;
 
 /// Makes a listening socket, or one about to connect, send what a peer with RFC 5082 accepts.
 pub(super) fn set_ttl(socket: SockRef<'_>, peer: IpAddr) -> io::Result<()> {
     if peer.is_ipv4() { socket.set_ttl_v4(TTL) } else { socket.set_unicast_hops_v6(TTL) }
 }
 
-/// Drops what comes from farther away than the configuration allows (RFC 5082).
+/// Below this TTL a packet comes from farther away than the configuration allows (RFC 5082).
+pub(super) fn least_ttl(config: &PeerConfig) -> Option<u8> {
+    config.ttl_security_hops.map(|hops| u8::MAX - hops.saturating_sub(1))
+}
+
+/// Drops what comes from farther away than the configuration allows.
 pub(super) fn guard(socket: BorrowedFd<'_>, config: &PeerConfig) -> io::Result<()> {
-    match config.ttl_security_hops {
-        Some(hops) => sockopt::set_min_ttl(socket, config.address, u8::MAX - hops.saturating_sub(1)),
-        None => Ok(()),
-    }
+    least_ttl(config).map_or(Ok(()), |least| sockopt::set_min_ttl(socket, config.address, least))
 }
 
 /// Connects from the configured address, with the signature if there is a password.
@@ -49,6 +60,39 @@ pub(super) async fn connect(config: PeerConfig) -> io::Result<TcpStream> {
     socket.connect(SocketAddr::new(config.address, config.port)).await
 }
 
+/// What is written down of a connection.
+#[derive(Debug)]
+struct Logged {
+    log: SessionLog,
+    /// TCP_REPAIR_WINDOW at the beginning: a successor's first question to the peer tells it anew.
+    window: Vec<u8>,
+    /// As written down last; when that was looked at, and how many bytes had been sent then.
+    acked: u64,
+    looked: Instant,
+    sent: u64,
+}
+
+impl Logged {
+    fn new(log: SessionLog, progress: &Progress) -> Self {
+        Self { log, window: progress.window.clone(), acked: progress.acked, looked: Instant::now(), sent: progress.sent }
+    }
+
+    /// `None` if nothing is kept. Where a socket cannot be protected the session is as mortal as its process.
+    fn open(stream: &TcpStream, passive: bool, journal: &Journal) -> Option<Self> {
+        let opened = || {
+            let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
+            io::Result::Ok(Opened { protocol: Protocol::Bgp, local, remote, passive, tcp: tcp::opened(stream)? })
+        };
+        match journal.keeps().then(opened)? {
+            Ok(opened) => Some(Self::new(journal.session(opened.clone()), &Progress::new(&opened))),
+            Err(error) => {
+                warn!(%error, "a BGP session that no successor can take over");
+                None
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: ConnId,
@@ -56,15 +100,26 @@ pub(super) struct Connection {
     out: Vec<u8>,
     /// Of `out`, written already.
     written: usize,
+    /// Of `out`, written down.
+    noted: usize,
+    log: Option<Logged>,
     /// Since when something waits and nothing was taken.
     stalled: Option<Instant>,
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnId, stream: TcpStream) -> Self {
+    /// Nothing was read from the stream or written to it.
+    pub(super) fn new(id: ConnId, stream: TcpStream, passive: bool, journal: &Journal) -> Self {
         // Without it a KEEPALIVE may wait for an acknowledgement; a failure costs only time.
         let _ = stream.set_nodelay(true);
-        Self { id, stream, out: Vec::new(), written: 0, stalled: None }
+        let log = Logged::open(&stream, passive, journal);
+        Self { id, stream, out: Vec::new(), written: 0, noted: 0, log, stalled: None }
+    }
+
+    /// One that goes on here; `rest` is still to be written of what was sent.
+    pub(super) fn resumed(id: ConnId, stream: TcpStream, log: SessionLog, progress: &Progress, rest: &[u8]) -> Self {
+        let log = Some(Logged::new(log, progress));
+        Self { id, stream, out: rest.to_vec(), written: 0, noted: rest.len(), log, stalled: None }
     }
 
     /// Bytes waiting to be written.
@@ -76,20 +131,56 @@ impl Connection {
         self.stalled
     }
 
-    /// Where to append what is to be sent.
+    /// Where to append what is to be sent, in whole messages.
     pub(super) fn out(&mut self) -> &mut Vec<u8> {
         if self.written == self.out.len() {
             self.out.clear();
-            self.written = 0;
+            (self.written, self.noted) = (0, 0);
         } else if self.written > WRITE_AHEAD {
             self.out.drain(..self.written);
+            self.noted = self.noted.saturating_sub(self.written);
             self.written = 0;
         }
         &mut self.out
     }
 
+    /// Output commit: what is sent is written down before.
+    fn note_out(&mut self) {
+        if let Some(l) = &mut self.log
+            && let Some(new) = self.out.get(self.noted..).filter(|new| !new.is_empty())
+        {
+            l.log.sent(new);
+        }
+        self.noted = self.out.len();
+    }
+
+    /// Writes down what the peer has acknowledged, if it is time for it or `at_once`.
+    pub(super) fn note_acked(&mut self, at_once: bool) {
+        let unwritten = self.noted - self.written;
+        let Some(l) = &mut self.log else { return };
+        let (_, sent) = l.log.counts();
+        if !at_once && (l.acked == sent || l.looked.elapsed() < ACKED_PACE && sent - l.sent < ACKED_BYTES) {
+            return;
+        }
+        (l.looked, l.sent) = (Instant::now(), sent);
+        // A socket that cannot be asked any more is about to be closed.
+        let Ok(now) = tcp::acked(&self.stream) else { return };
+        let acked = sent.saturating_sub((unwritten + now.unacknowledged) as u64);
+        if acked > l.acked {
+            l.acked = acked;
+            l.log.acked(acked, l.window.clone(), now.timestamp, now.at_ms);
+        }
+    }
+
     /// Writes what the socket takes now.
     pub(super) fn write_now(&mut self) -> io::Result<()> {
+        self.note_out();
+        let done = self.write_noted();
+        self.note_acked(false);
+        done
+    }
+
+    fn write_noted(&mut self) -> io::Result<()> {
         while self.waiting() > 0 {
             match self.stream.try_write(self.out.get(self.written..).unwrap_or_default()) {
                 Ok(n) => {
@@ -117,25 +208,55 @@ impl Connection {
         self.waiting() > 0 && self.stream.poll_write_ready(cx).is_ready()
     }
 
-    /// Reads what is there: `None` if nothing is, 0 bytes at the end of the stream.
-    pub(super) fn read_now(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    /// Reads what is there, and writes it down: `None` if nothing is, 0 bytes at the end of the stream.
+    pub(super) fn read_now(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match self.stream.try_read(buffer) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            other => other.map(Some),
+            Err(e) => Err(e),
+            Ok(n) => {
+                if let (Some(l), Some(read)) = (&mut self.log, buffer.get(..n).filter(|read| !read.is_empty())) {
+                    l.log.received(read);
+                }
+                Ok(Some(n))
+            }
         }
+    }
+
+    /// Nothing leaves or enters any more, and what was written down is complete.
+    pub(super) fn fence(&mut self) {
+        self.note_acked(true);
+        self.log.iter().for_each(|l| l.log.fence());
+    }
+
+    pub(super) fn unfence(&self) {
+        self.log.iter().for_each(|l| l.log.unfence());
+    }
+
+    /// Lets go of the connection, which goes on elsewhere: nothing of this is seen on the wire.
+    pub(super) fn leave(self) {
+        // One that was not protected ends as its process does.
+        let _ = tcp::abandon(&self.stream);
     }
 
     /// Delivers what waits, then closes. Unread input is read away meanwhile: closing over it would reset the
     /// connection and could take our NOTIFICATION with it.
-    pub(super) async fn close(mut self) {
-        let deliver = async {
-            self.stream.write_all(self.out.get(self.written..).unwrap_or_default()).await?;
-            self.stream.shutdown().await?;
-            let mut sink = [0; 4096];
-            while self.stream.read(&mut sink).await? > 0 {}
-            io::Result::Ok(())
-        };
-        // Late or broken, the connection goes either way.
-        let _ = tokio::time::timeout(LINGER, deliver).await;
+    pub(super) fn close(mut self) -> impl Future<Output = ()> {
+        self.note_out();
+        if let Some(l) = self.log.take() {
+            // Failing that, its last words may be lost.
+            let _ = tcp::expose(&self.stream);
+            l.log.close();
+        }
+        async move {
+            let deliver = async {
+                self.stream.write_all(self.out.get(self.written..).unwrap_or_default()).await?;
+                self.stream.shutdown().await?;
+                let mut sink = [0; 4096];
+                while self.stream.read(&mut sink).await? > 0 {}
+                io::Result::Ok(())
+            };
+            // Late or broken, the connection goes either way.
+            let _ = tokio::time::timeout(LINGER, deliver).await;
+        }
     }
 }

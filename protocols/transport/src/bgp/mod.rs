@@ -20,6 +20,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use succession::{Following, Stage, Turn};
 use task::{Command, Status, Wiring};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -120,6 +121,8 @@ struct Shared {
     /// Per listener: which family of addresses it accepts from, and where it learns the neighbours' keys.
     keys: Vec<(bool, mpsc::UnboundedSender<listener::Key>)>,
     listeners: Mutex<Vec<JoinHandle<()>>>,
+    /// To be locked after `neighbors`.
+    stage: Mutex<Stage>,
 }
 
 /// All sessions of one daemon. Cloning gives another handle to the same speaker; with the last one everything ends.
@@ -130,24 +133,41 @@ pub struct Speaker {
 
 impl Speaker {
     /// Must be called within a tokio runtime.
-    pub fn start(config: SpeakerConfig, _mode: Mode) -> (Self, mpsc::Receiver<Event>) {
+    pub fn start(config: SpeakerConfig, mode: Mode) -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(EVENTS);
         let doors = Arc::new(Doors::default());
-        let (mut keys, mut listeners) = (Vec::new(), Vec::new());
-        for address in config.listen {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            keys.push((address.is_ipv4(), sender));
-            listeners.push(tokio::spawn(listener::run(address, Arc::clone(&doors), receiver)));
-        }
+        let (keys, receivers): (Vec<_>, Vec<_>) = config
+            .listen
+            .into_iter()
+            .map(|address| {
+                let (sender, receiver) = mpsc::unbounded_channel();
+                ((address.is_ipv4(), sender), (address, receiver))
+            })
+            .unzip();
+        // Who follows lets nobody in.
+        let (stage, listeners) = match mode {
+            Mode::Live(journal) => (Stage::Live(journal), receivers),
+            Mode::Following => (Stage::Following(Following::new(receivers)), Vec::new()),
+        };
         let shared = Shared {
             local: Local { asn: config.local_as, router_id: config.router_id },
             neighbors: Mutex::default(),
             doors,
             events,
             keys,
-            listeners: Mutex::new(listeners),
+            listeners: Mutex::default(),
+            stage: Mutex::new(stage),
         };
-        (Self { shared: Arc::new(shared) }, receiver)
+        let speaker = Self { shared: Arc::new(shared) };
+        let listeners = listeners.into_iter().map(|(address, keys)| speaker.listen(address, keys)).collect();
+        *speaker.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
+        (speaker, receiver)
+    }
+
+    fn stop_listening(&self) {
+        let listeners = std::mem::take(&mut *self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner));
+        listeners.iter().for_each(JoinHandle::abort);
+        self.shared.doors.lock().clear();
     }
 
     fn neighbors_locked(&self) -> MutexGuard<'_, BTreeMap<IpAddr, Neighbor>> {
@@ -199,7 +219,16 @@ impl Speaker {
         let status = Arc::new(Mutex::new(Status { neighbor, established_at: None }));
         let wiring = Wiring { commands: command_receiver, accepted, events: self.shared.events.clone(), status: Arc::clone(&status) };
         self.shared.doors.lock().insert(address, door);
-        let task = tokio::spawn(task::run(config, self.shared.local, wiring));
+        let journal = match &mut *self.stage() {
+            Stage::Live(journal) => Some(journal.clone()),
+            Stage::Following(following) => {
+                for (session, piece) in following.early(address) {
+                    let _ = commands.send(Command::Turn(Turn::Replay(session, piece)));
+                }
+                None
+            }
+        };
+        let task = tokio::spawn(task::run(config, self.shared.local, wiring, journal));
         neighbors.insert(address, Neighbor { commands, status, task });
     }
 
@@ -264,10 +293,8 @@ impl Speaker {
     /// Ends everything. `graceful`: connections close without a NOTIFICATION, so that neighbours keep our routes
     /// (RFC 4724); otherwise each gets Cease/2. Returns when the sockets are closed, after 2 s at the latest.
     pub async fn shutdown(&self, graceful: bool) {
-        let listeners = std::mem::take(&mut *self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner));
-        listeners.iter().for_each(JoinHandle::abort);
+        self.stop_listening();
         let neighbors = std::mem::take(&mut *self.neighbors_locked());
-        self.shared.doors.lock().clear();
         let mut tasks = Vec::new();
         for neighbor in neighbors.into_values() {
             let words = (!graceful).then(|| Notification::cease(Cease::AdministrativeShutdown));

@@ -3,10 +3,17 @@
 //! What the session has to say waits in `backlog` until the daemon takes it; meanwhile nothing is read from the
 //! neighbour, so that a flood stops at its own TCP window. Commands of the daemon are always taken.
 
+mod succession;
+
+pub(super) use succession::end;
+
 use super::Event;
 use super::connection::{self, Connection, READ_SIZE, WRITE_AHEAD};
+use super::succession::Turn;
+use crate::journal::Journal;
 use edgeplex_bgp::{Action, ConnId, Event as Input, Local, Peer, PeerConfig, Time};
 use edgeplex_bgp_wire::{Attributes, Cease, Family, Nlri, NlriKey, Notification};
+use edgeplex_journal::SessionId;
 use edgeplex_mgmt::show::BgpNeighbor;
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -35,7 +42,11 @@ const LOG_PACE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) enum Command {
-    Advertise { nlri: Nlri, attributes: Arc<Attributes>, next_hop: Option<IpAddr> },
+    Advertise {
+        nlri: Nlri,
+        attributes: Arc<Attributes>,
+        next_hop: Option<IpAddr>,
+    },
     Withdraw(NlriKey),
     Release(Family),
     Refresh(Family),
@@ -45,6 +56,7 @@ pub(super) enum Command {
     Stop(Option<Notification>),
     /// Answered when all events of before are with the daemon.
     Told(oneshot::Sender<()>),
+    Turn(Turn),
 }
 
 /// What `show` tells; written by the task alone.
@@ -66,9 +78,15 @@ pub(super) struct Wiring {
 struct Task {
     peer: Peer,
     wiring: Wiring,
+    /// `None` while another speaks.
+    journal: Option<Journal>,
+    /// Its connections, by their names in its journal.
+    followed: Vec<(SessionId, ConnId)>,
+    /// Everything stands still.
+    fenced: bool,
     /// Moment zero of the engine's time.
     zero: Instant,
-    ibgp: bool,
+    local_as: u32,
     backlog: VecDeque<Event>,
     /// Who waits for the backlog to be empty.
     told: Vec<oneshot::Sender<()>>,
@@ -96,11 +114,14 @@ enum Wake {
 }
 
 /// Runs one neighbour until it is stopped or the speaker is gone.
-pub(super) async fn run(config: PeerConfig, local: Local, wiring: Wiring) {
+pub(super) async fn run(config: PeerConfig, local: Local, wiring: Wiring, journal: Option<Journal>) {
     let mut task = Task {
-        ibgp: config.remote_as == local.asn,
-        peer: Peer::new(config, local),
+        local_as: local.asn,
+        peer: if journal.is_some() { Peer::new(config, local) } else { Peer::following(config, local) },
         wiring,
+        journal,
+        followed: Vec::new(),
+        fenced: false,
         zero: Instant::now(),
         backlog: VecDeque::new(),
         told: Vec::new(),
@@ -139,9 +160,10 @@ impl Task {
                 let _ = done.send(());
             }
         }
-        self.peer.set_paused(now, blocked);
+        self.peer.set_paused(now, blocked || self.fenced);
         let stall = self.connections.iter().filter_map(Connection::stalled).min().map(|at| at + self.send_hold());
-        let timer = self.peer.deadline().map(|at| self.zero + at).into_iter().chain(stall).min();
+        let fenced = self.fenced;
+        let timer = self.peer.deadline().map(|at| self.zero + at).into_iter().chain(stall).min().filter(|_| !fenced);
         let sleep = async {
             match timer {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -165,9 +187,9 @@ impl Task {
                 (Ok(_), None) => Wake::Delivered(true),
                 (Err(_), _) => Wake::Delivered(false),
             },
-            wake = io => wake,
-            Some(stream) = self.wiring.accepted.recv() => Wake::Accepted(stream),
-            Some(done) = self.connecting.join_next(), if !self.connecting.is_empty() => match done {
+            wake = io, if !fenced => wake,
+            Some(stream) = self.wiring.accepted.recv(), if !fenced => Wake::Accepted(stream),
+            Some(done) = self.connecting.join_next(), if !fenced && !self.connecting.is_empty() => match done {
                 Ok((id, result)) => Wake::Connected(id, result),
                 // Aborted by us.
                 Err(_) => Wake::Nothing,
@@ -205,7 +227,7 @@ impl Task {
                 match result {
                     Ok(stream) => match stream.local_addr() {
                         Ok(local) => {
-                            self.connections.push(Connection::new(id, stream));
+                            self.connect_up(id, stream, false);
                             self.step(Input::Connected(id, local.ip().to_canonical()), None);
                         }
                         // Reset before we could look.
@@ -221,6 +243,14 @@ impl Task {
             Wake::Timer => self.timer(),
             // Writing comes before every wait.
             Wake::Writable | Wake::Delivered(true) | Wake::Nothing => {}
+        }
+    }
+
+    /// A connection stands, and nothing was said on it yet.
+    fn connect_up(&mut self, id: ConnId, stream: TcpStream, passive: bool) {
+        // Who follows neither connects nor lets anybody in.
+        if let Some(journal) = &self.journal {
+            self.connections.push(Connection::new(id, stream, passive, journal));
         }
     }
 
@@ -243,6 +273,7 @@ impl Task {
             Command::BfdDown => self.step(Input::BfdDown, None),
             Command::Configure(config) => self.configure(config),
             Command::Told(done) => self.told.push(done),
+            Command::Turn(turn) => self.turn(turn),
             Command::Stop(notification) => {
                 self.step(Input::Stop(notification.as_ref()), None);
                 self.stopping = true;
@@ -252,6 +283,11 @@ impl Task {
 
     fn configure(&mut self, config: PeerConfig) {
         let mut same = self.peer.config().clone();
+        if self.peer.is_following() {
+            // What stands is judged by it on promotion.
+            self.peer.reconfigure(config);
+            return;
+        }
         same.max_prefix = config.max_prefix;
         // Whether we have just restarted was settled when the neighbour was set first.
         same.graceful_restart = same.graceful_restart.zip(config.graceful_restart).map(|(_, theirs)| theirs).or(same.graceful_restart);
@@ -290,7 +326,7 @@ impl Task {
     }
 
     fn read(&mut self, at: usize) {
-        let Some(connection) = self.connections.get(at) else { return };
+        let Some(connection) = self.connections.get_mut(at) else { return };
         let id = connection.id;
         let mut buffer = std::mem::take(&mut self.buffer);
         match connection.read_now(&mut buffer) {
@@ -304,6 +340,9 @@ impl Task {
 
     /// Writes on all connections; composes UPDATEs as long as the established one takes them.
     fn write_all(&mut self) {
+        if self.fenced {
+            return;
+        }
         let established = self.peer.established_connection();
         self.more_to_write = false;
         let mut failed = Vec::new();
@@ -335,6 +374,8 @@ impl Task {
 
     fn step(&mut self, input: Input<'_>, mut accepted: Option<TcpStream>) {
         let peer = self.peer.config().address;
+        let taken_over = self.peer.is_following();
+        let ibgp = self.peer.config().remote_as == self.local_as;
         for action in self.peer.handle(self.now(), input) {
             match action {
                 Action::Connect(id) => {
@@ -342,7 +383,11 @@ impl Task {
                     let abort = self.connecting.spawn(async move { (id, connection::connect(config).await) });
                     self.aborts.push((id, abort));
                 }
-                Action::Adopt(id) => self.connections.extend(accepted.take().map(|s| Connection::new(id, s))),
+                Action::Adopt(id) => {
+                    if let Some(stream) = accepted.take() {
+                        self.connect_up(id, stream, true);
+                    }
+                }
                 Action::Send(id, bytes) => {
                     if let Some(c) = self.connections.iter_mut().find(|c| c.id == id) {
                         c.out().extend_from_slice(&bytes);
@@ -351,14 +396,14 @@ impl Task {
                 Action::Close(id) => self.close(id),
                 Action::Up { router_id, peer_has_gr, restarted, families, preserved } => {
                     info!(%peer, %router_id, "BGP session established");
-                    self.backlog.push_back(Event::Up { peer, router_id, peer_has_gr, restarted, families, preserved, taken_over: false });
+                    self.backlog.push_back(Event::Up { peer, router_id, peer_has_gr, restarted, families, preserved, taken_over });
                 }
                 Action::Down { reason, graceful } => {
                     warn!(%peer, %reason, graceful = graceful.is_some(), "BGP session down");
                     self.backlog.push_back(Event::Down { peer, reason, graceful });
                 }
                 Action::Update { attributes, next_hop, reach, unreach } => {
-                    self.backlog.push_back(Event::Update { peer, ibgp: self.ibgp, attributes, next_hop, reach, unreach });
+                    self.backlog.push_back(Event::Update { peer, ibgp, attributes, next_hop, reach, unreach });
                 }
                 Action::Warn(message) => warn!(%peer, "{message}"),
                 Action::EndOfRib(family) => self.backlog.push_back(Event::EndOfRib { peer, family }),
@@ -375,8 +420,9 @@ impl Task {
         });
         let Some(at) = self.connections.iter().position(|c| c.id == id) else { return };
         let connection = self.connections.swap_remove(at);
+        let closing = connection.close();
         if self.lingering.len() < MAX_LINGERING {
-            self.lingering.spawn(connection.close());
+            self.lingering.spawn(closing);
         }
     }
 
