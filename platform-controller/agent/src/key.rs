@@ -97,14 +97,18 @@ fn make(dir: &Path, path: &Path) -> Result<(), AgentError> {
     let pair = KeyPair::generate().map_err(failed)?;
     // Nobody looks at the name: the certificate counts, byte for byte.
     let certificate = CertificateParams::new(vec!["edgeplex".to_owned()]).and_then(|p| p.self_signed(&pair)).map_err(failed)?;
-    let new = path.with_extension("new");
+    let new = path.with_extension(format!("new-{}", std::process::id()));
     let written = fs::create_dir_all(dir).and_then(|()| {
         let _ = fs::remove_file(&new);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(pair.serialize_pem().as_bytes())?;
         file.write_all(certificate.pem().as_bytes())?;
         file.sync_all()?;
-        fs::rename(&new, path)
+        // Another process may have made one just now: that one it is then.
+        match fs::hard_link(&new, path) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
+            _ => fs::remove_file(&new),
+        }
     });
     written.map_err(AgentError::io(path.display().to_string()))
 }
