@@ -65,6 +65,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("edgeplex-store", &["edgeplex-types"]),
     ("edgeplex-switch", &["edgeplex-types"]),
     ("edgeplex-runtime", &["edgeplex-types", "edgeplex-recipes"]),
+    // a runtime whose VMs are on another host, and the process there
+    ("edgeplex-agent", &["edgeplex-types", "edgeplex-runtime", "edgeplex-switch"]),
     ("edgeplex-api", &["edgeplex-types", "edgeplex-intent", "edgeplex-mgmt", "edgeplex-ff-fib-api"]),
     // processes
     (
@@ -113,6 +115,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "edgeplex-store",
             "edgeplex-switch",
             "edgeplex-runtime",
+            "edgeplex-agent",
             "edgeplex-mgmt",
             "edgeplex-journal",
             "edgeplex-transport",
