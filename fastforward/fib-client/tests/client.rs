@@ -2,60 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test, though not under cfg(test)
 
-use edgeplex_ff_fib_api::{FibOp, Reply, Request, Status, Target, VERSION, encode_reply};
+mod peer;
+
+use edgeplex_ff_fib_api::{FibOp, Reply, Request, Status, Target};
 use edgeplex_ff_fib_client::{Client, Event, Source};
-use edgeplex_types::{Epoch, wire::Deframer};
+use edgeplex_types::Epoch;
+use peer::{LIMIT, Peer};
 use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{UnixListener, UnixStream},
-    time::timeout,
-};
-
-const LIMIT: Duration = Duration::from_secs(10);
-
-/// FastForward's end of one connection.
-struct Peer {
-    stream: UnixStream,
-    frames: Deframer,
-}
-
-impl Peer {
-    /// Takes the connection and tells what is held.
-    async fn accept(listener: &UnixListener, epoch: Option<Epoch>) -> Self {
-        let (stream, _) = listener.accept().await.unwrap();
-        let mut peer = Self { stream, frames: Deframer::default() };
-        assert_eq!(peer.next().await, Request::Status);
-        let status = Status { uptime_ms: 0, epoch, routes: 0, tunnels: 0, fib_bytes: 0, labels: 0 };
-        peer.answer(Reply::Status(status)).await;
-        peer
-    }
-
-    async fn next(&mut self) -> Request {
-        let mut buffer = [0; 4096];
-        loop {
-            if let Some(request) = self.frames.next(VERSION).unwrap() {
-                return request;
-            }
-            let n = self.stream.read(&mut buffer).await.unwrap();
-            assert!(n > 0, "the client went away");
-            self.frames.push(&buffer[..n]);
-        }
-    }
-
-    async fn answer(&mut self, reply: Reply) {
-        self.stream.write_all(&encode_reply(&reply).unwrap()).await.unwrap();
-    }
-
-    async fn take(&mut self) -> Request {
-        let request = self.next().await;
-        self.answer(Reply::Done).await;
-        request
-    }
-}
+use tokio::{net::UnixListener, time::timeout};
 
 /// As many routes as `total`, one operation each.
 struct Routes {
