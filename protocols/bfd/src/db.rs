@@ -174,6 +174,13 @@ impl Bfd {
         Ok(())
     }
 
+    /// Everything that was told is forgotten: it is told anew.
+    pub fn forget_all(&mut self, now: Time) {
+        if self.following {
+            self.sessions.keys().cloned().collect::<Vec<_>>().iter().for_each(|key| self.forget(now, key));
+        }
+    }
+
     /// The session begins anew, if it is still wanted.
     fn forget(&mut self, now: Time, key: &Key) {
         let Some(session) = self.sessions.remove(key) else { return };

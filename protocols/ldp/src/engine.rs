@@ -382,6 +382,11 @@ impl Ldp {
         self.neighbors.values().map(|n| n.view(now)).collect()
     }
 
+    /// Ours that are up, and our address there.
+    pub fn interfaces(&self) -> impl Iterator<Item = (&Arc<str>, Ipv4Addr)> {
+        self.interfaces.iter().map(|(name, i)| (name, i.address))
+    }
+
     pub fn state(&self, lsr_id: Ipv4Addr) -> State {
         self.neighbors.get(&lsr_id).and_then(|n| n.session.as_ref()).map_or(State::NonExistent, |s| s.state)
     }

@@ -1,5 +1,6 @@
 //! Following another process, and taking its place.
 
+use super::Told;
 use crate::db::Db;
 use crate::engine::Ospf;
 use crate::flood::Scope;
@@ -107,6 +108,23 @@ impl Ospf {
             }
         }
         Ok(())
+    }
+
+    /// Everything that was told is forgotten: it is told anew.
+    pub fn forget(&mut self, now: Time) -> Vec<Action> {
+        if !self.following {
+            return vec![];
+        }
+        self.told = Told::default();
+        self.db = Db::default();
+        for name in self.interfaces.keys().cloned().collect::<Vec<_>>() {
+            self.imitate(&name);
+            if let Some(interface) = self.interfaces.get_mut(&name) {
+                interface.db = Db::default();
+            }
+        }
+        self.spf.request(self.now, &self.config.timing);
+        self.handle(now, Event::Timer)
     }
 
     fn apply_lsa(&mut self, scope: &Scope, lsa: Lsa, at: u64) {

@@ -30,6 +30,7 @@ enum Command {
     Remove(Key, String),
     Show(oneshot::Sender<Vec<SessionView>>),
     Replay(String, Option<Vec<u8>>),
+    Forget,
     Promote(Journal, oneshot::Sender<Promoted>),
     Fence(oneshot::Sender<()>),
     Unfence,
@@ -77,6 +78,11 @@ impl Handle {
         if name.starts_with(PREFIX) {
             let _ = self.0.send(Command::Replay(name.clone(), value));
         }
+    }
+
+    /// To one that follows: the journal begins anew, so what was replayed is forgotten.
+    pub fn forget(&self) {
+        let _ = self.0.send(Command::Forget);
     }
 
     /// To one that follows: everything has been replayed, and nobody else speaks. Its sessions go on here, with a packet at once;

@@ -111,6 +111,7 @@ impl Task {
                     warn!(%error, "a stored BFD session is lost");
                 }
             }
+            Command::Forget => self.bfd.forget_all(now),
             Command::Promote(journal, done) => {
                 self.journal = Some(journal);
                 let actions = self.bfd.promote(now);

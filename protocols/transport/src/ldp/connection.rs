@@ -1,7 +1,12 @@
 //! One TCP connection: two small tasks carry its bytes, the engine's task owns its meaning.
 
 use super::{PORT, task::Input};
-use crate::sockopt::{set_md5, set_min_ttl};
+use crate::{
+    journal::{Journal, SessionLog},
+    sockopt::{set_md5, set_min_ttl},
+    tcp,
+};
+use edgeplex_journal::{Opened, Progress, Protocol};
 use edgeplex_ldp::ConnId;
 use socket2::SockRef;
 use std::{
@@ -17,9 +22,10 @@ use std::{
 use tokio::{
     net::{TcpSocket, TcpStream},
     sync::{mpsc, oneshot},
-    task::JoinHandle,
-    time::timeout,
+    task::{AbortHandle, JoinHandle},
+    time::{Instant, timeout},
 };
+use tracing::warn;
 
 /// How much is read at once, bytes.
 const READ_SIZE: usize = 16 << 10;
@@ -31,9 +37,12 @@ const LINGER: Duration = Duration::from_secs(1);
 const SEND_HOLD: Duration = Duration::from_secs(120);
 const CONNECT: Duration = Duration::from_secs(10);
 /// RFC 6720 §2
-const GTSM: u8 = 255;
+pub(super) const GTSM: u8 = 255;
 /// Internetwork control.
 pub(super) const TOS: u32 = 0xc0;
+
+/// What the neighbour has acknowledged is written down at this pace.
+pub(super) const ACKED_PACE: Duration = Duration::from_millis(100);
 
 /// Where to connect, and how.
 #[derive(Debug)]
@@ -61,6 +70,39 @@ pub(super) async fn connect(target: Target) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// What is written down of a connection.
+#[derive(Debug)]
+pub(super) struct Logged {
+    log: SessionLog,
+    /// TCP_REPAIR_WINDOW at the beginning: a successor's first question to the neighbour tells it anew.
+    window: Vec<u8>,
+    /// As written down last, and when that was looked at.
+    acked: u64,
+    looked: Instant,
+}
+
+impl Logged {
+    pub(super) fn new(log: SessionLog, progress: &Progress) -> Self {
+        Self { log, window: progress.window.clone(), acked: progress.acked, looked: Instant::now() }
+    }
+
+    /// Of a connection on which nothing was read or written. `None` if nothing is kept; where a socket cannot be protected the session
+    /// is as mortal as its process.
+    pub(super) fn open(stream: &TcpStream, passive: bool, journal: &Journal) -> Option<Self> {
+        let opened = || {
+            let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
+            io::Result::Ok(Opened { protocol: Protocol::Ldp, local, remote, passive, tcp: tcp::opened(stream)? })
+        };
+        match journal.keeps().then(opened)? {
+            Ok(opened) => Some(Self::new(journal.session(opened.clone()), &Progress::new(&opened))),
+            Err(error) => {
+                warn!(%error, "an LDP session that no successor can take over");
+                None
+            }
+        }
+    }
+}
+
 /// A connection in use. Dropped, it delivers what waits, if the neighbour takes it soon, and closes.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -68,13 +110,15 @@ pub(super) struct Connection {
     out: mpsc::UnboundedSender<Vec<u8>>,
     /// Bytes given to `out` and not yet written.
     waiting: Arc<AtomicUsize>,
+    log: Option<Logged>,
+    tasks: [AbortHandle; 2],
     /// Tells the writer when it is dropped.
     _alive: oneshot::Sender<()>,
 }
 
 impl Connection {
     /// What it hears goes to `inputs`; the task given back ends when the connection is closed.
-    pub(super) fn start(id: ConnId, stream: TcpStream, inputs: mpsc::Sender<Input>) -> (Self, JoinHandle<()>) {
+    pub(super) fn start(id: ConnId, stream: TcpStream, log: Option<Logged>, inputs: mpsc::Sender<Input>) -> (Self, JoinHandle<()>) {
         // Without it a KeepAlive may wait for an acknowledgement; a failure costs only time.
         let _ = stream.set_nodelay(true);
         let stream = Arc::new(stream);
@@ -84,6 +128,7 @@ impl Connection {
         let reader = tokio::spawn(read(id, Arc::clone(&stream), inputs.clone()));
         let written = Arc::clone(&waiting);
         let writing = Arc::clone(&stream);
+        let reading = reader.abort_handle();
         let writer = tokio::spawn(async move {
             if let Err(error) = write(&writing, messages, &written, dropped, SEND_HOLD).await {
                 // Nobody to tell: the speaker is gone.
@@ -91,11 +136,71 @@ impl Connection {
             }
             end(&writing, reader).await;
         });
-        (Self { stream, out, waiting, _alive: alive }, writer)
+        let tasks = [reading, writer.abort_handle()];
+        (Self { stream, out, waiting, log, tasks, _alive: alive }, writer)
+    }
+
+    /// To be told of what was read before anything is made of it.
+    pub(super) fn received(&mut self, bytes: &[u8]) {
+        if let Some(l) = &mut self.log {
+            l.log.received(bytes);
+        }
+    }
+
+    /// The neighbour has yet to acknowledge something, for all that is written down.
+    pub(super) fn is_behind(&self) -> bool {
+        self.log.as_ref().is_some_and(|l| l.acked < l.log.counts().1)
+    }
+
+    /// Writes down what the neighbour has acknowledged, if it is time for it or `at_once`.
+    pub(super) fn note_acked(&mut self, at_once: bool) {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        let Some(l) = &mut self.log else { return };
+        let (_, sent) = l.log.counts();
+        if l.acked == sent || !at_once && l.looked.elapsed() < ACKED_PACE {
+            return;
+        }
+        l.looked = Instant::now();
+        // A socket that cannot be asked any more is about to be closed.
+        let Ok(now) = tcp::acked(&*self.stream) else { return };
+        let Ok(unacknowledged) = u64::try_from(waiting + now.unacknowledged) else { return };
+        let acked = sent.saturating_sub(unacknowledged);
+        if acked > l.acked {
+            l.acked = acked;
+            l.log.acked(acked, l.window.clone(), now.timestamp, now.at_ms);
+        }
+    }
+
+    /// Nothing leaves or enters any more, and what was written down is complete.
+    pub(super) fn fence(&mut self) {
+        self.note_acked(true);
+        self.log.iter().for_each(|l| l.log.fence());
+    }
+
+    pub(super) fn unfence(&self) {
+        self.log.iter().for_each(|l| l.log.unfence());
+    }
+
+    /// Lets go of the connection, which goes on elsewhere: nothing of this is seen on the wire.
+    pub(super) fn leave(mut self) {
+        if self.log.take().is_some() {
+            // One that was not protected ends as its process does.
+            let _ = tcp::abandon(&*self.stream);
+            self.tasks.iter().for_each(AbortHandle::abort);
+        }
+    }
+
+    /// Bytes that are written down already.
+    pub(super) fn send_again(&self, bytes: Vec<u8>) {
+        self.waiting.fetch_add(bytes.len(), Ordering::Relaxed);
+        let _ = self.out.send(bytes);
     }
 
     /// `false`: the neighbour does not read.
-    pub(super) fn send(&self, bytes: Vec<u8>) -> bool {
+    pub(super) fn send(&mut self, bytes: Vec<u8>) -> bool {
+        if let Some(l) = &mut self.log {
+            l.log.sent(&bytes);
+        }
         let waiting = self.waiting.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len();
         // A writer that has ended has told of it.
         let _ = self.out.send(bytes);
@@ -104,6 +209,16 @@ impl Connection {
 
     pub(super) fn protect(&self) -> io::Result<()> {
         set_min_ttl(self.stream.as_fd(), Ipv4Addr::UNSPECIFIED.into(), GTSM)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(l) = self.log.take() {
+            // Failing that, its last words may be lost.
+            let _ = tcp::expose(&*self.stream);
+            l.log.close();
+        }
     }
 }
 
@@ -188,7 +303,7 @@ mod tests {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut neighbor, _) = listener.accept().await.unwrap();
         let (inputs, _input) = mpsc::channel(1);
-        let (connection, ended) = Connection::start(ConnId::Opened(1), stream, inputs);
+        let (mut connection, ended) = Connection::start(ConnId::Opened(1), stream, None, inputs);
         assert!(!connection.send(vec![0; MUCH]), "that is too much");
         // The write has begun.
         assert_eq!(neighbor.read_u8().await.unwrap(), 0);

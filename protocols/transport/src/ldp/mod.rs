@@ -7,6 +7,7 @@
 
 mod connection;
 mod sockets;
+mod succession;
 mod task;
 
 use crate::{Mode, Promoted, journal::Journal};
@@ -64,6 +65,7 @@ enum Command {
     Neighbors(oneshot::Sender<Vec<LdpNeighborRow>>),
     Bindings(oneshot::Sender<Vec<LdpBindingRow>>),
     Replay(Box<Record>),
+    Forget,
     Promote(Journal, oneshot::Sender<Promoted>),
     Fence(oneshot::Sender<()>),
     Unfence,
@@ -71,7 +73,8 @@ enum Command {
     Shutdown { graceful: bool, done: oneshot::Sender<()> },
 }
 
-/// One LDP speaker. Cloning gives another handle to the same; with the last one it ends, as `shutdown(true)` does.
+/// One LDP speaker. Cloning gives another handle to the same; with the last one it ends, as `leave` does if it keeps a journal, or
+/// else as `shutdown(true)`.
 #[derive(Debug, Clone)]
 pub struct Handle {
     commands: mpsc::UnboundedSender<Command>,
@@ -132,6 +135,11 @@ impl Handle {
         if ours {
             self.tell(Command::Replay(Box::new(record.clone())));
         }
+    }
+
+    /// To one that follows: the journal begins anew, so what was replayed is forgotten.
+    pub fn forget(&self) {
+        self.tell(Command::Forget);
     }
 
     /// To one that follows: everything has been replayed, and nobody else speaks. Sessions go on over their

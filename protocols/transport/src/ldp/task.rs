@@ -1,13 +1,15 @@
 //! The one task that owns the engine and its sockets.
 
-use super::connection::{self, Connection, Target};
+use super::connection::{self, Connection, Logged, Target};
 use super::sockets::{Heard, Hellos, Listener};
+use super::succession::Standing;
 use super::{Command, Event};
-use crate::{Mode, Promoted};
-use edgeplex_ldp::{Action, BindingView, Config, ConnId, Event as Engine, Ldp, NeighborView, Start};
+use crate::{Mode, journal::Journal};
+use edgeplex_journal::{Record, SessionId};
+use edgeplex_ldp::{Action, BindingView, Change, Config, ConnId, Event as Engine, Ldp, NeighborView, Start};
 use edgeplex_mgmt::show::{LdpBindingRow, LdpNeighborRow, LdpRemoteBinding};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     io,
     net::IpAddr,
     sync::Arc,
@@ -35,14 +37,14 @@ pub(super) enum Input {
     Closed(ConnId, String),
 }
 
-struct Task {
-    ldp: Ldp,
+pub(super) struct Task {
+    pub(super) ldp: Ldp,
     /// Moment zero of the engine's time.
     zero: Instant,
     config: Config,
-    hellos: Hellos,
+    pub(super) hellos: Hellos,
     listener: Listener,
-    connections: HashMap<ConnId, Connection>,
+    pub(super) connections: HashMap<ConnId, Connection>,
     connecting: JoinSet<(ConnId, io::Result<TcpStream>)>,
     /// To give up what is still being tried.
     attempts: HashMap<ConnId, AbortHandle>,
@@ -55,20 +57,33 @@ struct Task {
     /// What the daemon has not yet taken.
     backlog: VecDeque<Event>,
     stopping: bool,
+    /// None yet while we follow.
+    pub(super) journal: Option<Journal>,
+    /// Connections in the journal that we follow.
+    pub(super) standing: BTreeMap<SessionId, Standing>,
+    /// Nothing is heard or said, and what the daemon wants waits.
+    pub(super) fenced: bool,
+    pub(super) deferred: Vec<Command>,
+    /// Interfaces of which the daemon has said whether they are up.
+    pub(super) stated: BTreeSet<Arc<str>>,
 }
 
 /// Runs until it is shut down or every handle is gone.
 pub(super) async fn run(
     config: Config,
     start: Start,
-    _mode: Mode,
+    mode: Mode,
     mut commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::Sender<Event>,
 ) {
     let (heard_sender, mut heard) = mpsc::channel(INPUTS);
     let (inputs, mut input) = mpsc::channel(INPUTS);
+    let (ldp, journal) = match mode {
+        Mode::Live(journal) => (Ldp::new(Duration::ZERO, config.clone(), start), Some(journal)),
+        Mode::Following => (Ldp::following(Duration::ZERO, config.clone(), start), None),
+    };
     let mut task = Task {
-        ldp: Ldp::new(Duration::ZERO, config.clone(), start),
+        ldp,
         zero: Instant::now(),
         hellos: Hellos::new(heard_sender),
         listener: Listener::new(config.lsr_id),
@@ -82,13 +97,22 @@ pub(super) async fn run(
         accept_at: None,
         backlog: VecDeque::new(),
         stopping: false,
+        journal,
+        standing: BTreeMap::new(),
+        fenced: false,
+        deferred: vec![],
+        stated: BTreeSet::new(),
     };
     let mut done = None;
     // What a new engine has to say comes with its first event.
     task.step(Engine::Timer);
     while !task.stopping {
-        task.listener.try_open();
-        let timer = task.ldp.deadline().map(|at| task.zero + at);
+        let speaks = task.journal.is_some() && !task.fenced;
+        if speaks {
+            task.listener.try_open();
+        }
+        let behind = task.note_acked();
+        let timer = task.ldp.deadline().filter(|_| speaks).map(|at| task.zero + at);
         let timer = async {
             match timer {
                 Some(at) => sleep_until(at).await,
@@ -97,11 +121,11 @@ pub(super) async fn run(
         };
         tokio::select! {
             command = commands.recv() => done = task.command(command),
-            Some(Heard { interface, source, packet }) = heard.recv() => task.step(Engine::Hello { interface, source, packet }),
-            Some(input) = input.recv() => task.input(input),
-            accepted = task.listener.accept(), if task.accept_at.is_none() => task.accept(accepted),
+            Some(Heard { interface, source, packet }) = heard.recv(), if speaks => task.step(Engine::Hello { interface, source, packet }),
+            Some(input) = input.recv(), if speaks => task.input(input),
+            accepted = task.listener.accept(), if speaks && task.accept_at.is_none() => task.accept(accepted),
             () = sleep_until(task.accept_at.unwrap_or_else(Instant::now)), if task.accept_at.is_some() => task.accept_at = None,
-            Some(attempt) = task.connecting.join_next() => {
+            Some(attempt) = task.connecting.join_next(), if speaks => {
                 // One that was given up has nothing to tell.
                 if let Ok((conn, result)) = attempt {
                     task.connected(conn, result);
@@ -109,7 +133,8 @@ pub(super) async fn run(
             }
             Some(_) = task.open.join_next() => {}
             () = timer => task.step(Engine::Timer),
-            () = sleep(RETRY), if !task.listener.is_open() => {}
+            () = sleep(RETRY), if speaks && !task.listener.is_open() => {}
+            () = sleep(connection::ACKED_PACE), if behind && speaks => {}
             permit = events.reserve(), if !task.backlog.is_empty() => match (permit, task.backlog.pop_front()) {
                 (Ok(permit), Some(event)) => permit.send(event),
                 // The daemon no longer listens.
@@ -129,14 +154,26 @@ pub(super) async fn run(
 }
 
 impl Task {
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.zero.elapsed()
     }
 
+    /// Tells whether a neighbour has yet to acknowledge something.
+    fn note_acked(&mut self) -> bool {
+        if self.fenced {
+            return false;
+        }
+        self.connections.values_mut().for_each(|c| c.note_acked(false));
+        self.connections.values().any(Connection::is_behind)
+    }
+
     fn command(&mut self, command: Option<Command>) -> Option<tokio::sync::oneshot::Sender<()>> {
+        let waits = matches!(command, Some(Command::Configure(_) | Command::Interface { .. } | Command::Routes(_) | Command::Reset(_)));
         match command {
+            Some(command) if self.fenced && waits => self.deferred.push(command),
             Some(Command::Configure(config)) => self.configure(config),
             Some(Command::Interface { name, address, up }) => {
+                self.stated.insert(Arc::clone(&name));
                 self.hellos.interface(&name, up.then_some(address));
                 self.step(Engine::Interface { name, address, up });
             }
@@ -151,19 +188,39 @@ impl Task {
                 if !graceful {
                     self.step(Engine::Stop);
                 }
+                let farewell = self.ldp.farewell();
+                self.append(farewell);
                 self.stopping = true;
                 return Some(done);
             }
-            Some(Command::Replay(_) | Command::Unfence) => {}
-            Some(Command::Promote(_, done)) => drop(done.send(Promoted::default())),
-            Some(Command::Fence(done)) => drop(done.send(())),
+            Some(Command::Replay(record)) => self.replay(*record),
+            Some(Command::Forget) => self.forget(),
+            Some(Command::Promote(journal, done)) => drop(done.send(self.promote(journal))),
+            Some(Command::Fence(done)) => self.fence(done),
+            Some(Command::Unfence) => {
+                self.unfence();
+                for command in std::mem::take(&mut self.deferred) {
+                    self.command(Some(command));
+                }
+            }
             Some(Command::Leave(done)) => {
-                self.stopping = true;
+                self.leave();
                 return Some(done);
             }
-            None => self.stopping = true,
+            None => {
+                if self.journal.as_ref().is_some_and(Journal::keeps) {
+                    self.leave();
+                }
+                self.stopping = true;
+            }
         }
         None
+    }
+
+    /// Whoever goes on knows all that is needed.
+    fn leave(&mut self) {
+        self.stopping = true;
+        self.connections.drain().for_each(|(_, connection)| connection.leave());
     }
 
     fn configure(&mut self, config: Config) {
@@ -178,14 +235,36 @@ impl Task {
         self.step(Engine::Configure(config));
     }
 
-    fn step(&mut self, event: Engine) {
+    pub(super) fn step(&mut self, event: Engine) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            for action in self.ldp.handle(self.now(), event) {
-                if let Some(more) = self.act(action) {
-                    events.push_back(more);
-                }
-            }
+            let actions = self.ldp.handle(self.now(), event);
+            events.extend(self.act_all(actions));
+        }
+    }
+
+    /// Gives the events that the actions brought about at once.
+    fn act_all(&mut self, actions: Vec<Action>) -> Vec<Engine> {
+        let changes = self.ldp.changes();
+        self.append(changes);
+        actions.into_iter().filter_map(|action| self.act(action)).collect()
+    }
+
+    /// What has been done already, whatever follows from it.
+    pub(super) fn done(&mut self, actions: Vec<Action>) {
+        for event in self.act_all(actions) {
+            self.step(event);
+        }
+    }
+
+    /// Tells the journal what is new.
+    fn append(&self, changes: Vec<Change>) {
+        let Some(journal) = &self.journal else { return };
+        for (name, value) in changes {
+            journal.append(&match value {
+                Some(value) => Record::Put { name, value },
+                None => Record::Delete { name },
+            });
         }
     }
 
@@ -205,7 +284,7 @@ impl Task {
             }
             Action::Key { remote, password } => self.listener.set_key(remote, password),
             Action::Send { conn, bytes } => {
-                let taken = self.connections.get(&conn).is_none_or(|c| c.send(bytes));
+                let taken = self.connections.get_mut(&conn).is_none_or(|c| c.send(bytes));
                 if !taken {
                     self.connections.remove(&conn);
                     return Some(Engine::Closed { conn, reason: "the neighbour takes nothing".into() });
@@ -258,7 +337,12 @@ impl Task {
             return;
         }
         match input {
-            Input::Received(conn, bytes) => self.step(Engine::Received { conn, bytes }),
+            Input::Received(conn, bytes) => {
+                if let Some(connection) = self.connections.get_mut(&conn) {
+                    connection.received(&bytes);
+                }
+                self.step(Engine::Received { conn, bytes });
+            }
             Input::Closed(conn, reason) => {
                 self.connections.remove(&conn);
                 self.step(Engine::Closed { conn, reason });
@@ -266,8 +350,14 @@ impl Task {
         }
     }
 
-    fn adopt(&mut self, conn: ConnId, stream: TcpStream) {
-        let (connection, task) = Connection::start(conn, stream, self.inputs.clone());
+    /// Nothing was read from the stream or written to it.
+    fn opened(&mut self, conn: ConnId, stream: TcpStream, passive: bool) {
+        let log = self.journal.as_ref().and_then(|journal| Logged::open(&stream, passive, journal));
+        self.adopt(conn, stream, log);
+    }
+
+    pub(super) fn adopt(&mut self, conn: ConnId, stream: TcpStream, log: Option<Logged>) {
+        let (connection, task) = Connection::start(conn, stream, log, self.inputs.clone());
         self.connections.insert(conn, connection);
         self.open.spawn(async move {
             // A task that panicked has closed its socket as well.
@@ -282,7 +372,7 @@ impl Task {
         }
         match result {
             Ok(stream) => {
-                self.adopt(conn, stream);
+                self.opened(conn, stream, false);
                 self.step(Engine::Connected { conn });
             }
             Err(error) => self.step(Engine::Closed { conn, reason: error.to_string() }),
@@ -294,7 +384,7 @@ impl Task {
             Ok((stream, IpAddr::V4(remote))) if self.listener.admits(remote) && self.open.len() < MAX_CONNECTIONS => {
                 self.accepted += 1;
                 let conn = ConnId::Accepted(self.accepted);
-                self.adopt(conn, stream);
+                self.opened(conn, stream, true);
                 self.step(Engine::Accepted { conn, remote });
             }
             Ok(_) => {}

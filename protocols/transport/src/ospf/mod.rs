@@ -125,6 +125,11 @@ impl Handle {
         }
     }
 
+    /// To one that follows: the journal begins anew, so what was replayed is forgotten.
+    pub fn forget(&self) {
+        self.tell(Command::Forget);
+    }
+
     /// To one that follows: everything has been replayed, and nobody else speaks. Adjacencies are Full as they were; all routes have been
     /// told ([`Event::Routes`] is in the channel) when this returns. An interface that [`Handle::interface`] has not yet said anything of is
     /// taken to be up.

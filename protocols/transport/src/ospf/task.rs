@@ -1,8 +1,12 @@
 //! The task that owns the engine and the sockets.
+//!
+//! What an event changes is written to the journal before its packets leave, and they leave when that is committed: a successor
+//! never knows less than a neighbour does.
 
 use super::socket::Port;
 use super::{Event, rows};
-use crate::{Mode, Promoted, journal::Journal};
+use crate::{Mode, Promoted, journal::Journal, mode::is_committed};
+use edgeplex_journal::Record;
 use edgeplex_mgmt::show::{LsaRow, OspfInterfaceRow, OspfNeighborRow, OspfRouteRow};
 use edgeplex_ospf::{Action, Config, Event as Input, Ospf, Start, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,7 +16,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, mpsc::error::TrySendError, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -24,6 +28,8 @@ const MAX_BACKLOG: usize = 256;
 const OPEN_AGAIN: Duration = Duration::from_millis(500);
 /// Last words are said twice: nobody will repeat them.
 const SAY_AGAIN: Duration = Duration::from_millis(30);
+/// The engine's time at our start: what a process before us did has its place before that.
+const START: Time = Duration::from_secs(10 * 365 * 86400);
 
 #[derive(Debug)]
 pub(super) enum Command {
@@ -36,6 +42,7 @@ pub(super) enum Command {
     ShowDatabase(oneshot::Sender<Vec<LsaRow>>),
     ShowRoutes(oneshot::Sender<Vec<OspfRouteRow>>),
     Replay(String, Option<Vec<u8>>),
+    Forget,
     Promote(Journal, oneshot::Sender<Promoted>),
     Fence(oneshot::Sender<()>),
     Unfence,
@@ -45,10 +52,24 @@ pub(super) enum Command {
 
 struct Task {
     engine: Ospf,
-    /// Moment zero of the engine's time.
-    zero: Instant,
-    /// Interfaces that the daemon says are up.
-    up: BTreeSet<Arc<str>>,
+    /// Where [`START`] is.
+    start: Instant,
+    /// A past process of ours has just gone.
+    restarting: bool,
+    /// None yet while we follow.
+    journal: Option<Journal>,
+    /// How far the journal reaches with what we have written, and how far we know it to be committed.
+    written: u64,
+    committed: u64,
+    /// Packets that wait for the journal to be committed so far.
+    outbox: VecDeque<(u64, Packet)>,
+    /// Nothing is heard or said, and what the daemon wants waits.
+    fenced: bool,
+    deferred: Vec<Command>,
+    /// Interfaces of which the daemon has said whether they are up.
+    stated: BTreeMap<Arc<str>, bool>,
+    /// Interfaces that were up before we took over.
+    inherited: BTreeSet<Arc<str>>,
     ports: BTreeMap<Arc<str>, Port>,
     open_again: Option<Instant>,
     events: mpsc::Sender<Event>,
@@ -58,7 +79,14 @@ struct Task {
     last_read: Option<Arc<str>>,
 }
 
+struct Packet {
+    interface: Arc<str>,
+    destination: Ipv4Addr,
+    bytes: Vec<u8>,
+}
+
 enum Wake {
+    Committed,
     Command(Option<Command>),
     Delivered(bool),
     Readable(Arc<str>),
@@ -68,18 +96,30 @@ enum Wake {
 pub(super) async fn run(
     config: Config,
     restarting: bool,
-    _mode: Mode,
+    mode: Mode,
     mut commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::Sender<Event>,
 ) {
-    let zero = Instant::now();
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     // Seconds until the year 2106.
     let crypto_sequence = u32::try_from(since_1970.as_secs()).unwrap_or(u32::MAX);
+    let begin = Start { restarting, crypto_sequence };
+    let (engine, journal) = match mode {
+        Mode::Live(journal) => (Ospf::new(START, config, begin), Some(journal)),
+        Mode::Following => (Ospf::following(START, config, begin), None),
+    };
     let mut task = Task {
-        engine: Ospf::new(Time::ZERO, config, Start { restarting, crypto_sequence }),
-        zero,
-        up: BTreeSet::new(),
+        engine,
+        start: Instant::now(),
+        restarting,
+        journal,
+        written: 0,
+        committed: 0,
+        outbox: VecDeque::new(),
+        fenced: false,
+        deferred: vec![],
+        stated: BTreeMap::new(),
+        inherited: BTreeSet::new(),
         ports: BTreeMap::new(),
         open_again: None,
         events,
@@ -105,6 +145,7 @@ pub(super) async fn run(
             // Nobody is left to route for.
             Wake::Command(None) | Wake::Delivered(false) => return,
             Wake::Delivered(true) => {}
+            Wake::Committed => task.let_go(),
             Wake::Readable(name) => {
                 task.read(&name);
                 task.last_read = Some(name);
@@ -127,8 +168,12 @@ fn from_next<'a, T>(map: &'a BTreeMap<Arc<str>, T>, last: Option<&Arc<str>>) -> 
 }
 
 impl Task {
+    fn now(&self) -> Time {
+        START + self.start.elapsed()
+    }
+
     async fn wait(&mut self, commands: &mut mpsc::UnboundedReceiver<Command>) -> Wake {
-        let engine = self.engine.deadline().map(|at| self.zero + at);
+        let engine = self.engine.deadline().filter(|_| !self.fenced).map(|at| self.start + at.saturating_sub(START));
         let timer = engine.into_iter().chain(self.open_again).min();
         let sleep = async {
             match timer {
@@ -141,7 +186,13 @@ impl Task {
             Some((name, _)) => Poll::Ready(Wake::Readable(name.clone())),
             None => Poll::Pending,
         });
-        let (waiting, full) = (!self.backlog.is_empty(), self.backlog.len() >= MAX_BACKLOG);
+        let (waiting, deaf) = (!self.backlog.is_empty(), self.fenced || self.backlog.len() >= MAX_BACKLOG);
+        let committed = async {
+            match (&self.journal, self.outbox.front()) {
+                (Some(journal), Some((end, _))) if !self.fenced => journal.committed(*end).await,
+                _ => std::future::pending().await,
+            }
+        };
         tokio::select! {
             command = commands.recv() => Wake::Command(command),
             permit = self.events.reserve(), if waiting => match (permit, self.backlog.pop_front()) {
@@ -151,24 +202,75 @@ impl Task {
                 }
                 (permit, _) => Wake::Delivered(permit.is_ok()),
             },
-            wake = readable, if !full => wake,
+            () = committed => Wake::Committed,
+            wake = readable, if !deaf => wake,
             () = sleep => Wake::Timer,
         }
     }
 
     fn step(&mut self, input: Input<'_>) {
-        let actions = self.engine.handle(self.zero.elapsed(), input);
+        let actions = self.engine.handle(self.now(), input);
+        self.act_all(actions);
+    }
+
+    fn act_all(&mut self, actions: Vec<Action>) {
+        self.write_down();
         for action in actions {
             self.act(action);
+        }
+    }
+
+    /// Tells the journal what is new.
+    fn write_down(&mut self) {
+        let Some(journal) = self.journal.as_ref().filter(|j| j.keeps()) else { return };
+        let changes = self.engine.changes();
+        if changes.is_empty() {
+            return;
+        }
+        for (name, value) in changes {
+            journal.append(&match value {
+                Some(value) => Record::Put { name, value },
+                None => Record::Delete { name },
+            });
+        }
+        self.written = journal.end();
+    }
+
+    fn is_committed(&mut self, end: u64) -> bool {
+        if self.committed < end && self.journal.as_ref().is_some_and(|j| is_committed(j, end)) {
+            self.committed = end;
+        }
+        self.committed >= end
+    }
+
+    /// Sends what has waited for the journal.
+    fn let_go(&mut self) {
+        while let Some(end) = self.outbox.front().map(|(end, _)| *end).filter(|_| !self.fenced) {
+            if !self.is_committed(end) {
+                return;
+            }
+            if let Some((_, packet)) = self.outbox.pop_front() {
+                self.send(&packet);
+            }
+        }
+    }
+
+    fn send(&self, packet: &Packet) {
+        let Packet { interface, destination, bytes } = packet;
+        if let Some(Err(error)) = self.ports.get(interface).map(|port| port.send(*destination, bytes)) {
+            // As good as lost on the wire; OSPF repeats.
+            debug!(%interface, %destination, %error, "an OSPF packet was not sent");
         }
     }
 
     fn act(&mut self, action: Action) {
         match action {
             Action::Send { interface, destination, packet } => {
-                if let Some(Err(error)) = self.ports.get(&interface).map(|port| port.send(destination, &packet)) {
-                    // As good as lost on the wire; OSPF repeats.
-                    debug!(%interface, %destination, %error, "an OSPF packet was not sent");
+                let packet = Packet { interface, destination, bytes: packet };
+                if self.outbox.is_empty() && !self.fenced && self.is_committed(self.written) {
+                    self.send(&packet);
+                } else {
+                    self.outbox.push_back((self.written, packet));
                 }
             }
             Action::RoutesChanged => {
@@ -207,7 +309,7 @@ impl Task {
                 }
                 Ok(Some(d)) => {
                     let input = Input::Received { interface: name, source: d.source, destination: d.destination, packet: d.packet };
-                    self.engine.handle(self.zero.elapsed(), input)
+                    self.engine.handle(START + self.start.elapsed(), input)
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -216,21 +318,23 @@ impl Task {
                     return;
                 }
             };
-            for action in actions {
-                self.act(action);
-            }
+            self.act_all(actions);
         }
     }
 
     fn command(&mut self, command: Command) {
+        let waits =
+            matches!(command, Command::Configure(_) | Command::Interface { .. } | Command::NeighborLost { .. } | Command::LinkCost { .. });
+        if self.fenced && waits {
+            return self.deferred.push(command);
+        }
         match command {
             Command::Configure(config) => {
                 self.step(Input::Configure(config));
                 self.open_ports();
             }
             Command::Interface { name, up } => {
-                let name = Arc::from(name);
-                let _ = if up { self.up.insert(name) } else { self.up.remove(&name) };
+                self.stated.insert(Arc::from(name), up);
                 self.open_ports();
             }
             Command::NeighborLost { interface, address } => self.step(Input::NeighborLost { interface: &interface, address }),
@@ -242,38 +346,112 @@ impl Task {
             Command::ShowRoutes(answer) => drop(answer.send(rows::routes(&self.engine))),
             // run() has taken it.
             Command::Shutdown { .. } | Command::Leave(_) => {}
-            Command::Replay(..) | Command::Unfence => {}
-            Command::Promote(_, done) => drop(done.send(Promoted::default())),
-            Command::Fence(done) => drop(done.send(())),
+            Command::Replay(name, value) => {
+                if let Err(error) = self.engine.apply(self.now(), &name, value.as_deref()) {
+                    warn!(%error, "a stored OSPF value is lost");
+                }
+            }
+            Command::Forget => {
+                let actions = self.engine.forget(self.now());
+                self.act_all(actions);
+            }
+            Command::Promote(journal, done) => drop(done.send(self.promote(journal))),
+            Command::Fence(done) => {
+                self.fenced = true;
+                let journal = self.journal.clone();
+                tokio::spawn(async move {
+                    if let Some(journal) = journal {
+                        journal.committed_all().await;
+                    }
+                    let _ = done.send(());
+                });
+            }
+            Command::Unfence => {
+                if std::mem::take(&mut self.fenced) {
+                    self.let_go();
+                    let actions = self.engine.resume(self.now());
+                    self.act_all(actions);
+                    for command in std::mem::take(&mut self.deferred) {
+                        self.command(command);
+                    }
+                }
+            }
+        }
+    }
+
+    fn promote(&mut self, journal: Journal) -> Promoted {
+        self.journal = Some(journal);
+        let up = self.engine.interfaces().into_iter().filter(|i| i.state != "down");
+        self.inherited = up.map(|i| i.interface).collect();
+        for (name, (address, passive)) in self.wanted() {
+            if !passive && self.is_up(&name) {
+                self.open_port(&name, address);
+            }
+        }
+        let actions = self.engine.promote(self.now(), self.restarting);
+        self.act_all(actions);
+        self.open_ports();
+        // The daemon may be waiting for us, and not reading: what fits it will find.
+        self.backlog.make_contiguous().sort_by_key(|e| !matches!(e, Event::Routes(_)));
+        while let Some(event) = self.backlog.pop_front() {
+            if let Err(TrySendError::Full(event) | TrySendError::Closed(event)) = self.events.try_send(event) {
+                self.backlog.push_front(event);
+                break;
+            }
+        }
+        let full = self.engine.neighbors().iter().filter(|n| n.state == "full").count();
+        Promoted { sessions: u32::try_from(full).unwrap_or(u32::MAX), lost: 0 }
+    }
+
+    /// Address of each interface that is configured, and whether it is passive.
+    fn wanted(&self) -> BTreeMap<Arc<str>, (Ipv4Addr, bool)> {
+        self.engine.config().interfaces.iter().map(|(name, i)| (name.clone(), (i.address.addr(), i.passive))).collect()
+    }
+
+    fn is_up(&self, name: &Arc<str>) -> bool {
+        self.stated.get(name).copied().unwrap_or_else(|| self.inherited.contains(name))
+    }
+
+    /// Tells whether there is a socket.
+    fn open_port(&mut self, name: &Arc<str>, address: Ipv4Addr) -> bool {
+        if self.ports.contains_key(name) {
+            return true;
+        }
+        match Port::open(name, address) {
+            Ok(port) => {
+                self.ports.insert(name.clone(), port);
+                // It may come late to one that is designated router since before.
+                if self.engine.interfaces().iter().any(|i| i.interface == *name && matches!(i.state, "dr" | "backup")) {
+                    self.listen_as_designated(name, true);
+                }
+                true
+            }
+            Err(error) => {
+                warn!(interface = %name, %error, "OSPF cannot use the interface yet");
+                self.open_again = Some(Instant::now() + OPEN_AGAIN);
+                false
+            }
         }
     }
 
     /// Gives every interface that is up and configured its socket, closes the others, and tells the engine which can be used.
     fn open_ports(&mut self) {
         self.open_again = None;
-        let wanted: BTreeMap<Arc<str>, (Ipv4Addr, bool)> =
-            self.engine.config().interfaces.iter().map(|(name, i)| (name.clone(), (i.address.addr(), i.passive))).collect();
+        let wanted = self.wanted();
+        let speaks = self.journal.is_some();
         let wants = |name: &Arc<str>, port: &Port| wanted.get(name).is_some_and(|(a, passive)| *a == port.address() && !passive);
-        let unwanted: Vec<_> =
-            self.ports.iter().filter(|(name, p)| !self.up.contains(*name) || !wants(name, p)).map(|(n, _)| n.clone()).collect();
+        let unwanted: Vec<_> = self.ports.iter().filter(|(name, p)| !self.is_up(name) || !wants(name, p)).map(|(n, _)| n.clone()).collect();
         for name in unwanted {
             self.step(Input::Interface { name: &name, up: false });
             self.ports.remove(&name);
         }
         for (name, (address, passive)) in wanted {
-            if !self.up.contains(&name) {
+            if !self.is_up(&name) {
                 self.step(Input::Interface { name: &name, up: false });
                 continue;
             }
-            if !passive && !self.ports.contains_key(&name) {
-                match Port::open(&name, address) {
-                    Ok(port) => drop(self.ports.insert(name.clone(), port)),
-                    Err(error) => {
-                        warn!(interface = %name, %error, "OSPF cannot use the interface yet");
-                        self.open_again = Some(Instant::now() + OPEN_AGAIN);
-                        continue;
-                    }
-                }
+            if !passive && speaks && !self.open_port(&name, address) {
+                continue;
             }
             self.step(Input::Interface { name: &name, up: true });
         }
@@ -281,7 +459,11 @@ impl Task {
 
     async fn last_words(&mut self, graceful: bool) {
         let input = if graceful { Input::PrepareRestart } else { Input::Shutdown };
-        let actions = self.engine.handle(self.zero.elapsed(), input);
+        let actions = self.engine.handle(self.now(), input);
+        // There is no successor to wait for.
+        self.write_down();
+        (self.fenced, self.committed) = (false, u64::MAX);
+        self.let_go();
         for action in actions.clone() {
             self.act(action);
         }
