@@ -433,6 +433,7 @@ impl Pvmd {
                 true
             }
         });
+        self.renumber(now);
         self.begin(now);
         if others {
             self.read_again()?;

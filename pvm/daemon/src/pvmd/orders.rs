@@ -11,7 +11,7 @@ use edgeplex_ff_fib_api::Neighbor;
 use edgeplex_journal::Record;
 use edgeplex_mgmt::{
     Answer,
-    config::InstanceRole,
+    config::{Instance, InstanceRole},
     show::{InstanceOrder, Promoted as Report},
 };
 use edgeplex_transport::{Mode, Promoted, journal::Followed};
@@ -86,6 +86,7 @@ impl Pvmd {
     /// What a standby has read belonged to other sessions than those that are wanted now.
     pub(super) fn read_again(&mut self) -> anyhow::Result<()> {
         if let (Some(records), Phase::Following) = (self.life.follow_anew()?, self.life.phase) {
+            self.log_changes = self.life.log_changes();
             self.on_followed(Followed::Reset);
             records.iter().for_each(|record| self.replay(record));
         }
@@ -101,7 +102,13 @@ impl Pvmd {
     /// A standby hears of its leader.
     pub(super) fn on_followed(&mut self, followed: Followed) {
         match followed {
-            Followed::Record(record) => self.replay(&record),
+            Followed::Record(record) => {
+                self.replay(&record);
+                // The sessions' bytes, by far the most, change nothing below.
+                if !matches!(record, Record::Put { .. } | Record::Delete { .. }) {
+                    return;
+                }
+            }
             Followed::Reset => {
                 info!("the leader tells its state anew");
                 self.life.values = Values::default();
@@ -198,17 +205,30 @@ impl Pvmd {
                 Ok(true)
             }
             (InstanceRole::Standby, phase) => Err(format!("this standby is {phase:?}: it cannot take over yet")),
-            (InstanceRole::Active, phase) => {
+            (InstanceRole::Active, _) => {
                 if generation > instance.generation {
                     instance.generation = generation;
-                    self.life.set_instance(instance);
-                    self.session.become_instance(now, instance);
-                    if phase == Phase::Replaced {
-                        self.resume("it speaks again");
-                    }
+                    self.renew(now, instance);
                 }
                 Ok(false)
             }
+        }
+    }
+
+    /// The file tells of a higher generation of what this instance is; another role takes an order.
+    pub(super) fn renumber(&mut self, now: Instant) {
+        let told = self.loaded.config.instance;
+        if told.role == self.life.instance.role && told.generation > self.life.instance.generation {
+            self.renew(now, told);
+        }
+    }
+
+    /// Takes another generation; who was replaced speaks again.
+    fn renew(&mut self, now: Instant, instance: Instance) {
+        self.life.set_instance(instance);
+        self.session.become_instance(now, instance);
+        if self.life.phase == Phase::Replaced {
+            self.resume("it speaks again");
         }
     }
 
@@ -297,7 +317,9 @@ impl Pvmd {
                 if let Some(seen) = seen {
                     self.seen(seen);
                 }
-                self.life.phase = Phase::Fenced { until };
+                if let Phase::Fenced { until: end } = &mut self.life.phase {
+                    *end = until;
+                }
                 self.write_values();
                 let (journal, holder) = (self.life.journal().cloned(), self.life.holder.clone());
                 self.work.tasks.spawn(async move {
@@ -313,7 +335,7 @@ impl Pvmd {
             }
             Done::Committed { committed } => {
                 let refused = (!committed).then(|| "the sessions do not come to a stand: they go on".to_owned());
-                if !committed {
+                if !committed && matches!(self.life.phase, Phase::Fenced { .. }) {
                     self.resume("they did not come to a stand");
                 }
                 for reply in std::mem::take(&mut self.work.waiting) {

@@ -34,7 +34,9 @@ impl Router {
                 let conf = format!(
                     r#"log "{path}/router.log" all; router id {CE}; protocol device {{ }}
                     protocol static site {{ ipv4; route {SITE} blackhole; }}
-                    protocol static many {{ disabled; ipv4; include "{path}/many.conf"; }}
+                    protocol static many {{ disabled; ipv4;
+include "{path}/many.conf";
+                    }}
                     protocol bgp pe {{ debug {{ states, routes, events }}; local {CE} as 65101; neighbor {PE} as 65000;
                       graceful restart {graceful}; ipv4 {{ import all; export where source = RTS_STATIC; }}; }}"#
                 );
