@@ -51,14 +51,16 @@ fn a_killed_cvmd_goes_on_and_no_neighbor_notices() {
             pvm.until("a whole snapshot", |p| p.ended).await;
             assert!(pvm.routes.contains_key(&VPN.parse().unwrap()));
         }
-        eprintln!("killed to speaking again, with {} ms until it was started: {gaps:#?}", 0);
+        for (gap, promoted) in gaps {
+            eprintln!("killed, and speaking again after {gap:?}: {promoted:?}");
+        }
         // Longer than any neighbour waits.
         tokio::time::sleep(Duration::from_secs(5)).await;
         router.up().await;
         assert_eq!(router.noticed(&since), Vec::<String>::new());
         assert_eq!((vm.labels().await, router.bindings()), (labels, bindings));
         assert!(router.routes().contains("Remote label: 1000"));
-        pvm.announce(&["10.4.0.0/16"]);
+        pvm.join(&["10.1.0.0/16", "10.4.0.0/16"]).await;
         until("what comes after", async || router.ask(&["show bgp ipv4 vpn 10.4.0.0/16"]).contains("Remote label: 1000").then_some(()))
             .await;
     });
@@ -77,7 +79,6 @@ fn one_that_ends_in_order_leaves_in_silence() {
         // The longest that a neighbour here waits.
         tokio::time::sleep(Duration::from_secs(16)).await;
         assert_eq!(router.noticed(&since), Vec::<String>::new());
-        // Another router's journal is nobody's.
         let s = vm.order(InstanceOrder::Look).await.unwrap();
         assert!(s.sessions >= 2, "{s:?}");
     });
