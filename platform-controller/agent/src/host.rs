@@ -4,11 +4,11 @@
 //! Open vSwitch that restarted, VMs of an earlier agent are all the same to it.
 
 use crate::{AgentError, wire::Spec};
-use edgeplex_runtime::{Runtime, Sandbox, SandboxConfig, VmId, VmInfo, VmState};
+use edgeplex_runtime::{Runtime, Sandbox, SandboxConfig, VmId, VmInfo, VmSpec, VmState};
 use edgeplex_switch::{Changes, PortNo, Switch, SwitchError, diff, extender};
 use edgeplex_types::VlanId;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -76,12 +76,27 @@ impl Host {
     /// Starts a VM and connects it. Leaves nothing behind if that fails.
     pub(crate) async fn start(&self, spec: Spec) -> Result<VmInfo, AgentError> {
         let spec = spec.on(&self.dir)?;
+        self.check_tags(&spec).await?;
         let vm = self.sandbox.start(&spec).await?;
         if let Err(e) = self.order(Order::Settle).await {
             self.sandbox.stop(&spec.id).await?;
             return Err(e);
         }
         Ok(vm)
+    }
+
+    /// A tag means one vNIC: with two, packets of one VM would go to another.
+    async fn check_tags(&self, spec: &VmSpec) -> Result<(), AgentError> {
+        let mut taken = BTreeMap::new();
+        for vm in self.sandbox.list().await?.iter().filter(|vm| vm.state != VmState::Dead && vm.id != spec.id) {
+            taken.extend(vm.nics.iter().filter_map(|n| Some((n.tag?, vm.id.clone()))));
+        }
+        for tag in spec.nics.iter().filter_map(|n| n.tag) {
+            if let Some(owner) = taken.insert(tag, spec.id.clone()) {
+                return Err(AgentError::Refused(format!("tag {tag} is already that of a vNIC of VM {owner}")));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) async fn stop(&self, id: &VmId) -> Result<(), AgentError> {

@@ -257,3 +257,41 @@ async fn answer(host: &Host, question: Question) -> Result<Reply, Failure> {
         Question::Images => Reply::Images(vms.images().await?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the agent makes of a connection whose first bytes these are; and what it says.
+    async fn met(first: &[u8]) -> (Result<Purpose, AgentError>, Option<Greeting>) {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [agent, controller] = [0, 1].map(|n: usize| Identity::open(dirs[n].path()).unwrap());
+        let acceptor = tls::acceptor(&agent, controller.fingerprint()).unwrap();
+        let connector = tls::connector(&controller, agent.fingerprint()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let met = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            admit(stream, &acceptor).await.map(|(_, purpose)| purpose)
+        });
+        let name = tokio_rustls::rustls::pki_types::ServerName::IpAddress(address.ip().into());
+        let mut stream = connector.connect(name, TcpStream::connect(address).await.unwrap()).await.unwrap();
+        stream.write_all(first).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let said = receive(&mut stream).await.ok();
+        (met.await.unwrap(), said)
+    }
+
+    #[tokio::test]
+    async fn another_version_is_told_so_and_nonsense_is_refused() {
+        let hello = |version| frame(&Hello { version, purpose: Purpose::Park }).unwrap();
+        assert_eq!(met(&hello(VERSION)).await.0.unwrap(), Purpose::Park);
+        let (refused, said) = met(&hello(VERSION + 1)).await;
+        let why = format!("version {}: this agent speaks version {VERSION}", VERSION + 1);
+        assert_eq!((refused.unwrap_err().to_string(), said), (why.clone(), Some(Greeting::Refused(why))));
+        for nonsense in [&b"\xff\xff\xff\xff"[..], b"\0\0\0\x02{}", b"\0\0\0\x09", b"", b"GET / HTTP/1.1\r\n\r\n"] {
+            let (refused, said) = met(nonsense).await;
+            assert!(refused.is_err() && said.is_none());
+        }
+    }
+}

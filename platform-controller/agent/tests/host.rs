@@ -302,6 +302,11 @@ async fn deaths_are_told_and_asked_for() {
     far.forget(&other.id).await.unwrap();
 
     // What cannot be connected is not started.
+    far.start(one).await.unwrap();
+    let error = far.start(&lab.spec("pvm-b", [101, 103])).await.unwrap_err().to_string();
+    assert!(error.contains("tag 101 is already that of a vNIC of VM pvm-acme-denver"), "{error}");
+    assert!(far.start(&lab.spec("pvm-b", [103, 103])).await.unwrap_err().to_string().contains("tag 103"));
+    far.stop(&one.id).await.unwrap();
     let mut bad = lab.spec("pvm-b", [102, 103]);
     bad.nics[0].tag = None;
     assert!(far.start(&bad).await.unwrap_err().to_string().contains("has no tag"));

@@ -372,3 +372,30 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn the_rules_of_a_vnic_are_told_from_those_of_others_behind_the_same_link() {
+    let mut hosts = [0; VNICS.len()];
+    let at = |v: u32| VNICS.iter().position(|x| *x == v).unwrap();
+    // A PVM and the CVM behind one link; another PVM at home.
+    for v in [3, 10, 20] {
+        hosts[at(v)] = 1;
+    }
+    let all = Spread::new(hosts).rules;
+    let count = |p: Port| all.iter().filter(|r| r.touches(p)).count();
+    let (cust, core) = (Port::behind(PortNo(LINKS[0]), tag(10)), Port::behind(PortNo(LINKS[0]), tag(20)));
+    // Untagged, from the customer and to it.
+    assert_eq!(count(cust), 3);
+    // Untagged, to two neighbours, to an attachment by each of two addresses, its own label.
+    assert_eq!(count(core), 1 + 2 + 4 + 1);
+    let without: Vec<Rule> = all.iter().filter(|r| !r.touches(cust) && !r.touches(core)).cloned().collect();
+    let mut gone = Spread::new(hosts);
+    gone.rules = without;
+    let v100 = Some(VlanId::try_from(100).unwrap());
+    assert_eq!(gone.deliver(10, &ip(None)), None);
+    assert_eq!(gone.deliver(2, &Frame { vlan: v100, ..ip(None) }), None);
+    assert_eq!(gone.deliver(3, &ip(None)), Some((1, vec![])), "the CVM behind the same link");
+    assert_eq!(gone.deliver(11, &ip(None)), Some((2, vec![VlanId::try_from(200).unwrap()])));
+    assert_eq!(count(PortNo(11).into()), 2);
+    assert!(count(PortNo(LINKS[0]).into()) >= count(cust) + count(core), "the link's own are all of them");
+}
