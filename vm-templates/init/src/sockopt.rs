@@ -40,3 +40,39 @@ fn request(file: &OwnedFd, name: &str, order: libc::Ioctl, flags: libc::c_int) -
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sched::{CloneFlags, unshare};
+    use std::process::Command;
+
+    #[test]
+    #[ignore = "needs root; lab/test runs it"]
+    fn a_tap_has_a_carrier_while_nobody_serves_it() {
+        // Of this thread, and of what it starts.
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let run = |args: &[&str]| String::from_utf8(Command::new("ip").args(args).output().unwrap().stdout).unwrap();
+        let is_up = || run(&["-o", "link", "show", "core0"]).contains("LOWER_UP");
+        let spare = tap("core0").unwrap();
+        run(&["link", "set", "core0", "up"]);
+        assert!(is_up());
+        // FastForward comes and goes.
+        let queue = || {
+            let file = open("/dev/net/tun", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+            request(&file, "core0", libc::TUNSETIFF, libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_MULTI_QUEUE).unwrap();
+            file
+        };
+        for _ in 0..3 {
+            let file = queue();
+            assert!(is_up());
+            drop(file);
+            assert!(is_up());
+        }
+        let file = queue();
+        drop(spare);
+        drop(file);
+        assert!(run(&["-o", "link", "show", "core0"]).is_empty(), "nobody is left");
+        assert!(tap("a name too long for it").is_err());
+    }
+}
