@@ -37,7 +37,7 @@ impl Router {
                     protocol static many {{ disabled; ipv4;
 include "{path}/many.conf";
                     }}
-                    protocol bgp pe {{ debug {{ states, routes, events }}; local {CE} as 65101; neighbor {PE} as 65000;
+                    protocol bgp pvm {{ debug {{ states, routes, events }}; local {CE} as 65101; neighbor {PE} as 65000;
                       graceful restart {graceful}; ipv4 {{ import all; export where source = RTS_STATIC; }}; }}"#
                 );
                 std::fs::write(router.dir.join("bird.conf"), conf).unwrap();
@@ -93,7 +93,7 @@ include "{path}/many.conf";
     pub fn has(&self, prefix: &str) -> bool {
         match self.kind {
             Kind::Frr => self.ask(&["-c", &format!("show bgp ipv4 unicast {prefix}")]).contains("65000 65102"),
-            _ => self.ask(&["show", "route", prefix]).contains("[pe"),
+            _ => self.ask(&["show", "route", prefix]).contains("[pvm"),
         }
     }
 
@@ -106,8 +106,8 @@ include "{path}/many.conf";
         let (up, signs): (&str, &[&str]) = match self.kind {
             Kind::Frr => ("Established", &["Down", "withdrawn", "Established", "NOTIFICATION", "fsm_change"]),
             _ => (
-                "pe: State changed to up",
-                &["> removed", "pe: State changed", "pe: BGP session", "pe: Received: ", "pe: Error", "pe: Sending"],
+                "pvm: State changed to up",
+                &["> removed", "pvm: State changed", "pvm: BGP session", "pvm: Received: ", "pvm: Error", "pvm: Sending"],
             ),
         };
         let log = self.log();
