@@ -14,6 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use router::Router;
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -39,6 +40,9 @@ struct Args {
     /// Hold back what the kernel's TCP sessions with this port at either end say, until it may leave
     #[arg(long, value_name = "PORT", conflicts_with = "lsr")]
     hold: Vec<u16>,
+    /// An address of this VM: with any given, only what comes from one of them is held, and what the kernel forwards for others is not
+    #[arg(long, value_name = "ADDRESS", requires = "hold")]
+    local: Vec<IpAddr>,
     /// Control socket to listen on
     #[arg(long, default_value = "/run/edgeplex/fib.sock")]
     socket: PathBuf,
@@ -78,9 +82,9 @@ fn main() -> anyhow::Result<()> {
     let (interfaces, taps, router) = if !args.wire.is_empty() {
         let taps = args.wire.iter().map(|(tap, nic)| Tap::in_place_of(nic, tap)).collect::<Result<_, _>>()?;
         let names: Vec<_> = args.wire.into_iter().map(|(_, nic)| nic).collect();
-        (names.clone(), taps, Router::Wires(Box::new(Wires::new(now, Holds::new(args.hold, room))), names))
+        (names.clone(), taps, Router::Wires(Box::new(Wires::new(now, Holds::new(args.hold, room).of(args.local))), names))
     } else if args.lsr.is_empty() {
-        let forwarder = Forwarder::new(now, seed, Holds::new(args.hold, room));
+        let forwarder = Forwarder::new(now, seed, Holds::new(args.hold, room).of(args.local));
         (vec![args.cust, args.core], vec![Tap::open(&args.tap)?], Router::PortVm(Box::new(forwarder)))
     } else {
         (args.lsr.clone(), vec![], Router::Lsr(Box::new(Lsr::new(now, seed, args.lsr.len())), args.lsr))

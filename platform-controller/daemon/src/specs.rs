@@ -153,7 +153,10 @@ fn cvm(desired: &Desired, platform: &Platform, p: &Placement, i: &Instance, dir:
     let wires: Vec<String> = (0..platform.core.len()).map(|n| format!("{}={}", core_interface(n), wire(n))).collect();
     let mtu = largest_core_mtu(platform);
     let mut arguments: Vec<&str> = wires.iter().flat_map(|w| ["--wire", w]).collect();
+    // Its kernel forwards packets of others, whose sessions are none of ours.
+    let own: Vec<String> = platform.core.iter().map(|c| c.address.addr()).chain([platform.loopback]).map(|a| a.to_string()).collect();
     arguments.extend(HOLD_BGP.iter().chain(&HOLD_LDP).copied().chain(["--mtu", &mtu]));
+    arguments.extend(own.iter().flat_map(|a| ["--local", a]));
     Ok(VmSpec {
         nics: core_nics(platform, &id, dir, wire, core_mac),
         kind: VmKind::Cvm,

@@ -15,7 +15,7 @@ mod tests;
 
 use crate::pipeline::{Drop, counters::Counts};
 use edgeplex_ff_fib_api::{self as api, HoldOp};
-use segment::{ACK, Ends, FIN, RST, SYN, Seen, parse};
+use segment::{ACK, Ends, FIN, RST, SYN, Seen, parse, source};
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -85,6 +85,8 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Holds<T> {
     ports: Vec<u16>,
+    /// The kernel's own addresses, where it also forwards for others; empty: all that it sends is its own.
+    local: Vec<IpAddr>,
     /// Segments held in all, at most.
     room: usize,
     waiting: usize,
@@ -132,7 +134,14 @@ impl<T> Holds<T> {
     /// Guards connections with one of these ports at either end; without any, everything passes. `room`: segments held at a time.
     pub fn new(mut ports: Vec<u16>, room: usize) -> Self {
         ports.sort_unstable();
-        Self { ports, room, waiting: 0, flows: HashMap::new(), met: 0 }
+        Self { ports, local: vec![], room, waiting: 0, flows: HashMap::new(), met: 0 }
+    }
+
+    /// Only what comes from these addresses is the kernel's own; what it forwards for others passes.
+    #[must_use]
+    pub fn of(mut self, local: Vec<IpAddr>) -> Self {
+        self.local = local;
+        self
     }
 
     /// Whether there is anything to guard.
@@ -159,7 +168,7 @@ impl<T> Holds<T> {
 
     /// A frame from the kernel.
     pub(crate) fn outgoing(&mut self, frame: &[u8], counts: &mut Counts) -> Verdict {
-        if !self.is_on() {
+        if !self.is_on() || !self.local.is_empty() && source(frame).is_some_and(|from| !self.local.contains(&from)) {
             return Verdict::Pass;
         }
         let s = match parse(frame) {

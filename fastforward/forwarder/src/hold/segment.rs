@@ -49,6 +49,16 @@ impl Segment {
     }
 }
 
+/// Who sends it, of an IP packet.
+pub(super) fn source(frame: &[u8]) -> Option<IpAddr> {
+    let frame = ethernet::Frame::new(frame).ok()?;
+    match frame.ether_type() {
+        ethernet::IPV4 => ipv4::Packet::trusted(frame.payload()).ok().map(|ip| ip.source().into()),
+        ethernet::IPV6 => ipv6::Packet::new(frame.payload()).ok().map(|ip| ip.source().into()),
+        _ => None,
+    }
+}
+
 pub(super) fn parse(frame: &[u8]) -> Seen {
     let Ok(frame) = ethernet::Frame::new(frame) else { return Seen::Opaque };
     match frame.ether_type() {

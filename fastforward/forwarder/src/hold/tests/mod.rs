@@ -269,3 +269,17 @@ fn a_new_connection_between_the_same_ports_begins_anew() {
     assert_eq!(b.upto(CE, 3_000_000_001, 20).len(), 1);
     assert_eq!(b.dropped(), drops(&[(Drop::HoldEnd, 1)]));
 }
+
+#[test]
+fn what_the_kernel_forwards_for_others_passes_and_its_own_does_not() {
+    let mut b = Bench::new();
+    let (own, other) = ("192.168.1.1", "192.168.7.7");
+    b.holds = std::mem::replace(&mut b.holds, Holds::new(vec![], 0)).of(vec![own.parse().unwrap()]);
+    let data = tcp(179, 40000, ACK, 100, 200, 5);
+    assert!(b.leaves(&ip_frame(other, "192.168.1.2", &data)));
+    assert!(!b.leaves(&ip_frame(own, "192.168.1.2", &data)));
+    // A frame that cannot be looked into may be ours.
+    let mut short = ip_frame(other, "192.168.1.2", &data);
+    short.truncate(30);
+    assert!(!b.leaves(&short));
+}
