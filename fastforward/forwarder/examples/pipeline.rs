@@ -4,7 +4,7 @@
 
 #![allow(clippy::expect_used, reason = "what is programmed here is right")]
 
-use edgeplex_ff_fib_api::{FibOp, Interface, Leg, Port as CorePort, Reply, Request, SwitchTarget, Target, Tunnel, VpnPath};
+use edgeplex_ff_fib_api::{FibOp, Flow, HoldOp, Interface, Leg, Port as CorePort, Reply, Request, SwitchTarget, Target, Tunnel, VpnPath};
 use edgeplex_ff_packet::{arp, ethernet, ipv4, ipv6, mpls, nd};
 use edgeplex_ff_phy::VecBuf;
 use edgeplex_forwarder::{Forwarder, Holds, Lsr, Port, Sink};
@@ -71,6 +71,14 @@ fn udp4(source: [u8; 4], destination: [u8; 4], port: u16) -> Vec<u8> {
     [&h.to_bytes()[..], &port.to_be_bytes(), &[0, 53, 0, 44, 0, 0], &[0; 36]].concat()
 }
 
+/// A segment from the first port that BGP's client might have.
+fn tcp4([source, destination]: [[u8; 4]; 2], seq: u16) -> Vec<u8> {
+    let (source, destination) = (source.into(), destination.into());
+    let h = ipv4::Header { tos: 0, total_len: 64, identification: 1, ttl: 1, protocol: ipv4::TCP, source, destination };
+    let segment = [&[4, 0, 0, 179, 0, 0][..], &seq.to_be_bytes(), &[0, 0, 0, 0, 5 << 4, 0x10, 1, 0, 0, 0, 0, 0], &[0; 24]].concat();
+    [&h.to_bytes()[..], &segment].concat()
+}
+
 fn udp6(source: &str, destination: &str, port: u16) -> Vec<u8> {
     let [source, destination] = [source, destination].map(|a| a.parse().unwrap_or(Ipv6Addr::UNSPECIFIED));
     let h = ipv6::Header { traffic_class: 0, payload_len: 24, next_header: ipv4::UDP, hop_limit: 64, source, destination };
@@ -124,6 +132,14 @@ fn main() {
             let in6 = |i| labelled(CORE, &[1001], &udp6("2001:db8:2::9", "2001:db8:1::9", i));
             measure("IPv4, core to customer", in4, |b, out| f.process(now, Port::Core, b, out));
             measure("IPv6, core to customer", in6, |b, out| f.process(now, Port::Core, b, out));
+        }
+        if legs == 1 {
+            let ends = [[192, 168, 1, 1], [192, 168, 1, 2]];
+            let flow = Flow { local: (ends[0], 1024).into(), remote: (ends[1], 179).into() };
+            let bounds = Request::Hold(vec![HoldOp::Upto { flow, seq: 1 << 20, ack: 0 }]);
+            assert_eq!(f.control(now, bounds, &mut Out::default()), Reply::Done);
+            let bgp = |i| [&ethernet::header(CE, OURS, ethernet::IPV4)[..], &tcp4(ends, i)].concat();
+            measure("BGP segment of the kernel, within its bounds", bgp, |b, out| f.process(now, Port::Tap, b, out));
         }
         let mut lsr = Lsr::new(now, 1, 1);
         let ports = FibOp::Ports(vec![CorePort { mac: CORE, address: [10, 0, 0, 1].into(), mtu: 1600 }]);
