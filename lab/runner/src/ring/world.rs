@@ -154,7 +154,7 @@ impl World<'_> {
 
     /// cvmd's log from here on.
     pub(super) fn log(&self, node: &str) -> Result<Log> {
-        let file = self.node(node)?.dir.join("edgeplex/vms/cvm/log/cvmd.log");
+        let file = self.node(node)?.dir.join("edgeplex/vms/cvm-g1/log/cvmd.log");
         let from = fs::metadata(&file).with_context(|| file.display().to_string())?.len();
         Ok(Log { file, from })
     }

@@ -68,7 +68,7 @@ pub(super) fn refused(ctx: &Ctx<'_>) -> Result<Evidence> {
 
 /// The lines of the CVM's logs; each begins with its time, so none is like an earlier one.
 fn log_lines(ctx: &Ctx<'_>, city: &str) -> Result<BTreeSet<String>> {
-    let dir = ctx.pe(city)?.dir.join("edgeplex/vms/cvm/log");
+    let dir = ctx.pe(city)?.dir.join("edgeplex/vms/cvm-g1/log");
     let mut lines = BTreeSet::new();
     for entry in fs::read_dir(&dir).with_context(|| format!("{}", dir.display()))? {
         let text = fs::read_to_string(entry?.path()).unwrap_or_default();

@@ -178,7 +178,7 @@ pub(super) fn pvm_killed(w: &World<'_>) -> Result<Evidence> {
     let pid = || -> Result<Option<u64>> {
         let status = w.edgeplex("denver", &["status"])?;
         let vms = status.get("vms").and_then(Value::as_array).cloned().unwrap_or_default();
-        Ok(vms.iter().find(|v| v["id"] == "pvm-dual-main").and_then(|v| v["pid"].as_u64()))
+        Ok(vms.iter().find(|v| v["id"] == "pvm-dual-main-g1").and_then(|v| v["pid"].as_u64()))
     };
     let old = pid()?.context("denver's status has no pvm-dual-main")?;
     let again = || -> Result<()> {
