@@ -42,7 +42,8 @@ impl Ldp {
             return self.begin_without(now, start, said, addresses.into_keys());
         }
         self.sequence = self.told.speaker.as_ref().map_or(self.sequence, |s| s.sequence);
-        self.kept_until = Some(now + self.config.recovery);
+        // No shorter than routes are waited for: neighbours need not have been asked to wait at all.
+        self.kept_until = Some(now + self.config.recovery.max(ROUTES));
         self.lib.held = true;
         self.held_until = Some(now + ROUTES);
         for (name, interface) in &mut self.interfaces {
