@@ -21,7 +21,7 @@ use std::{
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LAST_DELAY: Duration = Duration::from_secs(2);
 /// A process that ran this long had started well.
-const HEALTHY: Duration = Duration::from_secs(10);
+const HEALTHY: Duration = Duration::from_secs(2);
 /// How long processes may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
 const LOG_CHECK: Duration = Duration::from_secs(1);
@@ -34,7 +34,8 @@ pub(crate) fn block_signals() -> anyhow::Result<SignalFd> {
     SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("signalfd")
 }
 
-/// How long to wait before a process is started again: doubled each time up to [`LAST_DELAY`].
+/// How long to wait before a process is started again. One that had started well goes on at once: neighbours wait for it, and
+/// its journal does; else doubled each time up to [`LAST_DELAY`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Backoff(Duration);
 
@@ -42,6 +43,7 @@ impl Backoff {
     fn next(&mut self, ran: Duration) -> Duration {
         if ran >= HEALTHY {
             self.0 = FIRST_DELAY;
+            return Duration::ZERO;
         }
         let delay = self.0;
         self.0 = (delay * 2).min(LAST_DELAY);
@@ -195,10 +197,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_delay_doubles_to_a_limit_and_starts_anew_after_health() {
+    fn the_delay_doubles_to_a_limit_and_there_is_none_after_health() {
         let mut b = Backoff(FIRST_DELAY);
         let delays: Vec<_> = (0..8).map(|_| b.next(Duration::from_secs(1)).as_millis()).collect();
         assert_eq!(delays, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
-        assert_eq!(b.next(HEALTHY).as_millis(), 50);
+        assert_eq!([HEALTHY, Duration::ZERO, Duration::ZERO].map(|ran| b.next(ran).as_millis()), [0, 50, 100]);
     }
 }
