@@ -39,7 +39,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let paths = Paths { config: arguments.config, run: arguments.run, state: arguments.state, journal: Some(arguments.journal) };
     let origin = Origin::open(&config, &paths)?;
-    let io = Protocols::start(&config, &paths.state, origin.mode()).await.context("setting up the network")?;
+    let io = Protocols::start(&config, &paths.state, &origin).await.context("setting up the network")?;
     let control = Control::start(config, paths, Timing::default(), io, origin).await?;
     let stop = async move {
         tokio::select! {

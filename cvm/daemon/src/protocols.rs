@@ -3,6 +3,7 @@
 use crate::{
     config::{ldp_config, ospf_config},
     core_io::{CoreCommand, CoreEvent, CoreIo, Part},
+    instance::Origin,
     management::to_answer,
     network::{Network, NetworkEvent},
     state::{Alive, Bindings, BindingsFile},
@@ -39,6 +40,8 @@ pub struct Protocols {
     ospf: Option<Running<ospf::Handle, ospf::Event>>,
     ldp: Option<Running<ldp::Handle, ldp::Event>>,
     bfd: bfd::Handle,
+    /// It has been, before all others.
+    bfd_promoted: Option<Promoted>,
     liveness: mpsc::UnboundedReceiver<bfd::Event>,
     /// What a protocol that is started has to be told: the routing table, and which interfaces are up.
     fecs: Routes,
@@ -56,9 +59,18 @@ struct Past {
 
 impl Protocols {
     /// Sets the network up and starts what the configuration asks for. `state` is what outlives the VM.
-    pub async fn start(config: &CvmConfig, state: &Path, mode: Mode) -> anyhow::Result<Self> {
-        let (network, kernel) = Network::start(config).await?;
+    pub async fn start(config: &CvmConfig, state: &Path, origin: &Origin) -> anyhow::Result<Self> {
+        let mode = origin.mode();
         let (bfd, liveness) = bfd::start(mode.clone());
+        let bfd_promoted = match origin {
+            Origin::Past(journal, records) => {
+                // Its neighbours wait for tenths of a second; it needs nothing but the addresses that the past process has set.
+                records.iter().for_each(|record| bfd.replay(record));
+                Some(bfd.promote(journal.clone()).await)
+            }
+            Origin::Nothing(_) | Origin::Leader(..) => None,
+        };
+        let (network, kernel) = Network::start(config).await?;
         // Who follows goes on from the journal instead.
         let ago = if matches!(mode, Mode::Live(_)) { Alive::new(state).ago() } else { None };
         let past = Past { ago, bindings: BindingsFile::new(state) };
@@ -70,6 +82,7 @@ impl Protocols {
             ospf: None,
             ldp: None,
             bfd,
+            bfd_promoted,
             liveness,
             fecs: Routes::default(),
             up: BTreeMap::new(),
@@ -215,7 +228,9 @@ impl CoreIo for Protocols {
     }
 
     fn replay(&mut self, record: &Record) {
-        self.bfd.replay(record);
+        if self.bfd_promoted.is_none() {
+            self.bfd.replay(record);
+        }
         if let Some(ospf) = &self.ospf {
             ospf.handle.replay(record);
         }
@@ -230,7 +245,8 @@ impl CoreIo for Protocols {
         match part {
             Part::Routing(neighbors) => {
                 let neighbors = self.network.learn(neighbors);
-                let (bfd, ospf) = (self.bfd.clone(), self.ospf.as_ref().map(|ospf| ospf.handle.clone()));
+                let (bfd, promoted) = (self.bfd.clone(), self.bfd_promoted);
+                let ospf = self.ospf.as_ref().map(|ospf| ospf.handle.clone());
                 async move {
                     neighbors.await;
                     let ospf = async {
@@ -239,7 +255,13 @@ impl CoreIo for Protocols {
                             None => Promoted::default(),
                         }
                     };
-                    let (ospf, bfd) = tokio::join!(ospf, bfd.promote(journal.clone()));
+                    let bfd = async {
+                        match promoted {
+                            Some(promoted) => promoted,
+                            None => bfd.promote(journal.clone()).await,
+                        }
+                    };
+                    let (ospf, bfd) = tokio::join!(ospf, bfd);
                     Promoted { sessions: ospf.sessions + bfd.sessions, lost: ospf.lost + bfd.lost }
                 }
                 .boxed()
