@@ -198,34 +198,17 @@ async fn keep(dialer: Dialer, mut orders: mpsc::Receiver<Order>, reach: watch::S
     let mut heard = Instant::now();
     let mut last = String::new();
     loop {
-        let tell = |now: Reach| reach.send_if_modified(|r| std::mem::replace(r, now) != now);
-        let mut dial = std::pin::pin!(dialer.welcome(Purpose::Control));
-        let dialled = loop {
-            tokio::select! {
-                dialled = &mut dial => break dialled,
-                () = sleep_until(heard + silence), if *reach.borrow() != Reach::Lost => {
-                    tell(Reach::Lost);
-                    tracing::warn!("host {host} is lost");
-                }
-                order = orders.recv() => match order {
-                    // Dropping the question answers it: nobody is there.
-                    Some(_) => {}
-                    None => return,
-                },
-            }
-        };
+        let Some(dialled) = alone(dialer.welcome(Purpose::Control), &mut orders, &reach, heard + silence).await else { return };
         let why = match dialled {
             Ok(stream) => {
                 heard = Instant::now();
-                tell(Reach::Up);
+                reach.send_replace(Reach::Up);
                 tracing::info!("host {host} is there");
                 // Parked connections end with the control connection.
                 let carried = carry::start(&dialer);
                 let why = Control::new(stream, silence).run(&mut orders, &mut heard).await;
                 drop(carried);
-                if Instant::now() < heard + silence {
-                    tell(Reach::Broken);
-                }
+                reach.send_replace(if Instant::now() < heard + silence { Reach::Broken } else { Reach::Lost });
                 why
             }
             Err(e) => e,
@@ -235,13 +218,28 @@ async fn keep(dialer: Dialer, mut orders: mpsc::Receiver<Order>, reach: watch::S
             tracing::warn!("host {host}: {why}");
         }
         last = why;
-        let pause = sleep(RETRY);
-        tokio::pin!(pause);
-        loop {
-            tokio::select! {
-                () = &mut pause => break,
-                order = orders.recv() => if order.is_none() { return },
-            }
+        if alone(sleep(RETRY), &mut orders, &reach, heard + silence).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Waits for `f` while there is no connection: the host is lost at its time, and what is asked is not answered. `None` when nobody
+/// can ask any more.
+async fn alone<T>(
+    f: impl Future<Output = T>,
+    orders: &mut mpsc::Receiver<Order>,
+    reach: &watch::Sender<Reach>,
+    lost: Instant,
+) -> Option<T> {
+    let mut f = std::pin::pin!(f);
+    loop {
+        tokio::select! {
+            biased;
+            () = sleep_until(lost), if *reach.borrow() != Reach::Lost => drop(reach.send_replace(Reach::Lost)),
+            done = &mut f => return Some(done),
+            // Dropping the question answers it: nobody is there.
+            order = orders.recv() => drop(order?),
         }
     }
 }

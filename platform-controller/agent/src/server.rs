@@ -88,6 +88,10 @@ impl Server {
                                 drop(place);
                                 serve(stream, purpose, &shared).await;
                             }
+                            // Who gave up half-way is the controller more often than not, which had no use for it any more.
+                            Err(AgentError::Io { what, error }) if error.kind() != io::ErrorKind::InvalidData => {
+                                tracing::debug!("{peer}: {what}: {error}");
+                            }
                             Err(e) => tracing::warn!("{peer}: {e}"),
                         }
                     });

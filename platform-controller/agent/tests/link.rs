@@ -147,7 +147,7 @@ async fn a_silence_loses_a_host_and_a_cut_says_so_first() {
     until(&mut reach, Reach::Lost).await;
     let took = start.elapsed();
     assert!(took >= SILENCE - 2 * BEAT, "{took:?}");
-    assert!(took < 3 * SILENCE, "{took:?}");
+    assert!(took < SILENCE + SILENCE / 2, "{took:?}");
     assert!(matches!(asked.await.unwrap(), Err(RuntimeError::Unreachable { .. })));
     println!("silence noticed after {took:?}");
     wire.still.store(false, Ordering::Relaxed);
