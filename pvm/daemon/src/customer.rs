@@ -49,6 +49,8 @@ pub(crate) struct Customers {
     ports: Ports,
     running: Option<Running>,
     ces: BTreeMap<IpAddr, Ce>,
+    /// The sessions of a predecessor are being taken over: one that ends now was lost by us.
+    succeeding: bool,
     /// Sessions of a predecessor that stand in its journal.
     recorded: BTreeMap<SessionId, Flow>,
 }
@@ -64,7 +66,7 @@ fn identity(loaded: &Loaded) -> (u32, Ipv4Addr) {
 
 impl Customers {
     pub(crate) fn new(ports: Ports) -> Self {
-        Self { ports, running: None, ces: BTreeMap::new(), recorded: BTreeMap::new() }
+        Self { ports, running: None, ces: BTreeMap::new(), succeeding: false, recorded: BTreeMap::new() }
     }
 
     /// Cancel-safe. Never returns while there is no session to hear from.
@@ -168,6 +170,7 @@ impl Customers {
 
     /// Takes the sessions over that were replayed; or, without any that are wanted, ends them.
     pub(crate) fn promote(&mut self, journal: Journal, gate: &dyn Gate) -> impl Future<Output = Promoted> + use<> {
+        self.succeeding = true;
         let speaker = self.running.as_ref().map(|r| r.speaker.clone());
         if speaker.is_none() {
             self.abandon(&journal, gate);
@@ -179,6 +182,11 @@ impl Customers {
             speaker.told().await;
             promoted
         }
+    }
+
+    /// All that came of [`Customers::promote`] was handled.
+    pub(crate) fn succeeded(&mut self) {
+        self.succeeding = false;
     }
 
     /// Resolves when what was replayed so far has come out, as far as it has not, in what is at hand.
@@ -256,6 +264,13 @@ impl Customers {
                 // RFC 4724 §4.2: without the capability, or without its F bit, the stale routes go.
                 if ce.stale.returned(now, preserved.contains(&family(peer))) {
                     vrf.customer_sweep(peer);
+                }
+            }
+            Event::Down { reason, .. } if self.succeeding && ce.up => {
+                warn!(%peer, reason, "customer session cannot be taken over");
+                self.lost(now, peer, Some(RESTART_TIME), vrf, restart);
+                if let Some(ce) = self.ces.get_mut(&peer) {
+                    ce.stale.lost(now);
                 }
             }
             Event::Down { reason, graceful, .. } => {

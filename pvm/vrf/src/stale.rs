@@ -4,6 +4,10 @@ use std::time::{Duration, Instant};
 
 /// How long a CE that came back may take to tell its routes again before the stale ones go.
 const RELEARN: Duration = Duration::from_secs(120);
+/// How long its routes stay if we began anew, and it does not come back (RFC 4724 §4.1, Selection_Deferral_Timer).
+const RESTARTED: Duration = Duration::from_secs(60);
+/// How long it may take then if it does not mark the end of its table.
+const RETOLD: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Helper {
@@ -11,6 +15,8 @@ enum Helper {
     Fresh,
     /// The session is down; routes are kept until then.
     Absent(Instant),
+    /// The same, as we lost it and not the CE.
+    Lost(Instant),
     /// The CE is back; what it has not repeated by then goes.
     Returned(Instant),
 }
@@ -38,6 +44,12 @@ impl StaleRoutes {
         });
     }
 
+    /// We began anew, and could not go on with its session: its routes stay until it has told them again. It need not have kept
+    /// anything.
+    pub fn lost(&mut self, now: Instant) {
+        self.state = Helper::Lost(now + RESTARTED);
+    }
+
     /// The session ended and its routes went with it, or everything stale was swept.
     pub fn cleared(&mut self) {
         self.state = Helper::Fresh;
@@ -47,6 +59,11 @@ impl StaleRoutes {
     #[must_use]
     pub fn returned(&mut self, now: Instant, graceful: bool) -> bool {
         if self.state == Helper::Fresh {
+            return false;
+        }
+        if let Helper::Lost(_) = self.state {
+            // Without graceful restart no End-of-RIB is sure to come.
+            self.state = Helper::Returned(now + if graceful { RELEARN } else { RETOLD });
             return false;
         }
         // RFC 4724 §4.2: without the capability in the new OPEN, or without its F bit, the stale routes go.
@@ -67,7 +84,7 @@ impl StaleRoutes {
     pub fn deadline(&self) -> Option<Instant> {
         match self.state {
             Helper::Fresh => None,
-            Helper::Absent(t) | Helper::Returned(t) => Some(t),
+            Helper::Absent(t) | Helper::Lost(t) | Helper::Returned(t) => Some(t),
         }
     }
 }
@@ -96,5 +113,10 @@ mod tests {
         assert!(!h.returned(t + s(5), true));
         assert!(!h.expired(t + s(31)));
         assert!(h.expired(t + s(5) + RELEARN));
+        // It was us who began anew.
+        h.lost(t);
+        assert!(!h.expired(t + s(59)) && h.clone().expired(t + s(60)));
+        assert!(!h.returned(t + s(5), false) && !h.expired(t + s(14)));
+        assert!(h.expired(t + s(15)));
     }
 }

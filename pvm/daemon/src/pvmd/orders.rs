@@ -351,6 +351,7 @@ impl Pvmd {
     /// The sessions were taken over, as far as they could be: from now on this instance speaks.
     fn speaks(&mut self, now: Instant, result: Promoted, began: Instant) {
         self.work_off(now);
+        self.customers.succeeded();
         // Of those that were up at the predecessor's and are not here.
         for via in self.bfd.unsettled() {
             self.vrf.bfd(via, false);

@@ -165,6 +165,11 @@ impl Cvm {
         self.table.lock().unwrap().routes.get(&prefix.parse().unwrap())?.0
     }
 
+    /// Prefixes withdrawn or swept.
+    pub fn lost(&self) -> Vec<String> {
+        self.table.lock().unwrap().lost.iter().map(ToString::to_string).collect()
+    }
+
     pub fn ends(&self) -> u32 {
         self.table.lock().unwrap().ends
     }

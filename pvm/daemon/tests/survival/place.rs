@@ -169,7 +169,7 @@ impl Drop for Place {
     }
 }
 
-/// Runs a test; everything within is one thread's.
+/// Runs a test. The CVM and what joins instances have threads of their own: the test blocks now and then.
 pub fn run(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(test);
 }

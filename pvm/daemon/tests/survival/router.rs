@@ -104,7 +104,7 @@ include "{path}/many.conf";
     /// Lines of the log, since the session came up first, that tell of its end or of a route that left.
     pub fn noticed(&self) -> Vec<String> {
         let (up, signs): (&str, &[&str]) = match self.kind {
-            Kind::Frr => ("Established", &["Down", "withdrawn", "Established", "NOTIFICATION", "fsm_change"]),
+            Kind::Frr => ("Up", &["Down", "withdrawn", "NOTIFICATION", "went from Established"]),
             _ => (
                 "pvm: State changed to up",
                 &["> removed", "pvm: State changed", "pvm: BGP session", "pvm: Received: ", "pvm: Error", "pvm: Sending"],
