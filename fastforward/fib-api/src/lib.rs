@@ -198,6 +198,9 @@ pub enum HoldOp {
     Fence { flow: Flow },
     /// The connection ends in order: it is guarded no more, and what is held goes.
     Over { flow: Flow },
+    /// All flows that live have been told: the kernel may refuse (RST) what belongs to none. A neighbour so learns at once that
+    /// a session is gone of which nothing was left.
+    Known,
 }
 
 /// A guarded flow, as it is.

@@ -1,4 +1,4 @@
-//! How far the sessions of our own kernel may go (output commit): one task with a connection of its own to FastForward.
+//! How far the sessions of our own kernel may go (output commit): one thread with a connection of its own to FastForward.
 //!
 //! ```text
 //!   upto, fence, over ──► book: the newest of each flow ──► Hold{…}, one request at a time ──► taken
@@ -28,7 +28,7 @@ mod book;
 const RETRY: Duration = Duration::from_millis(10);
 const QUESTIONS: usize = 16;
 
-/// A handle; clones are the same holder. The task ends with the last of them.
+/// A handle; clones are the same holder. The thread ends with the last of them.
 #[derive(Debug, Clone)]
 pub struct Holder {
     shared: Arc<Shared>,
@@ -65,11 +65,19 @@ struct Question {
 }
 
 impl Holder {
-    /// Starts the task that connects to `socket`, again and again. Within a tokio runtime.
+    /// Starts what connects to `socket`, again and again, in a thread of its own: while a daemon is busy with a whole table its
+    /// sessions' segments must not wait.
     pub fn start(socket: PathBuf) -> Self {
         let (questions, inbox) = mpsc::channel(QUESTIONS);
         let shared = Arc::new(Shared { book: Mutex::default(), wake: Notify::new(), taken: watch::Sender::new(0) });
-        tokio::spawn(run(socket, shared.clone(), inbox));
+        let task = run(socket, shared.clone(), inbox);
+        let started = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .and_then(|runtime| std::thread::Builder::new().name("holder".into()).spawn(move || runtime.block_on(task)));
+        if let Err(error) = started {
+            error!(%error, "no thread for the output hold: nothing of our sessions will leave");
+        }
         Self { shared, questions }
     }
 
@@ -88,6 +96,11 @@ impl Holder {
     /// repeated at once.
     pub fn over(&self, flow: Flow) {
         self.say(|book| book.over(flow));
+    }
+
+    /// All sessions that live have been told: what else neighbours may think to have with us, the kernel may refuse.
+    pub fn known(&self) {
+        self.say(Book::known);
     }
 
     fn say(&self, what: impl FnOnce(&mut Book)) {

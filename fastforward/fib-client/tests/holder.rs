@@ -175,3 +175,22 @@ async fn the_connection_ends_with_the_last_handle() {
     drop(other);
     timeout(LIMIT, peer.gone()).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_daemon_that_is_busy_holds_nothing_up() {
+    let place = Place::new();
+    let listener = place.listen().into_std().unwrap();
+    let (said, heard) = std::sync::mpsc::channel();
+    let peer = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut peer = Peer::accept(&UnixListener::from_std(listener).unwrap(), None).await;
+            said.send(peer.take().await).unwrap();
+        });
+    });
+    let holder = Holder::start(place.path.clone());
+    holder.upto(flow(1), 1, 1);
+    // Our own runtime stands still.
+    assert_eq!(heard.recv_timeout(LIMIT).unwrap(), Request::Hold(vec![upto(1, 1)]));
+    peer.join().unwrap();
+}

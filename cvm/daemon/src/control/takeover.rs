@@ -48,15 +48,16 @@ impl<I: CoreIo> Control<I> {
     }
 
     /// The journal is ours: changes go there from now on, and FastForward holds what is not committed.
-    pub(super) fn keep(&mut self, journal: &Journal) {
+    pub(super) fn keep(&mut self, journal: &Journal) -> Option<Holder> {
         if !journal.keeps() {
-            return;
+            return None;
         }
         let holder = Holder::start(self.paths.run.join(FIB_SOCKET));
-        journal.set_gate(Arc::new(HeldByFastForward(holder)));
+        journal.set_gate(Arc::new(HeldByFastForward(holder.clone())));
         self.standing.values.write_to(journal.clone());
         self.standing.values.put_identity(&self.config);
         self.standing.values.put_labels(self.vpn.labels());
+        Some(holder)
     }
 
     /// A standby takes its leader's place.
@@ -84,7 +85,7 @@ impl<I: CoreIo> Control<I> {
         }
         let (neighbors, settled) = (self.standing.values.neighbors(), self.standing.values.settled());
         self.core.store(begun, self.standing.values.bindings());
-        self.keep(&journal);
+        let holder = self.keep(&journal);
 
         let routing = self.core.promote_routing(neighbors, &journal);
         let routing = self.meanwhile(routing).await;
@@ -92,6 +93,7 @@ impl<I: CoreIo> Control<I> {
         self.meanwhile(routes).await;
         let sessions = futures::future::join(self.core.promote_labels(&journal), self.reflectors.promote(&journal));
         let (labels, bgp) = self.meanwhile(sessions).await;
+        holder.iter().for_each(Holder::known);
         let told = self.core.speak();
         self.meanwhile(told).await;
         let settled = settled && routing.lost == 0 && labels.lost == 0;

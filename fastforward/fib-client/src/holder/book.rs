@@ -27,6 +27,8 @@ pub(super) struct Book {
     said: u64,
     /// All up to this one were taken.
     taken: u64,
+    /// All living flows are here; and whether that was told.
+    known: Option<bool>,
 }
 
 /// Operations to send, and the last thing said that is among them.
@@ -62,6 +64,11 @@ impl Book {
         self.change(flow, |e| e.state = State::Over);
     }
 
+    pub(super) fn known(&mut self) {
+        self.said += 1;
+        self.known = Some(false);
+    }
+
     fn change(&mut self, flow: Flow, how: impl FnOnce(&mut Entry)) {
         self.said += 1;
         let e = self.flows.entry(flow).or_insert(Entry { bounds: None, state: State::Open, said: 0, told: 0 });
@@ -80,12 +87,13 @@ impl Book {
     pub(super) fn owe_all(&mut self) {
         self.flows.values_mut().for_each(|e| e.told = 0);
         self.owed = self.flows.keys().copied().collect();
+        self.known = self.known.map(|_| false);
     }
 
     /// The next operations owed, at most `max`.
     pub(super) fn take(&mut self, max: usize) -> Option<Batch> {
-        // Two at most of each flow.
-        let from = self.owed.len().saturating_sub(max / 2);
+        // Two at most of each flow, and one more.
+        let from = self.owed.len().saturating_sub(max.saturating_sub(1) / 2);
         let flows = self.owed.split_off(from);
         let mut ops = Vec::with_capacity(flows.len());
         for flow in flows {
@@ -98,6 +106,10 @@ impl Book {
                 // What was said before it counts: a FIN that a former process left behind is known by it.
                 State::Over => ops.extend(upto.into_iter().chain([HoldOp::Over { flow }])),
             }
+        }
+        if self.owed.is_empty() && self.known == Some(false) {
+            self.known = Some(true);
+            ops.push(HoldOp::Known);
         }
         // Only with the last of them everything before was told.
         let said = if self.owed.is_empty() { self.said } else { self.taken };
@@ -137,6 +149,19 @@ mod tests {
         assert_eq!((b.take(512), b.taken(batch.said)), (None, 4));
         b.upto(flow(2), 2, 2);
         assert_eq!(b.take(512).unwrap().ops, [upto(2, 2, 2)], "the fence has ended");
+    }
+
+    #[test]
+    fn that_all_are_known_is_said_after_the_last_of_them_and_again_after_a_reconnect() {
+        let mut b = Book::default();
+        (0..3).for_each(|n| b.upto(flow(n), 1, 1));
+        b.known();
+        for _ in 0..2 {
+            let ops: Vec<HoldOp> = std::iter::from_fn(|| b.take(3)).flat_map(|batch| batch.ops).collect();
+            assert_eq!((ops.len(), ops.last()), (4, Some(&HoldOp::Known)));
+            b.owe_all();
+        }
+        assert_eq!(b.said(), 4);
     }
 
     #[test]

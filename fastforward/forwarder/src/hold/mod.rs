@@ -5,6 +5,7 @@
 //!                   end ≤ seq and ack ≤ ack of the flow's bounds ────────────────►
 //!                   else: held ──── Upto moves the bounds ──────────────────────►
 //!                   FIN: held until Over ── RST: never before Over     fenced: nothing, either way
+//!                   RST of no flow: when all flows are Known
 //! ```
 //! A pure table: it says what may pass and gives back what was held; who calls it sends. It needs no timers: what is held too
 //! long, or found no room, TCP repeats. What it cannot look into (fragments) does not leave.
@@ -92,6 +93,8 @@ pub struct Holds<T> {
     waiting: usize,
     flows: HashMap<Key, Entry<T>>,
     met: u64,
+    /// What is not in `flows` is no session that a successor could go on with.
+    all_known: bool,
 }
 
 /// `a` ≤ `b` in the sense of RFC 9293 §3.4, for numbers less than 2^31 apart.
@@ -134,7 +137,7 @@ impl<T> Holds<T> {
     /// Guards connections with one of these ports at either end; without any, everything passes. `room`: segments held at a time.
     pub fn new(mut ports: Vec<u16>, room: usize) -> Self {
         ports.sort_unstable();
-        Self { ports, local: vec![], room, waiting: 0, flows: HashMap::new(), met: 0 }
+        Self { ports, local: vec![], room, waiting: 0, flows: HashMap::new(), met: 0, all_known: false }
     }
 
     /// Only what comes from these addresses is the kernel's own; what it forwards for others passes.
@@ -191,6 +194,7 @@ impl<T> Holds<T> {
             // RFC 9293 §3.10.7.1: an answer to a segment without ACK, to a SYN, has this sequence number. Of a connection that
             // is known it would be the end.
             None | Some(State::New { .. }) if s.has(RST | ACK) && s.seq == 0 && s.len == 0 => return Verdict::Pass,
+            None | Some(State::New { .. }) if s.has(RST) && self.all_known => return Verdict::Pass,
             _ if s.has(RST) => return Verdict::Drop(Drop::HoldEnd),
             _ => {}
         }
@@ -269,7 +273,10 @@ impl<T> Holds<T> {
 
     /// Does what was told; what may leave by it comes to `out`, in its order.
     pub(crate) fn apply(&mut self, now: Instant, op: &HoldOp, out: &mut Vec<T>, counts: &mut Counts) {
-        let (HoldOp::Upto { flow, .. } | HoldOp::Fence { flow } | HoldOp::Over { flow }) = op;
+        let (HoldOp::Upto { flow, .. } | HoldOp::Fence { flow } | HoldOp::Over { flow }) = op else {
+            self.all_known = true;
+            return;
+        };
         self.entry(Key::from(flow), State::New { complete: None }, counts);
         let Some(e) = self.flows.get_mut(&Key::from(flow)) else { return };
         match *op {
@@ -290,6 +297,7 @@ impl<T> Holds<T> {
             }
             // What may follow between the same ports is another connection.
             HoldOp::Over { .. } => (e.state, e.bounds) = (State::Over, None),
+            HoldOp::Known => {}
         }
         for _ in 0..e.queue.len() {
             let Some(w) = e.queue.pop_front() else { break };

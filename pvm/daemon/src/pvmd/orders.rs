@@ -361,6 +361,7 @@ impl Pvmd {
         info!(sessions = report.sessions, lost = report.lost, took_us, "this instance speaks");
         self.life.promoted = Some(report);
         self.life.phase = Phase::Speaking;
+        self.life.holder.known();
         if let Some(restart) = &mut self.restart {
             restart.speaks(now, self.life.values.awaited());
         }

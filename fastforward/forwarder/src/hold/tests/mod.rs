@@ -283,3 +283,15 @@ fn what_the_kernel_forwards_for_others_passes_and_its_own_does_not() {
     short.truncate(30);
     assert!(!b.leaves(&short));
 }
+
+#[test]
+fn a_session_that_nobody_knows_is_refused_once_all_are_known() {
+    let mut b = Bench::new();
+    let (known, gone) = (CE, CE6);
+    b.upto(known, 100, 100);
+    assert!(!b.leaves(&gone.out(RST, 7, 0, 0)) && !b.leaves(&known.out(RST, 7, 0, 0)));
+    b.tell(HoldOp::Known);
+    assert!(b.leaves(&gone.out(RST, 7, 0, 0)));
+    assert!(!b.leaves(&known.out(RST, 7, 0, 0)), "a process that died must not end what its successor goes on with");
+    assert!(!b.leaves(&gone.out(ACK, 7, 9, 3)), "nothing else of it may leave");
+}
