@@ -141,7 +141,8 @@ mod tests {
     use edgeplex_runtime::FakeRuntime;
 
     fn host(name: &str, port: &str) -> Host {
-        Host { name: name.parse().unwrap(), address: "192.0.2.1:7443".parse().unwrap(), port: port.into(), key: "0".repeat(64) }
+        let address = "192.0.2.1:7443".parse().unwrap();
+        Host { name: name.parse().unwrap(), address, port: port.into(), key: "0".repeat(64), silence: 500 }
     }
 
     #[tokio::test]

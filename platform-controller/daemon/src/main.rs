@@ -28,7 +28,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::{
     net::UnixListener,
@@ -105,7 +105,8 @@ async fn run(arguments: Arguments) -> Result<()> {
     }
     let relay = dir.clone();
     let dial = move |host: &Host| -> Result<Arc<dyn Runtime>> {
-        let config = AgentConfig::new(host.name.as_str(), host.address, host.key.parse()?, relay.clone());
+        let mut config = AgentConfig::new(host.name.as_str(), host.address, host.key.parse()?, relay.clone());
+        config.silence = Duration::from_millis(host.silence.into());
         Ok(Arc::new(AgentRuntime::start(config, &identity)?))
     };
     serve(dir, Fleet::new(sandbox, Box::new(dial)), switch, started).await

@@ -211,7 +211,13 @@ fn host() -> impl Strategy<Value = Host> {
         let ip = if six { IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, u16::from(a), b]) } else { [a, 0, 2, 7].into() };
         (ip, port).into()
     });
-    (name(), address, "[0-9a-f]{64}").prop_map(|(name, address, key)| Host { name, address, port: "link-1.x".into(), key })
+    (name(), address, "[0-9a-f]{64}", 150..=60_000u16).prop_map(|(name, address, key, silence)| Host {
+        name,
+        address,
+        port: "link-1.x".into(),
+        key,
+        silence,
+    })
 }
 
 fn customer() -> impl Strategy<Value = Customer> {

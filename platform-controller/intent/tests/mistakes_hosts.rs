@@ -31,7 +31,8 @@ fn hosts() {
             (&key, &key[1..], format!("{p}[0].key: `{}`: must be the 64 hexadecimal digits", &key[1..])),
             (&key, &key.to_uppercase(), format!("{p}[0].key: `{}`: must be the 64", key.to_uppercase())),
             (&key, &"b".repeat(64), format!("{p}[1].key: `{}`: is given twice", "b".repeat(64))),
-            ("key: bb", "note: bb", format!("{p}[1].note: `note`: is not a known field; known are name, address, port, key")),
+            ("key: bb", "note: bb", format!("{p}[1].note: `note`: is not a known field; known are name, address, port, key, silence")),
+            ("silence: 300", "silence: 100", format!("{p}[1].silence: `100`: must be 150 to 60000 ms")),
         ],
     );
 }

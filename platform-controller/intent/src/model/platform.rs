@@ -58,6 +58,8 @@ pub struct Host {
     pub port: String,
     /// SHA-256 of the agent's certificate, 64 lower-case hexadecimal digits.
     pub key: String,
+    /// Milliseconds of it after which the host counts as lost.
+    pub silence: u16,
 }
 
 /// What keeps a customer's sessions when its VM dies.

@@ -76,7 +76,7 @@ pub(super) fn platform(name: Name, spec: &At<'_>) -> Result<Platform, IntentErro
 }
 
 fn host(a: &At<'_>) -> Result<Host, IntentError> {
-    let f = a.fields(&["name", "address", "port", "key"])?;
+    let f = a.fields(&["name", "address", "port", "key", "silence"])?;
     let name: Name = f.need("name")?.parse()?;
     if name.as_str() == OWN_HOST {
         return Err(f.need("name")?.wrong("is the controller's own host; choose another name"));
@@ -91,7 +91,9 @@ fn host(a: &At<'_>) -> Result<Host, IntentError> {
     if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return Err(key.wrong("must be the 64 hexadecimal digits that `edgeplex-agent --show-key` prints"));
     }
-    Ok(Host { name, address: to, port: f.need("port")?.port()?, key: digits.to_owned() })
+    // An agent says every 50 ms that it is there; on a busy host it may be late.
+    let silence = f.number("silence", 150..=60_000, " ms", 500)?;
+    Ok(Host { name, address: to, port: f.need("port")?.port()?, key: digits.to_owned(), silence })
 }
 
 fn core(a: &At<'_>) -> Result<Core, IntentError> {
