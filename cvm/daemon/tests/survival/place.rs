@@ -79,6 +79,7 @@ impl Place {
         sh(&format!(
             "ip netns add {core} && ip -n {core} link set lo up && ip -n {core} addr add {CORE}/32 dev lo &&
              ip -n {core} link add lan type bridge && ip -n {core} link set lan address 02:00:00:00:00:02 mtu 1600 &&
+             ip -n {core} link add always type veth peer name idle && ip -n {core} link set idle up && ip -n {core} link set always master lan && ip -n {core} link set always up &&
              ip -n {core} addr add 10.0.0.2/24 dev lan && ip -n {core} link set lan up &&
              ip netns exec {core} ethtool -K lan tx off sg off tso off gso off gro off >/dev/null"
         ));

@@ -89,10 +89,14 @@ impl Router {
         self.ask(&["show bgp ipv4 vpn 10.1.0.0/16"])
     }
 
-    /// Our label for the core's loopback, as FRR has it.
+    /// Prefixes, and our labels for them, as FRR has them.
     pub fn bindings(&self) -> Vec<String> {
         let all = self.ask(&["show mpls ldp binding"]);
-        all.lines().filter(|l| l.contains(&PE.to_string())).map(str::to_owned).collect()
+        let of = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["ipv4", prefix, neighbor, _, label, _] if neighbor == PE.to_string() => Some(format!("{prefix} {label}")),
+            _ => None,
+        };
+        all.lines().filter_map(of).collect()
     }
 
     fn log(&self, daemon: &str) -> String {
