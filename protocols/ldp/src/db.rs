@@ -168,7 +168,7 @@ impl Lib {
             self.labels.hold(label);
         }
         if let Some(last) = self.bindings.values().max() {
-            self.labels.start_beyond(*last);
+            self.labels.start_behind(*last);
         }
         self.unclaimed = self.claims.keys().copied().collect();
         self.rebound = false;

@@ -97,6 +97,11 @@ impl Labels {
         self.next = first + (label.get().saturating_sub(first) + 1 + gap) % size;
     }
 
+    /// Labels behind this one are given first: all that were ever given are known.
+    pub(crate) fn start_behind(&mut self, label: Label) {
+        self.next = label.get() + 1;
+    }
+
     /// Labels with at least one user, and how many each has.
     pub(crate) fn users(&self) -> &BTreeMap<Label, usize> {
         &self.users

@@ -6,6 +6,7 @@ mod network;
 use edgeplex_ldp::{Action, Config, Event, Ldp, Start, State};
 use edgeplex_types::{Label, LabelRange};
 use network::{Network, Rng, loopback};
+use proptest::prelude::*;
 use std::{collections::BTreeMap, time::Duration};
 
 type Labels = BTreeMap<(usize, ipnet::Ipv4Net), Label>;
@@ -111,4 +112,35 @@ fn what_another_speaker_stored_is_not_gone_on_with() {
     ldp.promote(Duration::from_secs(1), &[]);
     assert!(ldp.neighbors(Duration::ZERO).is_empty() && ldp.bindings().is_empty());
     assert_eq!(ldp.changes().iter().filter(|(_, value)| value.is_none()).count(), text.lines().count() - 1, "all but the speaker");
+}
+
+proptest! {
+    /// Who is followed is believed no more than a neighbour: whatever it tells, we go on, and within bounds.
+    #[test]
+    fn garbage_is_followed_without_harm(
+        values in proptest::collection::vec(("ldp/[a-z]{4,9}(/[0-9.]{1,9}){0,2}", ".{0,80}"), 0..10),
+        adjacency in "\\{\"format\":1,\"source\":\"10.0.0.[0-9]\",\"transport\":\"10.255.0.[0-9]\",\"hold_s\":[0-9]{1,5}\\}",
+        streams in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..60)), 0..10),
+        head in any::<bool>(),
+    ) {
+        let config = Config::new(loopback(0), LabelRange::new(label(1000), label(1999)).unwrap());
+        let mut ldp = Ldp::following(Duration::ZERO, config, Start::default());
+        for (name, value) in &values {
+            let _ = ldp.apply(Duration::ZERO, name, Some(value.as_bytes()));
+        }
+        let _ = ldp.apply(Duration::ZERO, "ldp/adjacency/10.255.0.2/core0", Some(adjacency.as_bytes()));
+        ldp.apply(Duration::ZERO, "ldp/speaker", Some(br#"{"format":1,"lsr_id":"10.255.0.1","sequence":1}"#)).unwrap();
+        let conn = edgeplex_ldp::ConnId::Inherited(1);
+        ldp.replay_opened(conn, loopback(1));
+        if head {
+            // A PDU that is whole, with who knows what in it.
+            ldp.replay_received(Duration::ZERO, conn, &[0, 1, 0, 14, 10, 255, 0, 2, 0, 0, 2, 1, 0, 4, 0, 0, 0, 9]);
+        }
+        for (sent, bytes) in &streams {
+            let _ = if *sent { ldp.replay_sent(Duration::ZERO, conn, bytes) } else { ldp.replay_received(Duration::ZERO, conn, bytes) };
+        }
+        let actions = ldp.promote(Duration::from_secs(1), &[]);
+        prop_assert!(actions.contains(&Action::Close { conn }), "no session comes of that: {:?}", actions);
+        prop_assert!(ldp.deadline().is_some_and(|at| at >= Duration::from_secs(1)));
+    }
 }

@@ -4,6 +4,7 @@
 mod sim;
 
 use edgeplex_ospf::{Action, Algorithm, Authentication, Event, Network, Ospf, Start};
+use proptest::prelude::*;
 use sim::{Link, Net, Random, ms, router_id, s};
 use std::collections::BTreeMap;
 
@@ -229,4 +230,38 @@ fn today() -> String {
     };
     let lines = values.iter().map(|(name, value)| format!("{name} {}", text(value)).trim_end().to_owned() + "\n");
     format!("# stored at {}\n{}", net.now.as_secs(), lines.collect::<String>())
+}
+
+proptest! {
+    /// Who is followed is believed no more than a neighbour.
+    #[test]
+    fn garbage_is_followed_without_harm(
+        values in proptest::collection::vec(("ospf/[a-z-]{3,9}(/[0-9.]{1,9}){0,4}", proptest::collection::vec(any::<u8>(), 0..80)), 0..10),
+        at in 0..u32::MAX,
+        state in "full|two-way|silent",
+        until in proptest::option::of(any::<u32>()),
+    ) {
+        let mut engine = Ospf::following(s(1), stored_net().routers[0].config.clone(), Start { restarting: false, crypto_sequence: at });
+        for (name, value) in &values {
+            let _ = engine.apply(s(1), name, Some(value));
+        }
+        let until = until.map(|u| format!(",\"helping_until\":{u},\"since\":{u}")).unwrap_or_default();
+        let neighbor = format!(r#"{{"format":1,"router_id":"10.255.0.9","state":"{state}","priority":0,"options":0{until}}}"#);
+        for address in ["10.0.1.1", "10.0.1.2", "255.255.255.255"] {
+            engine.apply(s(1), &format!("ospf/neighbor/l1/{address}"), Some(neighbor.as_bytes())).unwrap();
+        }
+        engine.apply(s(1), "ospf/router", Some(br#"{"format":1,"router_id":"10.255.0.1","area":"0.0.0.0"}"#)).unwrap();
+        let interface = br#"{"format":1,"state":"broadcast","address":"10.0.1.1/24","designated":"1.2.3.4"}"#;
+        engine.apply(s(1), "ospf/interface/l1", Some(interface)).unwrap();
+        engine.handle(s(1), Event::Timer);
+        engine.promote(s(1), false);
+        let mut now = s(1);
+        for _ in 0..50 {
+            let Some(next) = engine.deadline() else { break };
+            now = now.max(next);
+            engine.handle(now, Event::Timer);
+            engine.changes();
+        }
+        prop_assert!(engine.neighbors().iter().all(|n| n.state == "down"), "nobody is there: {:?}", engine.neighbors());
+    }
 }

@@ -5,7 +5,7 @@ use crate::discovery::Interface;
 use crate::engine::Ldp;
 use crate::fsm::{End, Session};
 use crate::neighbor::{Adjacency, Neighbor, Sent};
-use crate::packet::{FecElement, LdpId, Message, frame};
+use crate::packet::{FecElement, LdpId, MAX_PDU, Message, frame};
 use crate::stored::{self, Name, StoredAdjacency, StoredBinding, ValueError};
 use crate::{Action, Config, ConnId, Event, Start, Time};
 use ipnet::Ipv4Net;
@@ -133,9 +133,11 @@ impl Ldp {
             self.received(now, conn, bytes.to_vec());
         } else if let Some(connection) = self.connection(conn) {
             connection.received.extend_from_slice(bytes);
-            let sender = frame(&connection.received, crate::packet::MAX_PDU).ok().flatten().map(|pdu| pdu.sender);
-            if let Some(LdpId { lsr_id, .. }) = sender {
-                self.adopt(now, conn, lsr_id);
+            match frame(&connection.received, MAX_PDU).map(|pdu| pdu.map(|pdu| pdu.sender)) {
+                Ok(Some(LdpId { lsr_id, .. })) => self.adopt(now, conn, lsr_id),
+                Ok(None) => {}
+                // No session comes of it: it is closed when it is our turn.
+                Err(_) => connection.received.clear(),
             }
         }
         self.followed(now)
@@ -147,11 +149,24 @@ impl Ldp {
         connection.sent.extend_from_slice(bytes);
         let mut sent = std::mem::take(&mut connection.sent);
         let mut done = 0;
-        while let Ok(Some(pdu)) = frame(sent.get(done..).unwrap_or_default(), u16::MAX) {
-            done += pdu.wire_len();
-            for raw in pdu.messages().map_while(Result::ok) {
-                if let Ok(Some(message)) = Message::decode(&raw) {
-                    self.said(now, conn, raw.id, &message);
+        loop {
+            match frame(sent.get(done..).unwrap_or_default(), u16::MAX) {
+                Ok(Some(pdu)) => {
+                    done += pdu.wire_len();
+                    for raw in pdu.messages().map_while(Result::ok) {
+                        if let Ok(Some(message)) = Message::decode(&raw) {
+                            self.said(now, conn, raw.id, &message);
+                        }
+                    }
+                }
+                Ok(None) => break,
+                // That is nothing that we would say: whoever wrote it down must not be believed.
+                Err(error) => {
+                    if let Some(lsr_id) = self.conns.get(&conn).copied() {
+                        self.end_session(now, lsr_id, End::lost(format!("what was sent is not LDP: {error}")));
+                    }
+                    done = sent.len();
+                    break;
                 }
             }
         }
