@@ -1,7 +1,7 @@
 //! Connections of another host's VMs to the relay on this one: some are parked at the agent in advance.
 
 use crate::{
-    client::Dialer,
+    link::Dialer,
     parking::RELAY,
     wire::{Greeting, Purpose, receive},
 };

@@ -14,6 +14,7 @@ mod carry;
 mod client;
 mod host;
 mod key;
+mod link;
 mod parking;
 mod server;
 mod tls;

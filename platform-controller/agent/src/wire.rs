@@ -251,6 +251,22 @@ mod tests {
         assert!(receive::<Hello>(&mut &frame(&FromAgent::Beat).unwrap()[..]).await.is_err());
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_is_a_message_or_an_error(mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200), honest: bool) {
+            if honest {
+                let length = u32::try_from(bytes.len()).unwrap();
+                bytes.splice(0..0, length.to_be_bytes());
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let _ = receive::<Hello>(&mut &bytes[..]).await;
+                let _ = receive::<FromController>(&mut &bytes[..]).await;
+                let _ = receive::<FromAgent>(&mut &bytes[..]).await;
+            });
+        }
+    }
+
     /// As it was first: an agent and a controller of different builds meet.
     #[test]
     fn messages_of_version_1_read() {
