@@ -296,7 +296,7 @@ fn agreed() -> impl Strategy<Value = Agreed> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn the_same_is_said_in_fewer_bytes(

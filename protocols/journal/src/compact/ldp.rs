@@ -6,7 +6,7 @@ use crate::state::Session;
 use edgeplex_ldp::packet::{FecElement, LabelMessage, Mapping, Message, frame};
 use edgeplex_types::Label;
 use ipnet::Ipv4Net;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Version, length, LDP identifier.
 const PDU_HEAD: usize = 10;
@@ -15,13 +15,20 @@ const UNCOUNTED: usize = 4;
 
 pub(super) fn shorten(session: &Session) -> Option<Session> {
     let acked = session.sent.get(..session.acked_len())?;
-    let (ours, sent) = messages(acked, true);
-    let (theirs, received) = messages(&session.received, false);
+    let (mut ours, sent) = messages(acked, true);
+    let (mut theirs, received) = messages(&session.received, false);
     let opened = |messages: &[Told]| messages.iter().find(|m| m.what == What::KeepAlive).map(|m| m.end);
     let opening = Place { received: opened(&theirs)?, sent: opened(&ours)? };
+    // What comes after the first byte that stays as it is, stays too: the order counts, between the two as well.
+    let turns = turns(session);
+    let last = turns.sent_number(sent + 1).min(turns.received_number(received + 1));
+    ours.retain(|m| turns.number(m) <= last);
+    theirs.retain(|m| turns.number(m) <= last);
+    let end = |messages: &[Told], opening: usize| messages.last().map_or(opening, |m| m.end.max(opening));
+    let done = Place { received: end(&theirs, opening.received), sent: end(&ours, opening.sent) };
+
     let mut all: Vec<Told> = ours.into_iter().filter(|m| m.end > opening.sent).collect();
     all.extend(theirs.into_iter().filter(|m| m.end > opening.received));
-    let turns = turns(session);
     // Within a turn only one side speaks.
     all.sort_by_key(|m| (turns.number(m), m.end));
     let keep = what_counts(&all);
@@ -32,7 +39,6 @@ pub(super) fn shorten(session: &Session) -> Option<Session> {
     for run in kept.chunk_by(|a, b| a.sent == b.sent && a.head.get(UNCOUNTED..) == b.head.get(UNCOUNTED..)) {
         write(&mut new, run)?;
     }
-    let done = Place { received, sent };
     copy(session, &mut new, done, Place { received: session.received.len(), sent: session.sent.len() });
     Some(new)
 }
@@ -126,8 +132,16 @@ fn turns(session: &Session) -> Turns {
 
 impl Turns {
     fn number(&self, m: &Told) -> usize {
-        let ends = if m.sent { &self.sent } else { &self.received };
-        ends.range(m.end..).next().map_or(usize::MAX, |(_, number)| *number)
+        if m.sent { self.sent_number(m.end) } else { self.received_number(m.end) }
+    }
+
+    /// Which turn brought the byte before `end`.
+    fn sent_number(&self, end: usize) -> usize {
+        self.sent.range(end..).next().map_or(usize::MAX, |(_, number)| *number)
+    }
+
+    fn received_number(&self, end: usize) -> usize {
+        self.received.range(end..).next().map_or(usize::MAX, |(_, number)| *number)
     }
 }
 
@@ -140,17 +154,31 @@ fn what_counts(all: &[Told]) -> Vec<bool> {
     let mut drop = |numbers: &[(usize, bool)]| numbers.iter().for_each(|(n, _)| keep.get_mut(*n).into_iter().for_each(|k| *k = false));
     let mut chains: HashMap<(bool, Ipv4Net, Label), Chain> = HashMap::new();
     let mut latest: HashMap<(bool, Ipv4Net), Label> = HashMap::new();
+    // Labels of which something stands before a barrier: all about them stays.
+    let mut fixed: HashSet<(bool, Ipv4Net, Label)> = HashSet::new();
     for (number, m) in all.iter().enumerate() {
         match m.what {
             What::KeepAlive => drop(&[(number, false)]),
             What::Mapping(fec, label) => {
-                let chain = chains.entry((m.sent, fec, label)).or_default();
-                if !chain.iter().any(|(_, withdraw)| *withdraw) {
-                    drop(chain);
-                    chain.clear();
+                let key = (m.sent, fec, label);
+                // Another label that it takes the place of without a withdrawal.
+                if let Some(prior) = latest.insert((m.sent, fec), label).filter(|prior| *prior != label) {
+                    let prior = (m.sent, fec, prior);
+                    if fixed.contains(&prior) {
+                        fixed.insert(key);
+                    } else if let Some(chain) = chains.get_mut(&prior) {
+                        let standing = chain.iter().rposition(|(_, withdraw)| *withdraw).map_or(0, |at| at + 1);
+                        drop(&chain.split_off(standing));
+                    }
                 }
-                chain.push((number, false));
-                latest.insert((m.sent, fec), label);
+                if !fixed.contains(&key) {
+                    let chain = chains.entry(key).or_default();
+                    if !chain.iter().any(|(_, withdraw)| *withdraw) {
+                        drop(chain);
+                        chain.clear();
+                    }
+                    chain.push((number, false));
+                }
             }
             What::Withdraw(fec, label) => {
                 if let Some(chain) = chains.get_mut(&(m.sent, fec, label)) {
@@ -165,10 +193,8 @@ fn what_counts(all: &[Told]) -> Vec<bool> {
                     drop(&[(number, false)]);
                     chain.drain(..=withdraw);
                 } else if latest.get(&(giver, fec)).is_some_and(|l| *l != label) {
-                    // Another label took its place without a withdrawal.
-                    drop(chain);
+                    // Of one whose place was taken.
                     drop(&[(number, false)]);
-                    chain.clear();
                 } else {
                     chain.push((number, false));
                 }
@@ -178,8 +204,7 @@ fn what_counts(all: &[Told]) -> Vec<bool> {
             }
             What::Other => {}
             What::Barrier => {
-                chains.clear();
-                latest.clear();
+                fixed.extend(chains.drain().map(|(key, _)| key));
             }
         }
     }
