@@ -125,7 +125,7 @@ fn told(bytes: &[u8; 10]) -> Request {
         4 => Request::Hold(vec![HoldOp::Fence { flow }]),
         5 => Request::Hold(vec![HoldOp::Over { flow }, HoldOp::Known]),
         6 => Request::Neighbors(vec![Neighbor { address: [192, 168, 1, a3].into(), mac }]),
-        _ => Request::Holds,
+        _ => Request::Hold(vec![HoldOp::Known]),
     }
 }
 

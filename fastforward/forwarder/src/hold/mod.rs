@@ -161,6 +161,8 @@ impl<T> Holds<T> {
             let least = self.flows.iter().min_by_key(|(_, e)| (rank(e.state), e.met)).map(|(k, _)| *k);
             if let Some(mut e) = least.and_then(|k| self.flows.remove(&k)) {
                 e.drop_all(&mut self.waiting, Drop::HoldFull, counts);
+                // Forgotten, it must not be taken for one that never was.
+                self.all_known &= !matches!(e.state, State::Guarded | State::Fenced);
             }
         }
         self.met += 1;

@@ -11,6 +11,7 @@ enum Step {
     Upto { peer: usize, seq: u32, ack: u32 },
     Fence(usize),
     Over(usize),
+    Known,
 }
 
 const PEERS: [Peer; 2] = [CE, CE6];
@@ -38,6 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (peer.clone(), number(), number()).prop_map(|(peer, seq, ack)| Step::Upto { peer, seq, ack }),
         1 => peer.clone().prop_map(Step::Fence),
         1 => peer.prop_map(Step::Over),
+        1 => Just(Step::Known),
     ]
 }
 
@@ -52,7 +54,8 @@ struct Promise {
 }
 
 impl Promise {
-    fn allows(&self, frame: &[u8]) -> bool {
+    /// `known`: all living sessions were told.
+    fn allows(&self, frame: &[u8], known: bool) -> bool {
         let Seen::Tcp(s) = parse(frame) else { return false };
         if self.fenced {
             return false;
@@ -64,7 +67,7 @@ impl Promise {
             Some((seq, ack)) => {
                 s.flags & (FIN | RST) == 0 && seq.wrapping_sub(s.end) < 1 << 31 && (!s.has(ACK) || ack.wrapping_sub(s.ack) < 1 << 31)
             }
-            None => s.has(RST | ACK) && s.seq == 0 && s.len == 0 || s.is_pure_ack() && Some(s.ack) == self.complete,
+            None => s.has(RST) && known || s.has(RST | ACK) && s.seq == 0 && s.len == 0 || s.is_pure_ack() && Some(s.ack) == self.complete,
         }
     }
 }
@@ -80,6 +83,7 @@ proptest! {
     fn nothing_leaves_before_its_time(steps in vec(step(), 0..120), room in 0usize..40) {
         let mut b = Bench::with_room(room);
         let mut promises = [Promise::default(); 2];
+        let mut known = false;
         // Frames put in by flow; none comes out twice.
         let mut inside: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
         for s in steps {
@@ -91,7 +95,7 @@ proptest! {
                         *p = Promise { complete: (flags & ACK != 0).then_some(ack), ..Promise::default() };
                     }
                     let left = b.leaves(&frame);
-                    prop_assert_eq!(left, p.allows(&frame), "{:?} {:?}", p, s);
+                    prop_assert_eq!(left, p.allows(&frame, known), "{:?} {:?}", p, s);
                     if !left {
                         *inside.entry(frame).or_default() += 1;
                     }
@@ -100,8 +104,8 @@ proptest! {
                     let p = &mut promises[peer];
                     prop_assert_eq!(b.take(&PEERS[peer].back(flags, seq, 0, 0)), !p.fenced);
                     // Only an attempt of ours waits for an answer.
-                    let known = b.holds.flows.contains_key(&Key::from(&PEERS[peer].flow()));
-                    if flags & (SYN | ACK) == SYN | ACK && p.bounds.is_none() && !p.over && !p.fenced && known {
+                    let met = b.holds.flows.contains_key(&Key::from(&PEERS[peer].flow()));
+                    if flags & (SYN | ACK) == SYN | ACK && p.bounds.is_none() && !p.over && !p.fenced && met {
                         p.complete = Some(seq.wrapping_add(1));
                     }
                 }
@@ -110,7 +114,7 @@ proptest! {
                     let bounds = p.bounds.map_or((seq, ack), |(s, a)| (later(s, seq), later(a, ack)));
                     *p = Promise { bounds: Some(bounds), ..Promise::default() };
                     for frame in b.upto(PEERS[peer], seq, ack) {
-                        prop_assert!(p.allows(&frame), "{:?} {:?}", p, frame);
+                        prop_assert!(p.allows(&frame, known), "{:?} {:?}", p, frame);
                         let n = inside.get_mut(&frame).filter(|n| **n > 0);
                         prop_assert!(n.is_some(), "it was not inside");
                         n.into_iter().for_each(|n| *n -= 1);
@@ -121,6 +125,11 @@ proptest! {
                     promises[peer].over = false;
                     promises[peer].complete = None;
                     let left = b.tell(HoldOp::Fence { flow: PEERS[peer].flow() });
+                    prop_assert!(left.is_empty());
+                }
+                Step::Known => {
+                    known = true;
+                    let left = b.tell(HoldOp::Known);
                     prop_assert!(left.is_empty());
                 }
                 Step::Over(peer) => {
@@ -134,7 +143,7 @@ proptest! {
             // What is held is held for a reason.
             for (peer, p) in PEERS.iter().zip(&promises) {
                 let held = b.holds.flows.get(&Key::from(&peer.flow()));
-                prop_assert!(held.is_none_or(|e| e.queue.iter().all(|w| !p.allows(&w.item) || p.bounds.is_none())));
+                prop_assert!(held.is_none_or(|e| e.queue.iter().all(|w| !p.allows(&w.item, known) || p.bounds.is_none())));
             }
         }
     }
