@@ -29,7 +29,9 @@ struct Arguments {
 
 const BGP_PORT: u16 = 179;
 
-#[tokio::main(flavor = "current_thread")]
+// The task that owns the routes has the main thread. While it is busy with a table, BFD, the journal's followers and leader, and
+// FastForward's holds must not wait for it.
+#[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();

@@ -130,7 +130,8 @@ impl Drop for Vm {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!("--- {}:\n{}", self.namespace, self.log());
+            let forwarder = std::fs::read_to_string(self.run.join("forwarder.log")).unwrap_or_default();
+            eprintln!("--- {}:\n{}\n{forwarder}", self.namespace, self.log());
         }
     }
 }
