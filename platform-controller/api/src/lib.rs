@@ -8,7 +8,7 @@
 //! | `GET /v1/drift` | | [`Drift`] |
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/show/{bgp,routes,labels,fib,counters,bfd}?customer=NAME` | | [`Shown`] of the rows below |
-//! | `GET /v1/show/{bgp,bfd}?attachment=CUSTOMER/ATTACHMENT` | | likewise of one attachment |
+//! | `GET /v1/show/{…}?attachment=CUSTOMER/ATTACHMENT` | | the same of one attachment |
 //! | `GET /v1/show/{ospf-neighbors,ospf-interfaces,ospf-database,ospf-routes}` | | [`Shown`] of the rows of `edgeplex_mgmt::show` |
 //! | `GET /v1/show/{ldp-neighbors,ldp-bindings,forwarding,tunnels}` | | likewise |
 //! | `POST /v1/ping`, `POST /v1/traceroute` | [`VpnProbe`] | `PingReport` of the same |

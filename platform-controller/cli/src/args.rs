@@ -215,25 +215,17 @@ pub(crate) enum CustomerCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ShowWhat {
     /// Sessions with route reflectors and customers.
-    Bgp {
-        /// Of this attachment only.
-        #[arg(value_name = "CUSTOMER/ATTACHMENT")]
-        attachment: Option<AttachmentId>,
-    },
+    Bgp(OfArgs),
     /// Routes in the VRFs, and what is made of them.
-    Routes,
+    Routes(OfArgs),
     /// VPN labels, and whose they are.
-    Labels,
+    Labels(OfArgs),
     /// What FastForward forwards by.
-    Fib,
+    Fib(OfArgs),
     /// Packets.
-    Counters,
+    Counters(OfArgs),
     /// BFD sessions of the core and of customers.
-    Bfd {
-        /// Of this attachment only.
-        #[arg(value_name = "CUSTOMER/ATTACHMENT")]
-        attachment: Option<AttachmentId>,
-    },
+    Bfd(OfArgs),
     Ospf {
         what: OspfTable,
     },
@@ -260,6 +252,13 @@ pub(crate) enum ImageCommand {
         dir: PathBuf,
     },
     List,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct OfArgs {
+    /// Of this customer or attachment only.
+    #[arg(value_name = "CUSTOMER[/ATTACHMENT]")]
+    pub(crate) of: Option<WhoseArg>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -7,7 +7,7 @@ use crate::{
     output::{Printer, note, table},
     upgrade,
 };
-use edgeplex_api::{BfdSession, BgpRow, Client, CounterRow, FibRow, RouteRow, Shown};
+use edgeplex_api::{BfdSession, BgpRow, Client, CounterRow, FibRow, RouteRow, Shown, Whose as Named};
 use edgeplex_mgmt::show::{
     ForwardingRow, LabelRow, LdpBindingRow, LdpNeighborRow, LsaRow, OspfInterfaceRow, OspfNeighborRow, OspfRouteRow, TunnelRow,
 };
@@ -22,23 +22,29 @@ pub(crate) struct Whose<'a> {
 }
 
 pub(crate) async fn show(client: &Client, out: Printer, what: &ShowWhat, customer: Option<&Name>) -> Result<(), Stop> {
-    let of_customers = match what {
-        ShowWhat::Routes | ShowWhat::Labels | ShowWhat::Fib | ShowWhat::Counters => true,
-        ShowWhat::Bgp { attachment } | ShowWhat::Bfd { attachment } => attachment.is_none(),
-        ShowWhat::Ospf { .. } | ShowWhat::Ldp { .. } | ShowWhat::Forwarding | ShowWhat::Tunnels => false,
-        ShowWhat::Instances | ShowWhat::Moves | ShowWhat::Upgrade => false,
+    let named = match what {
+        ShowWhat::Bgp(a) | ShowWhat::Routes(a) | ShowWhat::Labels(a) | ShowWhat::Fib(a) | ShowWhat::Counters(a) | ShowWhat::Bfd(a) => {
+            a.of.as_ref().map(|w| &w.0)
+        }
+        _ if customer.is_some() => return Err(Stop::Invalid("--customer: means nothing here; leave it out".into())),
+        _ => None,
     };
-    if customer.is_some() && !of_customers {
-        return Err(Stop::Invalid("--customer: means nothing here; leave it out".into()));
-    }
-    let of = Whose { customer, attachment: None };
+    let of = match (named, customer) {
+        (None, customer) => Whose { customer, attachment: None },
+        (Some(_), Some(_)) => return Err(Stop::Invalid("--customer: whose it is, is said already; leave it out".into())),
+        (Some(Named::Customer(name)), None) => Whose { customer: Some(name), attachment: None },
+        (Some(Named::Attachment(id)), None) => Whose { customer: None, attachment: Some(id) },
+        (Some(Named::Cvm), None) => {
+            return Err(Stop::Invalid("must be a customer or an attachment; without either the core is shown too".into()));
+        }
+    };
     match what {
-        ShowWhat::Bgp { attachment } => print::<BgpRow>(client, out, Whose { attachment: attachment.as_ref(), ..of }).await,
-        ShowWhat::Routes => print::<RouteRow>(client, out, of).await,
-        ShowWhat::Labels => print::<LabelRow>(client, out, of).await,
-        ShowWhat::Fib => print::<FibRow>(client, out, of).await,
-        ShowWhat::Counters => print::<CounterRow>(client, out, of).await,
-        ShowWhat::Bfd { attachment } => print::<BfdSession>(client, out, Whose { attachment: attachment.as_ref(), ..of }).await,
+        ShowWhat::Bgp(_) => print::<BgpRow>(client, out, of).await,
+        ShowWhat::Routes(_) => print::<RouteRow>(client, out, of).await,
+        ShowWhat::Labels(_) => print::<LabelRow>(client, out, of).await,
+        ShowWhat::Fib(_) => print::<FibRow>(client, out, of).await,
+        ShowWhat::Counters(_) => print::<CounterRow>(client, out, of).await,
+        ShowWhat::Bfd(_) => print::<BfdSession>(client, out, of).await,
         ShowWhat::Ospf { what: OspfTable::Neighbors } => print::<OspfNeighborRow>(client, out, of).await,
         ShowWhat::Ospf { what: OspfTable::Interfaces } => print::<OspfInterfaceRow>(client, out, of).await,
         ShowWhat::Ospf { what: OspfTable::Database } => print::<LsaRow>(client, out, of).await,

@@ -62,7 +62,7 @@ async fn follow(at: &Place) -> anyhow::Result<State> {
             welcomed = true;
         }
         let mut frames = Frames::new(&buffer);
-        while let Some(entry) = frames.next() {
+        for entry in frames.by_ref() {
             match entry? {
                 Entry::Record(record) => state.apply(&record)?,
                 // It has nothing more to say.

@@ -12,11 +12,14 @@ use std::{
 /// Reaches the agent of a host.
 pub type Dial = Box<dyn Fn(&Host) -> anyhow::Result<Arc<dyn Runtime>> + Send + Sync>;
 
+/// Other hosts by name, each with its runtime.
+type Others = BTreeMap<String, (Host, Arc<dyn Runtime>)>;
+
 /// Runtimes by the names of their hosts.
 pub struct Fleet {
     own: Arc<dyn Runtime>,
     dial: Dial,
-    others: RwLock<BTreeMap<String, (Host, Arc<dyn Runtime>)>>,
+    others: RwLock<Others>,
     /// Images that hosts are known to have: they do not go again.
     images: RwLock<BTreeSet<(String, String)>>,
 }

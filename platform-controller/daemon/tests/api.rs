@@ -4,7 +4,8 @@
 
 #[path = "../../intent/tests/common/mod.rs"]
 mod common;
-mod world;
+#[path = "world/still.rs"]
+mod still;
 
 use edgeplex_api::{BfdSession, Client, ClientError, LspProbe, Shown, Status, VpnProbe};
 use edgeplex_mgmt::show::{OspfRouteRow, PingOptions, PingReport};
@@ -69,7 +70,7 @@ async fn bench(text: &str) -> Bench {
     let fleet = Arc::new(Fleet::alone(runtime.clone()));
     let meter = Arc::new(Meter::new(fleet.clone(), placements.clone()));
     let viewer = Viewer { fleet: fleet.clone(), placements: placements.clone(), meter, dir: dir.path().into() };
-    let moves = Moves::new(placements, Arc::new(world::Still));
+    let moves = Moves::new(placements, Arc::new(still::Still));
     let images = Arc::new(Images { dir: dir.path().into(), fleet });
     let upgrades = Upgrades::open(store, moves.clone(), viewer.clone()).unwrap();
     let api = Api { keeper, viewer, state, looks, started: Instant::now(), moves, images, upgrades };

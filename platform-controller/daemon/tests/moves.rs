@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "world/model.rs"]
 mod world;
 
 use edgeplex_api::{MoveKind, Outcome};
@@ -74,7 +75,7 @@ async fn run(doing: Doing, fault: Fault, when: When) -> Ending {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(Duration::from_secs(5), ready).await.expect("a standby");
+        timeout(Duration::from_secs(5), ready).await.unwrap();
     }
     let before = model.steps();
     let mut id = None;

@@ -7,7 +7,7 @@ use crate::{
     images::Images,
     moves::Moves,
     reconcile::{Look, State as Reconciled},
-    show::{Kind, NotConfigured, ProbeError, Viewer},
+    show::{Kind, NotConfigured, Of, ProbeError, Viewer},
     upgrade::Upgrades,
 };
 use axum::{
@@ -217,14 +217,14 @@ async fn show(State(api): State<Api>, Path(what): Path<String>, Query(selection)
     let attachments: Vec<AttachmentId> = desired.intent.attachments().map(|(id, _, _)| id).collect();
     let customer = select("customer", selection.customer.as_ref(), &customers)?;
     let attachment = select("attachment", selection.attachment.as_ref(), &attachments)?;
-    let (viewer, customer) = (&api.viewer, customer.as_ref());
+    let (viewer, of) = (&api.viewer, Of { customer: customer.as_ref(), attachment: attachment.as_ref() });
     Ok(match what.as_str() {
-        "bgp" => json(viewer.bgp(&desired, customer, attachment.as_ref()).await),
-        "routes" => json(viewer.routes(&desired, customer).await),
-        "labels" => json(viewer.labels(&desired, customer).await),
-        "fib" => json(viewer.fib(&desired, customer).await),
-        "counters" => json(viewer.counters(&desired, customer).await),
-        "bfd" => json(viewer.bfd(&desired, customer, attachment.as_ref()).await),
+        "bgp" => json(viewer.bgp(&desired, of).await),
+        "routes" => json(viewer.routes(&desired, of).await),
+        "labels" => json(viewer.labels(&desired, of).await),
+        "fib" => json(viewer.fib(&desired, of).await),
+        "counters" => json(viewer.counters(&desired, of).await),
+        "bfd" => json(viewer.bfd(&desired, of).await),
         "ospf-neighbors" => json(viewer.core::<rows::OspfNeighborRow>(&desired, &CvmQuery::OspfNeighbors).await?),
         "ospf-interfaces" => json(viewer.core::<rows::OspfInterfaceRow>(&desired, &CvmQuery::OspfInterfaces).await?),
         "ospf-database" => json(viewer.core::<rows::LsaRow>(&desired, &CvmQuery::OspfDatabase).await?),

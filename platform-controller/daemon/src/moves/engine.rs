@@ -46,12 +46,14 @@ pub(super) struct Engine {
     pub(super) fenced: Option<Instant>,
     /// When the phase began.
     since: Instant,
+    /// What is decided of the move was decided by us: whoever takes it up cannot know whether the successor has spoken.
+    pub(super) own: bool,
 }
 
 impl Engine {
     pub(super) fn new(unit: Unit, placements: Arc<Placements>, world: Arc<dyn World>, commands: mpsc::Receiver<Command>) -> Self {
         let changes = placements.watch();
-        Self { unit, placements, world, commands, changes, fenced: None, since: Instant::now() }
+        Self { unit, placements, world, commands, changes, fenced: None, since: Instant::now(), own: false }
     }
 
     /// Until the unit is gone.
@@ -118,6 +120,15 @@ impl Engine {
         let nics = self.world.nics(&self.unit);
         self.since = Instant::now();
         self.fenced = None;
+        // A standby that is in step already need not be waited for.
+        let placed = self.placements.get(&self.unit).and_then(|p| p.standby.clone());
+        let ready = match &placed {
+            Some(s) => matches!(
+                timeout(GLANCE, self.world.order(&self.unit, s, InstanceOrder::Look)).await,
+                Ok(Ok(said)) if said.state == InstanceState::Standby && said.in_sync && said.forwards
+            ),
+            None => false,
+        };
         let begin = |p: &mut Placement, state: &State| {
             let fits = |s: &&Instance| s.host == target.host && s.image == target.image && target.kind != MoveKind::Restore;
             let to = match p.standby.as_ref().filter(fits).cloned() {
@@ -126,6 +137,9 @@ impl Engine {
             };
             let m = p.begin(target.kind, to, &target.why)?;
             m.file = target.file;
+            if ready && placed.as_ref() == Some(&m.to) {
+                m.phase = Phase::Fence;
+            }
             Ok(m.id)
         };
         self.placements.change(&self.unit, begin).await
@@ -193,6 +207,7 @@ impl Engine {
         let spent = self.spent();
         self.placements.change(&self.unit, |p, _| edit(p, spent)).await?;
         self.since = Instant::now();
+        self.own = true;
         Ok(())
     }
 

@@ -111,10 +111,12 @@ impl Engine {
         Ok(true)
     }
 
-    /// The rules lead to the successor. It is decided, but should it die now, the old one has lost nothing yet and goes on.
+    /// The rules lead to the successor. It is decided, but should it die now, the old one has lost nothing yet and goes on; unless an
+    /// earlier controller decided, which may have let the successor speak.
     async fn switch(&mut self, m: &Move) -> anyhow::Result<()> {
         let (world, unit) = (self.world.clone(), self.unit.clone());
         let crash = m.kind == MoveKind::Failover;
+        let way_back = self.own && !crash;
         let started = Instant::now();
         let mut new_died = world.died(&unit, &m.to);
         loop {
@@ -134,17 +136,17 @@ impl Engine {
             };
             let failure = tokio::select! {
                 led = attempt => match led {
-                    Ok(()) => return self.reach(Phase::Promote).await,
+                    Ok(()) => return self.promote(m).await,
                     Err(e) => format!("{e:#}"),
                 },
                 death = &mut new_died => {
-                    if crash {
-                        return self.reach(Phase::Promote).await;
+                    if way_back {
+                        return self.give_up(Outcome::Failed, &format!("the new instance: {}", death.why())).await;
                     }
-                    return self.give_up(Outcome::Failed, &format!("the new instance: {}", death.why())).await;
+                    return self.promote(m).await;
                 }
             };
-            if !crash && started.elapsed() > SWITCH {
+            if way_back && started.elapsed() > SWITCH {
                 return self.give_up(Outcome::Failed, &failure).await;
             }
             tracing::warn!("{unit}: {failure}");
@@ -152,29 +154,13 @@ impl Engine {
         }
     }
 
-    /// From the first order on the successor may have spoken: there is no way back to the old one's sessions.
+    /// From the first order on the successor may have spoken: there is no way back to the old one's sessions. That it is promoted is
+    /// written down beside the order, which [`Phase::Switch`] has decided already.
     async fn promote(&mut self, m: &Move) -> anyhow::Result<()> {
         let (world, unit) = (self.world.clone(), self.unit.clone());
-        let started = Instant::now();
-        let mut died = world.died(&unit, &m.to);
-        let loss = loop {
-            let order = timeout(PROMOTE, world.order(&unit, &m.to, InstanceOrder::Promote { generation: m.to.generation }));
-            let failure = tokio::select! {
-                answer = order => match answer {
-                    Ok(Ok(s)) if s.state == InstanceState::Active => break sessions_lost(&s),
-                    Ok(Ok(s)) => format!("it is {:?} after its promotion", s.state),
-                    Ok(Err(e)) => format!("{e:#}"),
-                    Err(_) => "it does not answer".into(),
-                },
-                death = &mut died => break Some(format!("the new instance died when it took over ({}): it is made anew", death.why())),
-            };
-            if started.elapsed() > PROMOTE {
-                let _ = timeout(KILL, world.kill(&unit, &m.to)).await;
-                break Some(format!("the new instance did not take over ({failure}): it is made anew"));
-            }
-            tracing::warn!("{unit}: promotion: {failure}");
-            sleep(RETRY).await;
-        };
+        let noted = async { if m.phase == Phase::Switch { self.reach(Phase::Promote).await } else { Ok(()) } };
+        let (noted, loss) = tokio::join!(noted, promoted(&*world, &unit, m));
+        noted?;
         let edit = |p: &mut Placement, spent| {
             if let Some(m) = &mut p.unfinished {
                 m.loss = loss;
@@ -200,6 +186,30 @@ impl Engine {
             tracing::info!("{}: {} {} is {}: promoted after {ms} ms; {}", self.unit, report.kind, report.id, report.outcome, report.why);
         }
         Ok(())
+    }
+}
+
+/// Promotes the successor; what was lost by it, if anything.
+async fn promoted(world: &dyn World, unit: &Unit, m: &Move) -> Option<String> {
+    let started = Instant::now();
+    let mut died = world.died(unit, &m.to);
+    loop {
+        let order = timeout(PROMOTE, world.order(unit, &m.to, InstanceOrder::Promote { generation: m.to.generation }));
+        let failure = tokio::select! {
+            answer = order => match answer {
+                Ok(Ok(s)) if s.state == InstanceState::Active => return sessions_lost(&s),
+                Ok(Ok(s)) => format!("it is {:?} after its promotion", s.state),
+                Ok(Err(e)) => format!("{e:#}"),
+                Err(_) => "it does not answer".into(),
+            },
+            death = &mut died => return Some(format!("the new instance died when it took over ({}): it is made anew", death.why())),
+        };
+        if started.elapsed() > PROMOTE {
+            let _ = timeout(KILL, world.kill(unit, &m.to)).await;
+            return Some(format!("the new instance did not take over ({failure}): it is made anew"));
+        }
+        tracing::warn!("{unit}: promotion: {failure}");
+        sleep(RETRY).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! What customers have: sessions, routes, labels, FIBs, counters.
 
-use super::{CVM, Viewer, attachments, gather};
+use super::{CVM, Of, Viewer, attachments, gather};
 use crate::{
     desired::Desired,
     hosts::Place,
@@ -11,7 +11,7 @@ use anyhow::bail;
 use edgeplex_api::{BfdSession, BgpRow, CounterRow, FibRow, RouteRow, Shown};
 use edgeplex_ff_fib_api::{MAX_ROWS, Reply, Request};
 use edgeplex_mgmt::show::{BfdRow, BgpNeighbor, CvmQuery, LabelRow, PvmQuery, Route};
-use edgeplex_types::{AttachmentId, Name};
+use edgeplex_types::AttachmentId;
 
 /// Routes of one FIB shown at most.
 const MAX_FIB: usize = 2_000_000;
@@ -27,24 +27,23 @@ fn bfd_rows(owner: &str, rows: Vec<BfdRow>) -> Vec<BfdSession> {
 
 impl Viewer {
     /// All sessions, or those of one attachment or customer.
-    pub async fn bgp(&self, desired: &Desired, customer: Option<&Name>, attachment: Option<&AttachmentId>) -> Shown<BgpRow> {
-        let wanted = attachment.map_or_else(|| attachments(desired, customer), |id| vec![id.clone()]);
+    pub async fn bgp(&self, desired: &Desired, of: Of<'_>) -> Shown<BgpRow> {
         let mut answers = self
-            .of_pvms(wanted, |id, at| async move {
+            .of_pvms(attachments(desired, of), |id, at| async move {
                 let neighbors: Vec<BgpNeighbor> = vmlink::ask(&at, &PvmQuery::Bgp, PATIENCE).await?;
                 Ok(neighbors.into_iter().map(|n| bgp_row(&id.to_string(), n)).collect())
             })
             .await;
-        if customer.is_none() && attachment.is_none() && desired.intent.platform.is_some() {
+        if of.is_all() && desired.intent.platform.is_some() {
             let core = self.cvm::<Vec<BgpNeighbor>>(&CvmQuery::Bgp).await;
             answers.insert(0, (CVM.into(), core.map(|n| n.into_iter().map(|n| bgp_row(CVM, n)).collect())));
         }
         gather(answers)
     }
 
-    pub async fn routes(&self, desired: &Desired, customer: Option<&Name>) -> Shown<RouteRow> {
+    pub async fn routes(&self, desired: &Desired, of: Of<'_>) -> Shown<RouteRow> {
         gather(
-            self.of_pvms(attachments(desired, customer), |id, at| async move {
+            self.of_pvms(attachments(desired, of), |id, at| async move {
                 let routes: Vec<Route> = vmlink::ask(&at, &PvmQuery::Routes, PATIENCE).await?;
                 Ok(routes.into_iter().map(|route| RouteRow { attachment: id.clone(), route }).collect())
             })
@@ -52,18 +51,20 @@ impl Viewer {
         )
     }
 
-    pub async fn labels(&self, desired: &Desired, customer: Option<&Name>) -> Shown<LabelRow> {
+    pub async fn labels(&self, desired: &Desired, of: Of<'_>) -> Shown<LabelRow> {
         if desired.intent.platform.is_none() {
             return gather(vec![]);
         }
         let rows = self.cvm::<Vec<LabelRow>>(&CvmQuery::Labels).await;
-        let of_customer = |row: &LabelRow| customer.is_none_or(|c| row.attachment.customer == *c);
-        gather(vec![(CVM.into(), rows.map(|rows| rows.into_iter().filter(of_customer).collect()))])
+        let theirs = |row: &LabelRow| {
+            of.customer.is_none_or(|c| row.attachment.customer == *c) && of.attachment.is_none_or(|a| row.attachment == *a)
+        };
+        gather(vec![(CVM.into(), rows.map(|rows| rows.into_iter().filter(theirs).collect()))])
     }
 
-    pub async fn fib(&self, desired: &Desired, customer: Option<&Name>) -> Shown<FibRow> {
+    pub async fn fib(&self, desired: &Desired, of: Of<'_>) -> Shown<FibRow> {
         gather(
-            self.of_pvms(attachments(desired, customer), |id, at| async move {
+            self.of_pvms(attachments(desired, of), |id, at| async move {
                 let mut link = FibLink::open(&at).await?;
                 let mut rows: Vec<FibRow> = vec![];
                 loop {
@@ -88,24 +89,21 @@ impl Viewer {
     }
 
     /// What all instances of an attachment have forwarded, those that are gone included, each once.
-    pub async fn counters(&self, desired: &Desired, customer: Option<&Name>) -> Shown<CounterRow> {
+    pub async fn counters(&self, desired: &Desired, of: Of<'_>) -> Shown<CounterRow> {
         let one = |id: AttachmentId, _: Place| async move {
             let counters = self.meter.total(&Unit::Pvm(id.clone())).await?;
             Ok(vec![CounterRow { attachment: id, counters }])
         };
-        gather(self.of_pvms(attachments(desired, customer), one).await)
+        gather(self.of_pvms(attachments(desired, of), one).await)
     }
 
     /// All sessions, or those of one attachment or customer.
-    pub async fn bfd(&self, desired: &Desired, customer: Option<&Name>, attachment: Option<&AttachmentId>) -> Shown<BfdSession> {
-        let wanted = match attachment {
-            Some(id) => vec![id.clone()],
-            None => attachments(desired, customer),
-        };
+    pub async fn bfd(&self, desired: &Desired, of: Of<'_>) -> Shown<BfdSession> {
+        let wanted = attachments(desired, of);
         let ask =
             |id: AttachmentId, at: Place| async move { Ok(bfd_rows(&id.to_string(), vmlink::ask(&at, &PvmQuery::Bfd, PATIENCE).await?)) };
         let mut answers = self.of_pvms(wanted, ask).await;
-        if customer.is_none() && attachment.is_none() && desired.intent.platform.is_some() {
+        if of.is_all() && desired.intent.platform.is_some() {
             let core = self.cvm::<Vec<BfdRow>>(&CvmQuery::Bfd).await;
             answers.insert(0, (CVM.into(), core.map(|rows| bfd_rows(CVM, rows))));
         }

@@ -37,8 +37,21 @@ pub struct Viewer {
     pub dir: PathBuf,
 }
 
-fn attachments(desired: &Desired, customer: Option<&Name>) -> Vec<AttachmentId> {
-    let wanted = |id: &AttachmentId| customer.is_none_or(|c| id.customer == *c);
+/// Whose rows are asked for; all, where neither is given.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Of<'a> {
+    pub customer: Option<&'a Name>,
+    pub attachment: Option<&'a AttachmentId>,
+}
+
+impl Of<'_> {
+    fn is_all(&self) -> bool {
+        self.customer.is_none() && self.attachment.is_none()
+    }
+}
+
+fn attachments(desired: &Desired, of: Of<'_>) -> Vec<AttachmentId> {
+    let wanted = |id: &AttachmentId| of.customer.is_none_or(|c| id.customer == *c) && of.attachment.is_none_or(|a| id == a);
     desired.intent.attachments().map(|(id, _, _)| id).filter(wanted).collect()
 }
 

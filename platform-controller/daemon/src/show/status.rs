@@ -1,6 +1,6 @@
 //! Health: what runs, and what each part says of itself.
 
-use super::{Viewer, attachments};
+use super::{Of, Viewer, attachments};
 use crate::{
     desired::Desired,
     placement::Unit,
@@ -39,7 +39,7 @@ impl Viewer {
             Ok(at) if state_of(at.vm.as_str()) == "running" => vmlink::ask(&at, &CvmQuery::Status, GLANCE).await.ok(),
             _ => None,
         };
-        let running = attachments(desired, None).into_iter().filter(|id| state_of(&vm_of(id)) == "running").collect();
+        let running = attachments(desired, Of::default()).into_iter().filter(|id| state_of(&vm_of(id)) == "running").collect();
         let asked = self
             .of_pvms(running, |id, at| async move { Ok(vec![(id, vmlink::ask::<_, PvmStatus>(&at, &PvmQuery::Status, GLANCE).await?)]) });
         let said: BTreeMap<AttachmentId, PvmStatus> = asked.await.into_iter().filter_map(|(_, answer)| answer.ok()).flatten().collect();

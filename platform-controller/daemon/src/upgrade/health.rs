@@ -59,13 +59,14 @@ impl Health {
         Ok(out)
     }
 
-    /// What is worse than `before`, if anything, after `seconds`; `rate` is how many packets a second were dropped before.
+    /// What is worse than `before`, if anything, `seconds` after the move; `rate` is how many packets a second were dropped before.
     pub(super) fn worse_than(&self, before: &Self, seconds: u64, rate: u64) -> Option<String> {
         for (name, was) in before.sessions.iter().filter(|(_, s)| s.up.is_some()) {
             let Some(is) = self.sessions.get(name) else { return Some(format!("the session {name} is not there any more")) };
             match is.up {
                 None => return Some(format!("the session {name} is down")),
-                Some(up) if Some(up) < was.up => return Some(format!("the session {name} was reset")),
+                // A successor counts from when it began to follow, which was before it took over.
+                Some(up) if Some(up) < was.up && up + 1 < seconds => return Some(format!("the session {name} was reset")),
                 Some(_) if is.resets > was.resets => return Some(format!("the session {name} was reset")),
                 Some(_) if is.faults > was.faults => return Some(format!("the session {name} had faulty messages")),
                 Some(_) => {}
@@ -105,6 +106,7 @@ mod tests {
         assert_eq!(says(health(Some(110), 3, 30)), "");
         assert_eq!(says(health(None, 3, 5)), "the session BGP a is down");
         assert_eq!(says(health(Some(7), 3, 5)), "the session BGP a was reset");
+        assert_eq!(says(health(Some(9), 3, 5)), "", "it counts from when the successor began to follow");
         assert_eq!(says(health(Some(110), 2, 5)), "1 of 3 routes are gone");
         assert_eq!(says(health(Some(110), 3, 500)), "495 packets were dropped within 10 s");
         let mut faulty = health(Some(110), 3, 5);

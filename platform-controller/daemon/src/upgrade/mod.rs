@@ -160,7 +160,7 @@ impl Upgrades {
         let first = self.readings(group).await;
         sleep(BASELINE).await;
         let before = self.readings(group).await;
-        let started = Instant::now();
+        let mut moved: BTreeMap<&Unit, Instant> = BTreeMap::new();
         for unit in group {
             ensure!(self.is_running(), "it is taken back");
             let Some(p) = self.moves.placements().get(unit) else { continue };
@@ -175,6 +175,7 @@ impl Upgrades {
             })
             .await?;
             self.go(unit, MoveKind::Upgrade, image(&report.order.to), &format!("upgrade to {}", report.order.to)).await?;
+            moved.insert(unit, Instant::now());
         }
         let soak = Duration::from_secs(report.order.soak_s.into());
         let watched = Instant::now();
@@ -186,7 +187,7 @@ impl Upgrades {
                 let was = before.get(unit)?;
                 let rate = first.get(unit).map_or(0, |f| was.drops_since(f));
                 let Some(is) = after.get(unit) else { return Some(format!("{unit}: it does not say how it is")) };
-                is.worse_than(was, started.elapsed().as_secs(), rate).map(|w| format!("{unit}: {w}"))
+                is.worse_than(was, moved.get(unit).map_or(0, |at| at.elapsed().as_secs()), rate).map(|w| format!("{unit}: {w}"))
             });
             match worse {
                 Some(worse) if watched.elapsed() > SETTLE => anyhow::bail!(worse),

@@ -21,7 +21,7 @@ use tokio::{
 
 /// Who dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     Nobody,
     Controller,
     Old,
@@ -34,23 +34,23 @@ pub enum Fault {
 
 /// At the engine's n-th step, before it has happened or after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct When {
-    pub step: usize,
-    pub after: bool,
+pub(crate) struct When {
+    pub(crate) step: usize,
+    pub(crate) after: bool,
 }
 
 /// A VM and its daemon.
 #[derive(Debug, Clone)]
-pub struct Vm {
-    pub alive: bool,
-    pub active: bool,
-    pub fenced_until: Option<Instant>,
-    pub generation: u64,
+pub(crate) struct Vm {
+    pub(crate) alive: bool,
+    pub(crate) active: bool,
+    pub(crate) fenced_until: Option<Instant>,
+    pub(crate) generation: u64,
     /// It has the sessions as they are: they were begun here, or followed to the end.
-    pub sessions: bool,
+    pub(crate) sessions: bool,
     /// A follower's: linked for this long.
     linked: Option<Instant>,
-    pub packets: u64,
+    pub(crate) packets: u64,
 }
 
 impl Vm {
@@ -59,42 +59,42 @@ impl Vm {
     }
 
     /// It would send to neighbours if it could.
-    pub fn speaks(&self) -> bool {
+    pub(crate) fn speaks(&self) -> bool {
         self.alive && self.active && self.fenced_until.is_none_or(|until| until <= Instant::now())
     }
 }
 
 #[derive(Debug)]
-pub struct Inner {
-    pub vms: BTreeMap<u64, Vm>,
+pub(crate) struct Inner {
+    pub(crate) vms: BTreeMap<u64, Vm>,
     /// To whom the rules lead, and who has a way out besides.
-    pub led: Option<u64>,
-    pub outlets: Vec<u64>,
+    pub(crate) led: Option<u64>,
+    pub(crate) outlets: Vec<u64>,
     switch_back: Option<Instant>,
     link_back: Option<Instant>,
     steps: usize,
     fault: Option<(Fault, When)>,
-    pub broken: Vec<String>,
+    pub(crate) broken: Vec<String>,
     /// Packets that somebody took.
-    pub passed: u64,
+    pub(crate) passed: u64,
 }
 
 impl Inner {
-    pub fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.steps
     }
 }
 
 #[derive(Debug, Clone)]
-pub struct Model {
+pub(crate) struct Model {
     inner: Arc<Mutex<Inner>>,
     placements: Arc<Placements>,
     /// Set when the controller is to die.
-    pub killed: watch::Sender<bool>,
+    pub(crate) killed: watch::Sender<bool>,
     changed: watch::Sender<u64>,
     /// What is hit by the fault: the old and the new one of the move.
-    pub old: u64,
-    pub new: Arc<Mutex<u64>>,
+    pub(crate) old: u64,
+    pub(crate) new: Arc<Mutex<u64>>,
 }
 
 /// How long a switch or a link is away.
@@ -103,7 +103,7 @@ const AWAY: Duration = Duration::from_millis(400);
 const FOLLOW: Duration = Duration::from_millis(20);
 
 impl Model {
-    pub fn new(placements: Arc<Placements>, fault: Fault, when: When) -> Self {
+    pub(crate) fn new(placements: Arc<Placements>, fault: Fault, when: When) -> Self {
         let first = Vm { sessions: true, ..Vm::new(true, 1) };
         let inner = Inner {
             vms: BTreeMap::from([(1, first)]),
@@ -121,15 +121,15 @@ impl Model {
     }
 
     /// The same world under a controller that was started again.
-    pub fn again(&self, placements: Arc<Placements>) -> Self {
+    pub(crate) fn again(&self, placements: Arc<Placements>) -> Self {
         Self { placements, killed: watch::Sender::new(false), ..self.clone() }
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap()
     }
 
-    pub fn steps(&self) -> usize {
+    pub(crate) fn steps(&self) -> usize {
         self.lock().steps
     }
 
@@ -231,7 +231,7 @@ impl Model {
     }
 
     /// What the reconciler and the links do, without end: VMs as they are placed, rules as they should lead, followers in step.
-    pub async fn reconcile(self, unit: Unit, protected: bool) {
+    pub(crate) async fn reconcile(self, unit: Unit, protected: bool) {
         loop {
             sleep(Duration::from_millis(5)).await;
             let Some(p) = self.placements.get(&unit) else { return };

@@ -1,10 +1,4 @@
-//! Worlds for engines: one in which nothing happens, and one that is a model.
-
-#![allow(dead_code, unreachable_pub)] // each test uses its part
-
-mod model;
-
-pub use model::{Fault, Inner, Model, When};
+//! A world in which nothing happens.
 
 use edgeplex_ff_fib_api::Counters;
 use edgeplex_mgmt::show::{InstanceOrder, InstanceStatus};
@@ -17,7 +11,7 @@ use std::future::{pending, ready};
 
 /// Nobody dies, and nobody is made.
 #[derive(Debug)]
-pub struct Still;
+pub(crate) struct Still;
 
 impl World for Still {
     fn stands<'a>(&'a self, _: &'a Unit, _: &'a Instance) -> BoxFuture<'a, bool> {
