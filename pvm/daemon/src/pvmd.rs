@@ -328,7 +328,7 @@ impl Pvmd {
         self.say(now, out)?;
         self.customers.tick(now, &mut self.vrf);
         let lease = self.lease(now);
-        self.write_values();
+        self.write_changes();
         let mut waits = None;
         if let Some(restart) = &mut self.restart {
             let verdict = restart.verdict(now);

@@ -314,13 +314,14 @@ impl Pvmd {
                 }
             }
             Done::Still { seen, until } => {
+                // The last words of the journal until it goes on.
                 if let Some(seen) = seen {
-                    self.seen(seen);
+                    self.write_seen(seen);
                 }
+                self.write_values();
                 if let Phase::Fenced { until: end } = &mut self.life.phase {
                     *end = until;
                 }
-                self.write_values();
                 let (journal, holder) = (self.life.journal().cloned(), self.life.holder.clone());
                 self.work.tasks.spawn(async move {
                     let all = async {
@@ -393,6 +394,12 @@ impl Pvmd {
 
     /// FastForward told what it knows.
     pub(super) fn seen(&mut self, seen: Seen) {
+        if self.life.phase == Phase::Speaking {
+            self.write_seen(seen);
+        }
+    }
+
+    fn write_seen(&mut self, seen: Seen) {
         let generation = self.life.instance.generation;
         if let Some((journal, values)) = self.life.writing() {
             values.set_neighbors(journal, seen.neighbors);
@@ -400,11 +407,15 @@ impl Pvmd {
         }
     }
 
-    /// What a successor needs, as it is now.
-    pub(super) fn write_values(&mut self) {
-        let Some(restart) = self.restart.as_ref().filter(|_| matches!(self.life.phase, Phase::Speaking | Phase::Fenced { .. })) else {
-            return;
-        };
+    /// What a successor needs changes only while we speak.
+    pub(super) fn write_changes(&mut self) {
+        if self.life.phase == Phase::Speaking {
+            self.write_values();
+        }
+    }
+
+    fn write_values(&mut self) {
+        let Some(restart) = &self.restart else { return };
         let awaited: BTreeSet<IpAddr> = restart.awaited().chain(self.customers.stale()).collect();
         let (up, epoch) = (self.bfd.settled(), self.session.epoch());
         if let Some((journal, values)) = self.life.writing() {

@@ -8,7 +8,7 @@ use crate::{
 use edgeplex_ff_fib_api::{HoldOp, Neighbor};
 use edgeplex_journal::{Begin, Opened, Protocol, Record, SessionId, TcpOpened, Welcome, write_beat, write_begin, write_record};
 use edgeplex_mgmt::{
-    config::{Instance, InstanceRole},
+    config::{Bfd, Instance, InstanceRole, StaticRoute},
     show::{InstanceOrder, InstanceState, PvmQuery, Reloaded},
 };
 use edgeplex_types::MacAddr;
@@ -61,7 +61,10 @@ fn open(id: u64, local: SocketAddr, remote: SocketAddr) -> Record {
 #[test]
 fn a_standby_fills_its_forwarder_and_tells_nobody_until_it_is_promoted() {
     alone(async {
-        let site = standby();
+        let mut site = standby();
+        let bfd = Some(Bfd { interval_ms: 50, multiplier: 3 });
+        site.config.static_routes.push(StaticRoute { prefix: "10.7.0.0/16".parse().unwrap(), via: CE2.into(), bfd });
+        site.write();
         let pvmd = site.pvmd_with(Some("journal"));
         let neighbor = |address, mac: u8| Neighbor { address, mac: MacAddr([2, 0, 0, 0, 0, mac]) };
         let told = serde_json::to_string(&[
@@ -73,9 +76,10 @@ fn a_standby_fills_its_forwarder_and_tells_nobody_until_it_is_promoted() {
         ]);
         let neighbors = format!(r#"{{"version":1,"value":{}}}"#, told.unwrap());
         let nobody = put("pvm/awaited", r#"{"version":1,"value":[]}"#);
-        let _leader = lead(&site, &state(&[nobody, put("pvm/neighbors", &neighbors)])).await;
+        let watched = put("pvm/statics", &format!(r#"{{"version":1,"value":["{CE2}"]}}"#));
+        let _leader = lead(&site, &state(&[nobody, watched, put("pvm/neighbors", &neighbors)])).await;
         until("it has all", || async { site.order(InstanceOrder::Look).await.unwrap().forwards }).await;
-        assert!(site.forward.target("10.2.0.0/16").is_some() && site.forward.target("10.9.0.0/16").is_some());
+        assert!(["10.2.0.0/16", "10.7.0.0/16", "10.9.0.0/16"].iter().all(|p| site.forward.target(p).is_some()));
         // Only who can be a neighbour; nobody with the PE's own address, or a group's.
         until("FastForward knows the neighbor", || async { !site.forward.table.lock().unwrap().neighbors.is_empty() }).await;
         assert_eq!(site.forward.table.lock().unwrap().neighbors, [neighbor(CE.into(), 7)]);
@@ -90,6 +94,7 @@ fn a_standby_fills_its_forwarder_and_tells_nobody_until_it_is_promoted() {
         let (watched, promoted) = tokio::join!(watch, site.order(InstanceOrder::Promote { generation: 3 }));
         assert!(watched.unwrap().revision != s.revision);
         assert_eq!(promoted.map(|p| (p.generation, p.state)), Ok((3, InstanceState::Active)));
+        until("BFD does not confirm it", || async { site.forward.target("10.7.0.0/16").is_none() }).await;
         until("the CVM is told", || async { site.cvm.ends() == 1 && site.cvm.attributes("10.9.0.0/16").is_some() }).await;
         let ce = Ce::start(CE, 65101, PE, None);
         ce.announce("10.1.0.0/16");
