@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-/// Longest lease of a fence that is taken.
-const LONGEST_LEASE: Duration = Duration::from_secs(60);
+/// Who ordered a fence waits no longer for it.
+const FENCED_WITHIN: Duration = Duration::from_millis(1500);
+/// A fence whose end would harm is looked at again after that.
+const STILL: Duration = Duration::from_secs(10);
 
 /// Where changes go, or come from.
 #[derive(Debug)]
@@ -185,28 +187,34 @@ impl<I: CoreIo> Control<I> {
         match order {
             InstanceOrder::Look | InstanceOrder::Watch { .. } => {}
             InstanceOrder::Fence { .. } | InstanceOrder::Resume if !self.speaks => return Err("this instance does not speak".into()),
-            InstanceOrder::Fence { lease_ms } => self.fence(Duration::from_millis(lease_ms.into()).min(LONGEST_LEASE)).await,
+            InstanceOrder::Fence { lease_ms } => self.fence(Duration::from_millis(lease_ms.into())).await?,
             InstanceOrder::Resume => self.resume().map_err(|e| format!("{e:#}"))?,
             InstanceOrder::Promote { generation } => self.promote(generation).await.map_err(|e| format!("{e:#}"))?,
         }
         Ok(self.tell_instance())
     }
 
-    async fn fence(&mut self, lease: Duration) {
-        let until = Instant::now() + lease;
+    async fn fence(&mut self, lease: Duration) -> Result<(), String> {
+        let began = Instant::now();
         if self.standing.fenced.is_none() {
             info!(?lease, "fenced: a successor may take over");
             let sessions = futures::future::join(self.reflectors.fence(), self.core.fence());
-            self.meanwhile(sessions).await;
+            if self.meanwhile(tokio::time::timeout(FENCED_WITHIN, sessions)).await.is_err() {
+                self.core.unfence();
+                self.reflectors.unfence();
+                return Err("sessions do not stand still: is FastForward away?".into());
+            }
             // PVMs look for the successor, which also programs the label-switching router.
             self.relay.unbind();
             self.vpn.disconnect(Instant::now());
             self.core.set_forwarding(&self.config, false);
         }
-        self.standing.fenced = Some(until);
+        self.standing.fenced = Some(began + lease);
         if let Some(journal) = self.standing.journal().cloned() {
-            journal.committed_all().await;
+            let committed = tokio::time::timeout(FENCED_WITHIN, journal.committed_all()).await;
+            return committed.map_err(|_| "the standby does not take what there is".into());
         }
+        Ok(())
     }
 
     pub(super) fn standing_event(&mut self, event: Event) -> anyhow::Result<()> {
@@ -235,7 +243,7 @@ impl<I: CoreIo> Control<I> {
         if self.relay.is_taken(&self.config) {
             warn!("the fence is over, but another instance serves the PVMs: this one stays still");
             self.standing.problem = Some("another instance serves the PVMs".into());
-            self.standing.fenced = Some(Instant::now() + LONGEST_LEASE);
+            self.standing.fenced = Some(Instant::now() + STILL);
             return Ok(());
         }
         self.resume()
