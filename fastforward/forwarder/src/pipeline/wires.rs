@@ -6,6 +6,7 @@ use super::counters::{self, Counts};
 use super::{Drop, Sink};
 use crate::hold::{Holds, Verdict};
 use edgeplex_ff_fib::api::{HoldOp, Reply, Request, Status};
+use edgeplex_ff_packet::ethernet;
 use edgeplex_ff_phy::PacketBuf;
 use std::time::Instant;
 
@@ -33,6 +34,7 @@ impl<B: PacketBuf> Wires<B> {
     /// Takes one received frame.
     pub fn process(&mut self, now: Instant, from: Side, buf: B, sink: &mut impl Sink<B, Side>) {
         let done = match from {
+            _ if buf.len() < ethernet::HEADER_LEN => Err(Drop::EthernetMalformed),
             Side::Tap(pair) => self.leave(now, pair, buf, sink),
             Side::Wire(pair) => self.enter(pair, buf, sink),
         };
