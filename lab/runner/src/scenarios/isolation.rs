@@ -94,7 +94,7 @@ fn plan(ctx: &Ctx<'_>) -> Result<Plan> {
 /// The MAC address of a platform on its first core link: its CVM's.
 fn core_mac(ctx: &Ctx<'_>, city: &str) -> Result<String> {
     let pid = *ctx.pe(city)?.processes("cvmd").first().with_context(|| format!("no cvmd runs on {city}"))?;
-    Ok(link(pid, "core0")?.0)
+    Ok(link(pid, "wire0")?.0)
 }
 
 /// MAC address of an interface in the network namespace of a process, and the index of the other end of its veth pair.

@@ -196,7 +196,7 @@ impl<'a> Ctx<'a> {
 
     /// What the controller has told the PVM of an attachment.
     pub fn pvm_config(&self, customer: &str, city: &str) -> Result<PvmConfig> {
-        let text = self.pe(city)?.run(&["cat", &format!("/run/edgeplex/vms/pvm-{customer}-{city}-1/etc/config.json")])?;
+        let text = self.pe(city)?.run(&["cat", &format!("/run/edgeplex/vms/pvm-{customer}-{city}-1-g1/etc/config.json")])?;
         serde_json::from_str(&text).with_context(|| format!("configuration of {customer}'s PVM in {city}"))
     }
 

@@ -104,7 +104,7 @@ pub(super) fn warning_only(w: &World<'_>) -> Result<Evidence> {
     let (up, neighbor) = established(w)?;
     let sent = neighbor.pointer("/addressFamilyInfo/ipv4Unicast/sentPrefixCounter").cloned().unwrap_or_default();
     ensure!(up && sent.as_u64().is_some_and(|s| s > 4), "FRR: established {up}, {sent} prefixes sent");
-    let dir = w.node("denver")?.dir.join("edgeplex/vms/pvm-feat-main/log");
+    let dir = w.node("denver")?.dir.join("edgeplex/vms/pvm-feat-main-g1/log");
     let mut warning = None;
     for entry in fs::read_dir(&dir)? {
         let text = fs::read_to_string(entry?.path()).unwrap_or_default();
