@@ -8,7 +8,11 @@ mod gate;
 use bgp_common::*;
 use edgeplex_ldp::{Routes, Start};
 use edgeplex_ospf::{Algorithm, Authentication, InterfaceConfig, Network};
-use edgeplex_transport::{Mode, bfd, journal::Journal, ldp, ospf};
+use edgeplex_transport::{
+    Mode, bfd,
+    journal::{Followed, Follower, Journal},
+    ldp, ospf,
+};
 use edgeplex_types::{Label, LabelRange};
 use gate::{Gate, Tell};
 use std::collections::BTreeMap;
@@ -16,8 +20,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::{net::UnixStream, sync::watch};
 
 /// Names the directory of a test and how it is configured, to the process that is killed.
 const ORDERS: &str = "EDGEPLEX_CORE_TAKEOVER";
@@ -296,6 +301,183 @@ fn killed_before_frr(kind: &str) {
     sh(&format!("ip -n {} addr del 10.78.0.1/32 dev lo", wire.theirs));
     lives.until("it is gone again", |[.., r, _, _]| r == routes);
     wait("withdrawn", || vtysh(&wire, "show mpls ldp binding"), |a| !a.lines().any(|l| l.contains("10.78.0.1/32") && l.contains("5000")));
+}
+
+/// The three protocols of one instance.
+struct Instance {
+    ospf: ospf::Handle,
+    ldp: ldp::Handle,
+    bfd: bfd::Handle,
+    /// Adjacencies that it saw go.
+    downs: Arc<AtomicU64>,
+    /// FECs with a label.
+    labels: Arc<AtomicU64>,
+    /// As OSPF told them last.
+    routes: watch::Receiver<Arc<Routes>>,
+}
+
+impl Instance {
+    fn new(kind: &str, mode: &Mode) -> Self {
+        let (ospf, mut ospf_events) = ospf::start(ospf_config(kind), false, mode.clone());
+        let (ldp, mut ldp_events) = ldp::start(ldp_config(kind), Start::default(), mode.clone());
+        let (bfd, mut bfd_events) = bfd::start(mode.clone());
+        ospf.interface("v0", true);
+        ldp.interface("v0".into(), WE, true);
+        let (downs, labels) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (newest, routes) = watch::channel(Arc::new(Routes::new()));
+        let (lost, labelled, to_ldp, to_bfd) = (downs.clone(), labels.clone(), ldp.clone(), bfd.clone());
+        tokio::spawn(async move {
+            loop {
+                let down = tokio::select! {
+                    Some(event) = ospf_events.recv() => match event {
+                        ospf::Event::Routes(routes) => {
+                            let hops = |r: &ospf::Route| r.next_hops.iter().cloned().collect();
+                            let routes = Arc::new(routes.iter().map(|(p, r)| (*p, hops(r))).collect::<Routes>());
+                            newest.send_replace(routes.clone());
+                            to_ldp.routes(routes);
+                            false
+                        }
+                        ospf::Event::NeighborUp { address, .. } => {
+                            let key = bfd::Key { peer: address.into(), local: WE.into(), interface: Some("v0".into()) };
+                            to_bfd.add(key, "ospf", bfd::Parameters::new(BFD_INTERVAL, 3).unwrap());
+                            false
+                        }
+                        ospf::Event::NeighborDown { .. } => true,
+                    },
+                    Some(event) = ldp_events.recv() => {
+                        if let ldp::Event::Forwarding(forwarding) = &event {
+                            labelled.store(forwarding.values().filter(|f| f.local.is_some()).count() as u64, Ordering::Relaxed);
+                        }
+                        matches!(event, ldp::Event::SessionDown { .. })
+                    }
+                    Some(event) = bfd_events.recv() => matches!(event, bfd::Event::Down(..)),
+                    else => return,
+                };
+                lost.fetch_add(u64::from(down), Ordering::Relaxed);
+            }
+        });
+        Self { ospf, ldp, bfd, downs, labels, routes }
+    }
+
+    fn follow(&self, followed: Followed) {
+        match followed {
+            Followed::Record(record) => {
+                self.ospf.replay(&record);
+                self.ldp.replay(&record);
+                self.bfd.replay(&record);
+            }
+            Followed::Reset => {
+                self.ospf.forget();
+                self.ldp.forget();
+                self.bfd.forget();
+            }
+            Followed::CaughtUp | Followed::LeaderLost => {}
+        }
+    }
+
+    async fn fence(&self) {
+        tokio::join!(self.ospf.fence(), self.ldp.fence(), self.bfd.fence());
+    }
+
+    fn unfence(&self) {
+        self.ospf.unfence();
+        self.ldp.unfence();
+        self.bfd.unfence();
+    }
+
+    async fn leave(&self) {
+        tokio::join!(self.ospf.leave(), self.ldp.leave(), self.bfd.leave());
+    }
+
+    /// Sessions that went on: BFD's, OSPF's, LDP's.
+    async fn promote(&self, journal: &Journal) -> [u32; 3] {
+        let bfd = self.bfd.promote(journal.clone()).await;
+        let ospf = self.ospf.promote(journal.clone()).await;
+        let ldp = self.ldp.promote(journal.clone()).await;
+        assert_eq!(bfd.lost + ospf.lost + ldp.lost, 0);
+        // Labels wait until routes are told.
+        self.ldp.routes(self.routes.borrow().clone());
+        [bfd.sessions, ospf.sessions, ldp.sessions]
+    }
+}
+
+/// A planned move, and one that is called off: a standby that has followed all the time takes over from one that stands still.
+#[test]
+#[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
+fn frr_does_not_notice_planned_moves() {
+    let kind = "passive";
+    let mut wire = Wire::new();
+    prepare(&wire, loopback(kind));
+    let gate = Gate::between(&wire);
+    sh(&format!("ip -n {} route add {THEIRS}/32 via {PEER}", wire.ours));
+    start_frr(&mut wire, kind);
+    let (wire, dir) = (&wire, wire.path());
+    wire.run(|| async move {
+        let (mut journal, _) = Journal::open(&dir.join("journal0")).unwrap();
+        journal.set_gate(Tell::new(&dir.join("gate.sock")));
+        let mut active = Instance::new(kind, &Mode::Live(journal.clone()));
+        until("LDP at FRR", || vtysh(wire, "show mpls ldp neighbor"), |a| a.contains("OPERATIONAL")).await;
+        until("BFD at FRR", || vtysh(wire, "show bfd peers"), |a| a.contains("Status: up")).await;
+        let ours = |a: &str| a.lines().any(|l| l.contains("10.77.0.1/32") && l.contains("5000"));
+        until("our labels at FRR", || vtysh(wire, "show mpls ldp binding"), ours).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let (before, labels) = (counted(wire), active.labels.load(Ordering::Relaxed));
+        for n in 1..=4 {
+            // The platform joins the leader's socket and the follower's.
+            let sockets = [dir.join(format!("journal{n}.sock")), dir.join(format!("follow{n}.sock"))];
+            journal.serve(sockets[0].clone()).unwrap();
+            let (mut follower, past) = Follower::listen(sockets[1].clone(), &dir.join(format!("journal{n}"))).unwrap();
+            assert!(past.is_empty());
+            let joined = tokio::spawn(async move {
+                let [mut leader, mut follower] =
+                    [UnixStream::connect(&sockets[0]).await.unwrap(), UnixStream::connect(&sockets[1]).await.unwrap()];
+                let _ = tokio::io::copy_bidirectional(&mut leader, &mut follower).await;
+            });
+            let standby = Instance::new(kind, &Mode::Following);
+            loop {
+                let followed = tokio::time::timeout(LIMIT, follower.next()).await.expect("the leader is there");
+                let caught_up = followed == Followed::CaughtUp;
+                standby.follow(followed);
+                if caught_up {
+                    break;
+                }
+            }
+            // It goes on following while time passes, and knows the same routes and labels.
+            let passed = tokio::time::sleep(Duration::from_secs(2));
+            tokio::pin!(passed);
+            loop {
+                tokio::select! {
+                    followed = follower.next() => standby.follow(followed),
+                    () = &mut passed => break,
+                }
+            }
+            assert_eq!(standby.labels.load(Ordering::Relaxed), labels, "the standby's labels are hot");
+            active.fence().await;
+            if n % 2 == 0 {
+                // Called off.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                active.unfence();
+                joined.abort();
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                continue;
+            }
+            active.leave().await;
+            let (next, rest) = follower.into_journal().unwrap();
+            rest.into_iter().for_each(|followed| standby.follow(followed));
+            next.set_gate(Tell::new(&dir.join("gate.sock")));
+            assert_eq!(standby.promote(&next).await, [1; 3], "move {n}");
+            assert_eq!(active.downs.load(Ordering::Relaxed), 0);
+            (active, journal) = (standby, next);
+            joined.abort();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert_eq!(counted(wire), before);
+        assert_eq!((active.downs.load(Ordering::Relaxed), active.labels.load(Ordering::Relaxed)), (0, labels));
+        sh(&format!("ip -n {} addr add 10.78.0.1/32 dev lo", wire.theirs));
+        let ours = |a: &str| a.lines().any(|l| l.contains("10.78.0.1/32") && l.contains("5000"));
+        until("a label for a new route", || vtysh(wire, "show mpls ldp binding"), ours).await;
+    });
 }
 
 #[test]

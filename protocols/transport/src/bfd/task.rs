@@ -102,7 +102,10 @@ impl Task {
                 if self.bfd.add(now, &key, &client, parameters) {
                     let _ = self.events.send(Event::Up(key.clone()));
                 }
-                self.sockets.listen(&key);
+                // Who follows must not take packets from whoever speaks.
+                if self.journal.is_some() {
+                    self.sockets.listen(&key);
+                }
             }
             Command::Remove(key, client) => self.bfd.remove(now, &key, &client),
             Command::Show(answer) => drop(answer.send(self.bfd.views(now))),
