@@ -408,7 +408,7 @@ fn frr_does_not_notice_planned_moves() {
     let kind = "passive";
     let mut wire = Wire::new();
     prepare(&wire, loopback(kind));
-    let gate = Gate::between(&wire);
+    let _gate = Gate::between(&wire);
     sh(&format!("ip -n {} route add {THEIRS}/32 via {PEER}", wire.ours));
     start_frr(&mut wire, kind);
     let (wire, dir) = (&wire, wire.path());
