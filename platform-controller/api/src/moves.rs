@@ -78,7 +78,8 @@ impl MoveReport {
     /// From its beginning to the successor's first word, milliseconds: all phases to the promotion.
     pub fn until_promoted_ms(&self) -> f64 {
         let us: u64 = self.times.iter().filter(|t| t.phase <= Phase::Promote).map(|t| t.microseconds).sum();
-        std::time::Duration::from_micros(us).as_secs_f64() * 1000.0
+        // Whole microseconds; a double holds them exactly for three centuries.
+        (std::time::Duration::from_micros(us).as_secs_f64() * 1e6).round() / 1000.0
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     fabric::Known,
     hosts::{Census, Fleet, Place},
     pauses::Pauses,
-    placement::{Placements, State as Placed, Unit},
+    placement::{Placement, Placements, State as Placed, Unit},
     specs::{Wanted, WantedVm, digest, wanted},
     switching::{Bundles, Fabricator},
     tending, vmlink,
@@ -123,7 +123,12 @@ impl Reconciler {
                     Err(_) => return,
                 },
                 Ok(()) = self.parts.fabric.changed() => self.pass().await,
-                Ok(()) = self.placed.changed() => self.pass().await,
+                Ok(()) = self.placed.changed() => {
+                    // Whoever takes over at this moment needs the processor more; it will tell when it has.
+                    if !self.placed.borrow_and_update().units.values().any(|p| takes_over(p)) {
+                        self.pass().await;
+                    }
+                }
                 look = self.parts.looks.recv() => match look {
                     Some(answer) => drop(answer.send(self.left_to_do().await)),
                     None => return,
@@ -422,10 +427,14 @@ fn in_hand(id: &str, vm: &WantedVm, placed: &Placed, census: &Census) -> bool {
     }
 }
 
+fn takes_over(p: &Placement) -> bool {
+    p.unfinished.as_ref().is_some_and(|m| (Phase::Fence..=Phase::Promote).contains(&m.phase))
+}
+
 /// Attachments to whose labels the switch leads.
 fn connected(wiring: &Wiring<'_>, model: &FabricModel) -> BTreeSet<AttachmentId> {
     let labelled = |core: &edgeplex_switch::Port| model.attachments.iter().any(|a| !a.labels.is_empty() && a.vnics.core == *core);
-    let of = |(unit, p): (&Unit, &Arc<crate::placement::Placement>)| match unit {
+    let of = |(unit, p): (&Unit, &Arc<Placement>)| match unit {
         Unit::Pvm(id) => wiring.vnics(unit, &p.active).filter(|v| labelled(&v.core)).map(|_| id.clone()),
         Unit::Cvm => None,
     };

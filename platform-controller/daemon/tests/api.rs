@@ -7,7 +7,10 @@ mod common;
 #[path = "world/still.rs"]
 mod still;
 
-use edgeplex_api::{BfdSession, Client, ClientError, LspProbe, Shown, Status, VpnProbe};
+use edgeplex_api::{
+    Abort, BfdSession, Client, ClientError, Drain, ImageRow, InstanceRow, LspProbe, Migrate, Outcome, Shown, Started, Status, UnitMove,
+    UpgradeOrder, UpgradeReport, VpnProbe, Whose,
+};
 use edgeplex_mgmt::show::{OspfRouteRow, PingOptions, PingReport};
 use edgeplex_runtime::{FakeRuntime, Process, Runtime, VmKind, VmSpec};
 use edgeplex_store::{Memory, Store};
@@ -219,4 +222,55 @@ async fn status_names_the_router_once_it_answers() {
     let lsr = status.lsr.unwrap();
     assert_eq!((lsr.uptime_s, lsr.programmed, lsr.labels, lsr.tunnels), (5, true, 3, 2));
     assert_eq!(status.vms[0].id, "lsr");
+}
+
+#[tokio::test]
+async fn moves_begin_and_are_taken_back_and_mistakes_are_named() {
+    let b = bench(&full()).await;
+    let rows: Vec<InstanceRow> = b.client.get("/v1/instances").await.unwrap();
+    let told: Vec<_> = rows.iter().map(|r| (r.vm.as_str(), r.place.as_str(), r.state.as_str())).collect();
+    assert_eq!(told, ["cvm-g1", "pvm-acme-hub-g1", "pvm-internet-gw-g1"].map(|vm| (vm, "active", "absent")));
+    let migrate = |whose: Whose, to: &str| Migrate { whose, to: to.into() };
+    let hub = || Whose::Attachment("acme/hub".parse().unwrap());
+    let ask = async |body: Migrate| b.client.post::<_, Vec<Started>>("/v1/migrate", &body).await;
+    for (body, says) in [
+        (migrate(hub(), "west"), "host: `west`: no such host; there are: local"),
+        (migrate(Whose::Customer("zeta".parse().unwrap()), "local"), "customer: `zeta`: no such customer; there are: acme, internet"),
+        (migrate(Whose::Attachment("acme/spoke".parse().unwrap()), "local"), "no such attachment; there are: cvm, acme/hub, internet/gw"),
+    ] {
+        let error = ask(body).await.unwrap_err();
+        assert!(matches!(&error, ClientError::Invalid(f) if f.message.contains(says)), "{says}: {error}");
+    }
+    let abort = async || b.client.post::<_, Vec<Started>>("/v1/abort", &Abort { whose: hub() }).await;
+    assert!(matches!(abort().await.unwrap_err(), ClientError::Failed(f) if f.message == "acme/hub is not moving"));
+    let started = ask(migrate(hub(), "local")).await.unwrap();
+    assert_eq!(started, [Started { unit: "acme/hub".into(), id: 1 }]);
+    let again = ask(migrate(hub(), "local")).await.unwrap_err();
+    assert!(matches!(&again, ClientError::Failed(f) if f.message.contains("move 1 is under way, at prepare")), "{again}");
+    assert_eq!(abort().await.unwrap(), started);
+    let ended = async || b.client.get::<Vec<UnitMove>>("/v1/moves").await.unwrap();
+    let over = async {
+        while ended().await[0].report.outcome == Outcome::UnderWay {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(5), over).await.unwrap();
+    let all = ended().await;
+    assert_eq!((all.len(), all[0].report.outcome, all[0].unit.as_str()), (1, Outcome::Aborted, "acme/hub"));
+    let only = b.client.post::<_, Vec<Started>>("/v1/drain", &Drain { host: "local".into(), undo: false }).await.unwrap_err();
+    assert!(matches!(&only, ClientError::Failed(f) if f.message.contains("no other host")), "{only}");
+}
+
+#[tokio::test]
+async fn an_upgrade_needs_an_image_and_a_rollback_an_upgrade() {
+    let b = bench(&full()).await;
+    let order = UpgradeOrder { to: "next".into(), canary: 1, then_percent: 10, soak_s: 1 };
+    let failed = |error: ClientError, says: &str| assert!(matches!(&error, ClientError::Failed(f) if f.message.contains(says)), "{error}");
+    failed(b.client.post::<_, UpgradeReport>("/v1/upgrade", &order).await.unwrap_err(), "there is no image next");
+    let same = UpgradeOrder { to: "default".into(), ..order };
+    failed(b.client.post::<_, UpgradeReport>("/v1/upgrade", &same).await.unwrap_err(), "all is on image default already");
+    failed(b.client.post::<_, UpgradeReport>("/v1/rollback", &()).await.unwrap_err(), "there was no upgrade");
+    assert_eq!(b.client.get::<Option<UpgradeReport>>("/v1/upgrade").await.unwrap(), None);
+    let images: Vec<ImageRow> = b.client.get("/v1/images").await.unwrap();
+    assert_eq!((images[0].name.as_str(), images[0].instances), ("default", 3));
 }

@@ -111,16 +111,19 @@ impl Real {
         }
     }
 
-    /// Resolves when neither the daemon nor the forwarder has said a word for long. A daemon alone is started again in its VM, and a
-    /// busy host is no death.
+    /// Resolves when neither the daemon nor the forwarder has said a word for long, or the forwarder for longer. A daemon alone is
+    /// started again in its VM, and a busy host is no death.
     async fn fell_silent(&self, unit: &Unit, i: &Instance) -> Death {
-        let mut heard: Option<Instant> = None;
+        let (mut daemon, mut forwarder): (Option<Instant>, Option<Instant>) = (None, None);
+        let silent = |heard: Option<Instant>, limit| heard.is_some_and(|at| at.elapsed() > limit);
         loop {
             sleep(PERIOD).await;
-            let daemon = self.ask(unit, i, InstanceOrder::Look, SILENCE).await.is_ok();
-            if daemon || timeout(SILENCE, self.forwarder(unit, i)).await.is_ok_and(|f| f.is_ok()) {
-                heard = Some(Instant::now());
-            } else if heard.is_some_and(|at| at.elapsed() > SILENCE) {
+            let (said, forwards) = tokio::join!(self.ask(unit, i, InstanceOrder::Look, SILENCE), timeout(SILENCE, self.forwarder(unit, i)));
+            let now = Instant::now();
+            daemon = said.is_ok().then_some(now).or(daemon);
+            forwarder = matches!(forwards, Ok(Ok(_))).then_some(now).or(forwarder);
+            let both = silent(daemon, SILENCE) && silent(forwarder, SILENCE);
+            if both || silent(forwarder, 2 * SILENCE) {
                 return Death::Instance(format!("VM {} says nothing any more", unit.vm(i.number)));
             }
         }

@@ -24,6 +24,8 @@ const PREPARE: Duration = Duration::from_secs(60);
 const SYNC: Duration = Duration::from_secs(120);
 /// Of one that has nothing to follow: its forwarder may have all, or not.
 const COLD: Duration = Duration::from_secs(3);
+/// A daemon that has not answered for so long since its VM was made does not work.
+const ANSWER: Duration = Duration::from_secs(10);
 const FENCE: Duration = Duration::from_secs(2);
 /// As long as the old one can still go back to work.
 const SWITCH: Duration = Duration::from_millis(1500);
@@ -119,12 +121,14 @@ impl Engine {
         let way_back = self.own && !crash;
         let started = Instant::now();
         let mut new_died = world.died(&unit, &m.to);
+        if crash {
+            // Dead, or beyond reach: the rules are the fence, and nobody waits for this.
+            let (world, unit, from) = (world.clone(), unit.clone(), m.from.clone());
+            tokio::spawn(async move { drop(timeout(KILL, world.kill(&unit, &from)).await) });
+        }
         loop {
             let attempt = async {
-                if crash {
-                    // Dead or beyond reach: then the rules alone are the fence.
-                    let _ = timeout(GLANCE, world.kill(&unit, &m.from)).await;
-                } else if self.fenced.is_none_or(|at| at.elapsed() > FRESH) {
+                if !crash && self.fenced.is_none_or(|at| at.elapsed() > FRESH) {
                     let fenced = timeout(FENCE, world.order(&unit, &m.from, InstanceOrder::Fence { lease_ms: LEASE_MS })).await;
                     if !matches!(fenced, Ok(Ok(_))) {
                         // It cannot be told to stand still.
@@ -250,15 +254,20 @@ async fn forward(world: &dyn World, unit: &Unit, m: &Move) -> anyhow::Result<()>
 async fn sync(world: &dyn World, unit: &Unit, m: &Move) -> anyhow::Result<()> {
     let cold = m.kind == MoveKind::Failover;
     let started = Instant::now();
+    let mut heard = started;
     loop {
-        let missing = match look(world, unit, m).await {
+        let said = look(world, unit, m).await;
+        if said.is_ok() {
+            heard = Instant::now();
+        }
+        let missing = match said {
             Ok(s) if s.state != InstanceState::Standby => bail!("the new instance is {:?} and should be a standby", s.state),
             Ok(s) if s.forwards && (s.in_sync || cold) => return Ok(()),
             Ok(_) if cold && started.elapsed() > COLD => return Ok(()),
             Ok(s) => format!("in sync: {}, forwards: {}; {}", s.in_sync, s.forwards, s.problems.join("; ")),
             Err(e) => format!("{e:#}"),
         };
-        ensure!(started.elapsed() < SYNC, "the new instance does not become ready: {missing}");
+        ensure!(started.elapsed() < SYNC && heard.elapsed() < ANSWER, "the new instance does not become ready: {missing}");
         sleep(LOOK).await;
     }
 }
