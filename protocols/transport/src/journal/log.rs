@@ -117,6 +117,14 @@ pub(super) fn new_name() -> io::Result<u128> {
     Ok(u128::from_be_bytes(bytes))
 }
 
+/// When a file whose state took so many bytes is worth a compaction: once it has doubled, and while there is room for two of them.
+fn compact_at(dir: &Path, state: u64) -> u64 {
+    let doubled = (2 * state).max(state + SMALL);
+    let Ok(fs) = nix::sys::statvfs::statvfs(dir) else { return doubled };
+    let room = state + fs.blocks_available() * fs.fragment_size();
+    doubled.min(room / 2).max(state + state / 4)
+}
+
 fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
 }
@@ -187,7 +195,7 @@ impl Log {
             generation: 0,
             epoch: 0,
             retired: BTreeMap::new(),
-            compact_at: SMALL.max(2 * length),
+            compact_at: compact_at(dir, begin_at),
         };
         let position = watch::Sender::new(files.position());
         Self { dir: dir.to_owned(), files: Mutex::new(files), position, drafts: AtomicU64::new(0) }
@@ -364,7 +372,7 @@ impl Log {
     pub(super) fn start_over(&self, draft: &Draft) -> io::Result<()> {
         let mut files = self.files();
         self.replace(&mut files, draft, false)?;
-        files.compact_at = SMALL.max(2 * files.length);
+        files.compact_at = compact_at(&self.dir, files.length);
         Ok(())
     }
 
@@ -373,7 +381,7 @@ impl Log {
         let (file, length, begin, begin_at, generation) = {
             let mut files = self.files();
             // Unless it gets shorter, not again before it has doubled.
-            files.compact_at = SMALL.max(2 * files.length);
+            files.compact_at = compact_at(&self.dir, files.length);
             (files.file.clone(), files.length, files.begin, files.begin_at, files.generation)
         };
         let mut bytes = vec![0; usize::try_from(length).map_err(invalid)?];
@@ -399,6 +407,7 @@ impl Log {
         drop(state);
         draft.append(frames.get(FILE_HEADER..).unwrap_or_default())?;
         draft.begins(begin);
+        let state_length = draft.length;
         drop(frames);
         let mut copied = length;
         loop {
@@ -419,7 +428,7 @@ impl Log {
                 draft.begin = Some((files.begin, at));
             }
             self.replace(&mut files, &draft, continues)?;
-            files.compact_at = SMALL.max(2 * files.length);
+            files.compact_at = compact_at(&self.dir, state_length);
             return Ok(Compacted { before: end, after: files.length });
         }
     }
