@@ -374,6 +374,7 @@ impl<I: CoreIo> Control<I> {
 
     /// Moves to what the configuration file says now. What is equal in both is not touched.
     async fn reload(&mut self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.standing.fenced.is_none(), "this instance is fenced: what it knows is on its way to another one");
         let new = load(&self.paths.config)?;
         let old = &self.config;
         if (new.asn, new.loopback, new.role, &new.relay, &new.name) != (old.asn, old.loopback, old.role, &old.relay, &old.name) {

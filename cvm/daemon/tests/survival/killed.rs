@@ -54,12 +54,12 @@ fn a_killed_cvmd_goes_on_and_no_neighbor_notices() {
         for (gap, promoted) in gaps {
             eprintln!("killed, and speaking again after {gap:?}: {promoted:?}");
         }
-        // Longer than any neighbour waits.
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(router.routes().contains("Remote label: 1000"));
+        // Longer than any neighbour waits, and longer than sessions last that nobody wants here.
+        tokio::time::sleep(Duration::from_secs(40)).await;
         router.up().await;
         assert_eq!(router.noticed(&since), Vec::<String>::new());
         assert_eq!((vm.labels().await, router.bindings()), (labels, bindings));
-        assert!(router.routes().contains("Remote label: 1000"));
         pvm.join(&["10.1.0.0/16", "10.4.0.0/16"]).await;
         until("what comes after", async || router.ask(&["show bgp ipv4 vpn 10.4.0.0/16"]).contains("Remote label: 1000").then_some(()))
             .await;

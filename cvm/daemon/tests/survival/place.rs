@@ -67,7 +67,7 @@ impl Place {
                 "bfd": {"interval_ms": BFD_MS, "multiplier": 3}}],
             "ospf": {"area": "0.0.0.0"},
             "ldp": {"labels": {"first": 500_000, "last": 500_999}, "hello_s": 5, "hold_s": 15, "keepalive_s": 60},
-            "route_reflectors": [{"address": CORE, "password": "betweenus"}],
+            "route_reflectors": [{"address": CORE, "password": "betweenus", "bfd": {"interval_ms": BFD_MS, "multiplier": 3}}],
             "labels": {"first": 1000, "last": 1999}, "label_quarantine_s": 60, "stale_s": 30,
             "relay": {"endpoint": format!("ipc://{}/relay/relay.sock", dir.path().display()), "secret_key": cvm.secret},
             "attachments": [{"id": "acme/denver-1", "rd": "65000:1", "import": ["65000:100"], "export": ["65000:100"],

@@ -38,7 +38,7 @@ impl Router {
             "bgpd",
             format!(
                 "debug bgp neighbor-events\nrouter bgp 65000\n bgp router-id {CORE}\n bgp log-neighbor-changes\n no bgp default ipv4-unicast\n bgp graceful-restart-disable\n\
-                  neighbor {PE} remote-as 65000\n neighbor {PE} update-source {CORE}\n neighbor {PE} password betweenus\n neighbor {PE} timers connect 1\n\
+                  neighbor {PE} remote-as 65000\n neighbor {PE} update-source {CORE}\n neighbor {PE} password betweenus\n neighbor {PE} timers connect 1\n neighbor {PE} bfd 3 {BFD_MS} {BFD_MS}\n\
                   address-family ipv4 vpn\n  neighbor {PE} activate\n  neighbor {PE} route-map target out\n  network {VPN} rd 65000:7 label 2000\n exit-address-family\n\
                  route-map target permit 10\n set extcommunity rt 65000:100\n"
             ),
@@ -80,7 +80,8 @@ impl Router {
     pub async fn up(&self) {
         until("OSPF is full", async || self.ask(&["show ip ospf neighbor"]).contains("Full/").then_some(())).await;
         until("LDP is operational", async || self.ask(&["show mpls ldp neighbor"]).contains("OPERATIONAL").then_some(())).await;
-        until("BFD is up", async || self.ask(&["show bfd peers"]).contains("Status: up").then_some(())).await;
+        let both = || self.ask(&["show bfd peers"]).matches("Status: up").count() == 2;
+        until("BFD is up, over the link and from loopback to loopback", async || both().then_some(())).await;
         until("BGP is established", async || self.ask(&["show bgp neighbors"]).contains("BGP state = Established").then_some(())).await;
     }
 
