@@ -202,10 +202,13 @@ fn message(agreed: Agreed, sent: bool, said: &Said) -> Vec<u8> {
     }
 }
 
+/// A route and whether a refresh has yet to confirm it.
+type Route = (Arc<Attributes>, IpAddr, Reach, bool);
+
 /// Everything a stream means to who reads it.
 #[derive(Debug, Default, PartialEq)]
 struct Meant {
-    routes: BTreeMap<(u32, NlriKey), (Arc<Attributes>, IpAddr, Reach, bool)>,
+    routes: BTreeMap<(u32, NlriKey), Route>,
     ends: BTreeSet<Family>,
     /// Refreshes under way: routes that have not come again are marked.
     begun: BTreeSet<Family>,

@@ -87,6 +87,22 @@ async fn a_file_cut_at_any_byte_is_what_was_written_before() {
     }
 }
 
+/// Killed while it compacted: the old file is whole, and what there was of the new one goes.
+#[tokio::test]
+async fn a_compaction_that_was_cut_short_never_was() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = Journal::open(dir.path()).unwrap();
+    journal.append(&put("name", b"value"));
+    drop(journal);
+    let whole = fs::read(dir.path().join("journal")).unwrap();
+    for (n, cut) in [0, 10, whole.len() / 2, whole.len()].into_iter().enumerate() {
+        fs::write(dir.path().join(format!("journal.new.{n}")), &whole[..cut]).unwrap();
+    }
+    let (_, found) = Journal::open(dir.path()).unwrap();
+    assert_eq!(found, [put("name", b"value")]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
 #[tokio::test]
 async fn what_cannot_be_understood_is_put_aside_and_told() {
     let dir = TempDir::new().unwrap();
