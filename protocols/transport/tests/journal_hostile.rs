@@ -3,7 +3,7 @@
 
 mod journal_common;
 
-use edgeplex_journal::{Ack, Begin, Hello, Welcome, write_begin, write_record, write_stream};
+use edgeplex_journal::{Ack, Begin, Hello, Welcome, write_begin, write_record};
 use edgeplex_transport::journal::{Followed, Follower, Journal};
 use journal_common::{Told, What, opened, pump::Pump, put, state_of};
 use std::{
@@ -258,8 +258,6 @@ async fn a_standby_whose_disk_is_full_is_none() {
     let (follower, _) = Follower::listen(dir.path().join("follow.sock"), small.path()).unwrap();
     let pump = Pump::join(&dir.path().join("journal.sock"), &dir.path().join("follow.sock")).await;
     until(|| journal.status().in_sync).await;
-    let mut frames = Vec::new();
-    write_stream(&mut frames, journal.session(opened(1)).id(), false, &[0; 10]);
     for n in 0..10 {
         journal.append(&put(&format!("name/{n}"), &[0; 100_000]));
     }
