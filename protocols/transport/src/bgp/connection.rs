@@ -5,7 +5,7 @@ use crate::{
     sockopt, tcp,
 };
 use edgeplex_bgp::{ConnId, PeerConfig};
-use edgeplex_journal::{Opened, Progress, Protocol};
+use edgeplex_journal::{Opened, Progress, Protocol, TcpOpened};
 use socket2::SockRef;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -77,16 +77,20 @@ impl Logged {
         Self { log, window: progress.window.clone(), acked: progress.acked, looked: Instant::now(), sent: progress.sent }
     }
 
-    /// `None` if nothing is kept. Where a socket cannot be protected the session is as mortal as its process.
+    /// `None` if nothing is kept. Where a socket cannot be protected the session is as mortal as its process, and nothing of it
+    /// waits for the journal.
     fn open(stream: &TcpStream, passive: bool, journal: &Journal) -> Option<Self> {
-        let opened = || {
-            let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
-            io::Result::Ok(Opened { protocol: Protocol::Bgp, local, remote, passive, tcp: tcp::opened(stream)? })
-        };
-        match journal.keeps().then(opened)? {
+        if !journal.keeps() {
+            return None;
+        }
+        // One that is gone already has no addresses any more.
+        let (local, remote) = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
+        let opened = |tcp| Opened { protocol: Protocol::Bgp, local, remote, passive, tcp };
+        match tcp::opened(stream).map(opened) {
             Ok(opened) => Some(Self::new(journal.session(opened.clone()), &Progress::new(&opened))),
             Err(error) => {
-                warn!(%error, "a BGP session that no successor can take over");
+                warn!(%remote, %error, "a BGP session that no successor can take over");
+                journal.session(opened(TcpOpened::default())).close();
                 None
             }
         }

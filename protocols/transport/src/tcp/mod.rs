@@ -231,3 +231,6 @@ fn window(progress: &Progress) -> [u8; WINDOW] {
     window[16..].copy_from_slice(&next.to_ne_bytes());
     window
 }
+
+#[cfg(test)]
+mod tests;
