@@ -142,6 +142,9 @@ enum Command {
         /// Decides the random moments.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Packets a second each way beside planned moves and upgrades.
+        #[arg(long, default_value_t = 10_000)]
+        pps: u32,
         /// Name of the lab.
         #[arg(long)]
         name: Option<String>,
@@ -337,7 +340,7 @@ fn topology(name: &str) -> PathBuf {
 fn resilience_options(name: Option<String>) -> resilience::Options {
     let out = suite::root().join("lab/out").join(name.as_deref().unwrap_or("resilience"));
     let (topology, rivals) = (topology("resilience"), topology("resilience-rivals"));
-    resilience::Options { topology, rivals, name, keep: false, json: None, out, only: None, kills: 100, seed: 1 }
+    resilience::Options { topology, rivals, name, keep: false, json: None, out, only: None, kills: 100, seed: 1, pps: 10_000 }
 }
 
 fn two_cities() -> PathBuf {
@@ -381,8 +384,8 @@ fn run(command: Command) -> Result<ExitCode> {
             let out = suite::root().join("lab/out").join(name.as_deref().unwrap_or("vpns"));
             return code(vpns::run(&demo::Options { topology: topology("vpns"), name, keep, json, out, only })?);
         }
-        Command::Bench { what: Bench::Resilience, json, only, kills, seed, name, keep } => {
-            return code(resilience::run(&resilience::Options { json, only, kills, seed, keep, ..resilience_options(name) })?);
+        Command::Bench { what: Bench::Resilience, json, only, kills, seed, pps, name, keep } => {
+            return code(resilience::run(&resilience::Options { json, only, kills, seed, pps, keep, ..resilience_options(name) })?);
         }
         Command::Chaos { seconds, seed, only, name, keep } => {
             return code(resilience::chaos::run(&resilience::Options { only, seed, keep, ..resilience_options(name) }, seconds)?);

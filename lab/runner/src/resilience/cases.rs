@@ -16,8 +16,7 @@ use std::{thread, time::Duration};
 const BENCH: &str = "resilience";
 pub(super) const ACME: &str = "acme/denver-1";
 const CVM: &str = "cvm";
-/// Of the streams beside a planned move; a hundred kills run at a tenth of it.
-const FAST: u32 = 10_000;
+/// Of the streams beside a hundred kills; those beside planned moves are asked for by `--pps`.
 const SLOW: u32 = 1_000;
 const TARGET: &str = "target";
 
@@ -51,11 +50,11 @@ fn figure(answer: &Value, name: &str) -> Option<f64> {
     }
 }
 
-/// To and fro between the hosts, at 10,000 packets a second each way, while the session carries 200 updates a second.
-pub(super) fn planned_move(world: &World<'_>, n: usize) -> Result<Case> {
+/// To and fro between the hosts, while the session carries 200 updates a second.
+pub(super) fn planned_move(world: &World<'_>, n: usize, pps: u32) -> Result<Case> {
     let case = "planned move between hosts";
     world.wait_protected(ACME)?;
-    let trials = trials(world, case, n, ("acme", FAST), |_| {
+    let trials = trials(world, case, n, ("acme", pps), |_| {
         let to = if world.instance(ACME, "active")?.host == LOCAL { HOST } else { LOCAL };
         let said = world.edgeplex_json(&["migrate", "acme", "--to", to])?;
         let now = world.instance(ACME, "active")?;
@@ -182,11 +181,11 @@ pub(super) fn kill_cvmd(world: &World<'_>, n: usize, chance: &mut Chance) -> Res
 }
 
 /// Onto another version of the software and back, canary first: acme is the canary.
-pub(super) fn upgrade(world: &World<'_>, n: usize) -> Result<Case> {
+pub(super) fn upgrade(world: &World<'_>, n: usize, pps: u32) -> Result<Case> {
     let case = "upgrade and rollback";
     other_version(world, "next")?;
     world.wait_protected(ACME)?;
-    let trials = trials(world, case, n, ("acme", FAST), |trial| {
+    let trials = trials(world, case, n, ("acme", pps), |trial| {
         if trial % 2 == 0 {
             world.edgeplex(&["upgrade", "--to", "next", "--canary", "1", "--then", "100%", "--soak", "1"])?;
         } else {

@@ -44,8 +44,12 @@ pub struct Options {
     /// Trials of each kind of kill; the others take a fifth of it.
     pub kills: usize,
     pub seed: u64,
+    /// Packets a second each way beside planned moves and upgrades.
+    pub pps: u32,
 }
 
+/// Cases at the asked rate.
+const FAST: [&str; 2] = ["planned move", "upgrade"];
 /// Names of what is not a case.
 const RIVALS: &str = "rivals";
 const SHIPPED: &str = "shipped";
@@ -55,14 +59,14 @@ type Run = Box<dyn Fn(&World<'_>, &Options, &mut Chance) -> Result<Case>>;
 fn cases() -> Vec<(&'static str, Run)> {
     let few = |o: &Options| (o.kills / 5).max(2);
     vec![
-        ("planned move", Box::new(move |w, o, _| cases::planned_move(w, few(o)))),
+        ("planned move", Box::new(move |w, o, _| cases::planned_move(w, few(o), o.pps))),
         ("kill pvmd", Box::new(|w, o, c| cases::kill_pvmd(w, o.kills, c))),
         ("kill FastForward", Box::new(move |w, o, c| cases::kill_forwarder(w, few(o), c))),
         ("kill PVM", Box::new(move |w, o, c| cases::kill_pvm(w, few(o), c))),
         ("kill cvmd", Box::new(move |w, o, c| cases::kill_cvmd(w, few(o), c))),
         ("kill CVM", Box::new(|w, o, c| cases::kill_cvm(w, o.kills, c))),
         ("kill edgeplexd", Box::new(move |w, o, c| cases::kill_controller(w, few(o), c))),
-        ("upgrade", Box::new(|w, _, _| cases::upgrade(w, 4))),
+        ("upgrade", Box::new(|w, o, _| cases::upgrade(w, 4, o.pps))),
         ("bad version", Box::new(|w, _, _| cases::bad_version(w))),
         ("host dies", Box::new(|w, _, _| cases::host_dies(w))),
     ]
@@ -146,7 +150,7 @@ fn measure(ledger: &mut Ledger, options: &Options, name: &str, all: &[(&'static 
         rows.extend(done.rows);
         // The first trial stands for the others.
         if let (Some(first), Some(direction)) = (done.trials.outcomes.first(), done.trials.directions.get(1)) {
-            let rate = f64::from(if direction.sent > 2000 * done.trials.outcomes.len() as u64 { 10_000_u32 } else { 1000 });
+            let rate = f64::from(if FAST.contains(case) { options.pps } else { 1000 });
             panels.push(Panel {
                 title: format!("EdgePlex: {}", first.case),
                 arrivals: direction.arrivals.clone(),

@@ -185,7 +185,8 @@ impl<'a> Ctx<'a> {
 
     /// The pid of a program inside the VM of an attachment, as the host counts.
     pub fn pid_in_pvm(&self, customer: &str, city: &str, program: &str) -> Result<i32> {
-        let attachment = format!("\"{customer}/{city}-1\"");
+        // The CVM knows the attachment too, by another name.
+        let attachment = format!("\"attachment\": \"{customer}/{city}-1\"");
         let node = self.pe(city)?;
         let found = node
             .processes(program)
