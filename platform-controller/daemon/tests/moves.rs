@@ -77,13 +77,13 @@ async fn run(doing: Doing, fault: Fault, when: When) -> Ending {
         };
         timeout(Duration::from_secs(5), ready).await.unwrap();
     }
-    let before = model.steps();
+    model.arm();
     let mut id = None;
     if doing == Doing::Failover {
         model.lock().vms.get_mut(&1).unwrap().alive = false;
     } else {
         let target = Target { kind: MoveKind::Move, host: "local".into(), image: None, why: String::new(), file: None };
-        id = timeout(Duration::from_secs(1), controller.moves.begin(&unit(), target)).await.ok().map(|b| b.unwrap());
+        id = timeout(Duration::from_secs(1), controller.moves.begin(&unit(), target)).await.ok().and_then(Result::ok);
     }
     let mut killed = model.killed.subscribe();
     // Leases end within it, and retries.
@@ -107,7 +107,7 @@ async fn run(doing: Doing, fault: Fault, when: When) -> Ending {
     assert_eq!(speakers, [p.active.number], "{name}");
     let counted = p.counted.to_core.packets + active.packets;
     let ending = Ending {
-        steps: model_steps(&w) - before,
+        steps: model_steps(&w),
         struck: model_steps(&w) >= when.step,
         sessions: active.sessions,
         outcome: id.and_then(|id| p.past.iter().find(|r| r.id == id)).map(|r| r.outcome),

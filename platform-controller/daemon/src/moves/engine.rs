@@ -6,8 +6,9 @@
 use super::world::{Death, World};
 use crate::placement::{Conflict, Instance, Placement, Placements, State, Unit, free_tags, tags_in_use};
 use edgeplex_api::{MoveKind, Outcome, Phase};
-use edgeplex_mgmt::show::{InstanceOrder, InstanceState};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use edgeplex_mgmt::show::{InstanceOrder, InstanceState, InstanceStatus};
+use futures::future::BoxFuture;
+use std::{future::pending, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep, timeout},
@@ -48,12 +49,14 @@ pub(super) struct Engine {
     since: Instant,
     /// What is decided of the move was decided by us: whoever takes it up cannot know whether the successor has spoken.
     pub(super) own: bool,
+    /// The rules lead to the successor already.
+    pub(super) led: bool,
 }
 
 impl Engine {
     pub(super) fn new(unit: Unit, placements: Arc<Placements>, world: Arc<dyn World>, commands: mpsc::Receiver<Command>) -> Self {
         let changes = placements.watch();
-        Self { unit, placements, world, commands, changes, fenced: None, since: Instant::now(), own: false }
+        Self { unit, placements, world, commands, changes, fenced: None, since: Instant::now(), own: false, led: false }
     }
 
     /// Until the unit is gone.
@@ -90,6 +93,9 @@ impl Engine {
         let unit = self.unit.clone();
         // Where nobody stands by, a VM that died is the reconciler's, but for a host that takes it along.
         let mut died = if p.standby.is_some() { world.died(&unit, &p.active) } else { world.lost(&p.active.host) };
+        // What the standby said last: when it is needed there is no time to ask.
+        let mut standby: Option<InstanceStatus> = None;
+        let mut watch = watch(&*world, &unit, p.standby.as_ref(), None, false);
         loop {
             tokio::select! {
                 command = self.commands.recv() => match command {
@@ -102,8 +108,13 @@ impl Engine {
                     Some(Command::Abort { answer }) => drop(answer.send(Err(format!("{unit} is not moving")))),
                     None => return Ok(false),
                 },
+                said = &mut watch => {
+                    let seen = said.as_ref().map(|s| s.revision);
+                    watch = self::watch(&*world, &unit, p.standby.as_ref(), seen, said.is_none());
+                    standby = said;
+                }
                 death = &mut died => {
-                    self.bereaved(p, death).await?;
+                    self.bereaved(p, death, standby).await?;
                     return Ok(true);
                 }
                 changed = self.changes.changed() => {
@@ -147,20 +158,21 @@ impl Engine {
 
     /// The active instance is dead. A standby that can takes over; without one the reconciler makes the VM anew where it was, or,
     /// where its host is gone too, another is made elsewhere.
-    async fn bereaved(&mut self, p: &Placement, death: Death) -> anyhow::Result<()> {
+    async fn bereaved(&mut self, p: &Placement, death: Death, said: Option<InstanceStatus>) -> anyhow::Result<()> {
         self.since = Instant::now();
         self.fenced = None;
         if let Some(standby) = &p.standby {
-            let look = timeout(GLANCE, self.world.order(&self.unit, standby, InstanceOrder::Look)).await;
-            let able = matches!(&look, Ok(Ok(s)) if s.state == InstanceState::Standby && (s.in_sync || s.forwards));
+            let able = |s: &InstanceStatus| s.state == InstanceState::Standby && (s.in_sync || s.forwards);
+            let able = match said {
+                Some(said) if able(&said) => true,
+                _ => {
+                    let look = timeout(GLANCE, self.world.order(&self.unit, standby, InstanceOrder::Look)).await;
+                    matches!(&look, Ok(Ok(said)) if able(said))
+                }
+            };
             if able {
                 tracing::warn!("{}: {}: {} takes over", self.unit, death.why(), self.unit.vm(standby.number));
-                let decide = |now: &mut Placement, spent| {
-                    same(now, p)?;
-                    now.begin(MoveKind::Failover, standby.clone(), death.why())?;
-                    now.decide(spent)
-                };
-                return self.commit(decide).await;
+                return self.fail_over(p, standby, death.why()).await;
             }
             tracing::warn!("{}: {}: its standby is not ready to take over", self.unit, death.why());
         }
@@ -197,6 +209,24 @@ impl Engine {
         }
     }
 
+    /// Decides for the standby. The rules lead there already while that is being written: the old one is dead, and the standby does
+    /// not speak before it is written.
+    async fn fail_over(&mut self, p: &Placement, standby: &Instance, why: &str) -> anyhow::Result<()> {
+        let mut next = p.clone();
+        next.begin(MoveKind::Failover, standby.clone(), why)?;
+        next.decide(self.spent())?;
+        let (world, unit) = (self.world.clone(), self.unit.clone());
+        let decide = |now: &mut Placement, _| {
+            same(now, p)?;
+            *now = next.clone();
+            Ok(())
+        };
+        let (led, decided) = tokio::join!(timeout(GLANCE, world.lead(&unit, &next)), self.commit(decide));
+        decided?;
+        self.led = matches!(led, Ok(Ok(())));
+        Ok(())
+    }
+
     /// Since the phase began, microseconds.
     pub(super) fn spent(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX)
@@ -222,7 +252,11 @@ impl Engine {
         self.commit(|p, spent| p.give_up(outcome, why, spent)).await?;
         if m.is_decided() {
             // What the switch has now nobody can say. It follows the placement; should that fail, the reconciler sees to it.
-            if let Err(e) = self.world.lead(&self.unit).await {
+            let led = match self.placements.get(&self.unit) {
+                Some(p) => self.world.lead(&self.unit, &p).await,
+                None => Ok(()),
+            };
+            if let Err(e) = led {
                 tracing::warn!("{}: leading back: {e:#}", self.unit);
             }
         }
@@ -232,6 +266,25 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The next thing that the standby says which it had not said when `seen` was; `None` if it cannot be heard. `rest`: it could not be
+/// heard just now.
+fn watch<'a>(
+    world: &'a dyn World,
+    unit: &'a Unit,
+    standby: Option<&'a Instance>,
+    seen: Option<u64>,
+    rest: bool,
+) -> BoxFuture<'a, Option<InstanceStatus>> {
+    Box::pin(async move {
+        let Some(standby) = standby else { return pending().await };
+        if rest {
+            sleep(PAUSE).await;
+        }
+        let order = seen.map_or(InstanceOrder::Look, |seen| InstanceOrder::Watch { seen });
+        world.order(unit, standby, order).await.ok()
+    })
 }
 
 fn same(now: &Placement, seen: &Placement) -> Result<(), Conflict> {

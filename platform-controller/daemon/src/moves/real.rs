@@ -5,7 +5,7 @@ use crate::{
     counters::Meter,
     desired::Desired,
     hosts::{Fleet, Place},
-    placement::{Instance, Placements, Unit},
+    placement::{Instance, Placement, Placements, Unit},
     switching::Bundles,
     tending,
     vmlink::{self, FibLink},
@@ -24,6 +24,8 @@ use tokio::{
 
 /// An order may take as long as a promotion of very many sessions does.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The answer to a long poll comes after some 20 s at the latest.
+const WATCH: Duration = Duration::from_secs(30);
 /// A daemon that says nothing for so long is looked at more closely.
 const SILENCE: Duration = Duration::from_secs(3);
 const PERIOD: Duration = Duration::from_secs(1);
@@ -91,6 +93,8 @@ impl Real {
                     }
                     running = Some(uptime);
                     link.closed().await;
+                    // Whether it is there still is asked at once.
+                    continue;
                 }
                 Err(e) => {
                     // Refused where it was there before: its socket is nobody's now.
@@ -163,12 +167,14 @@ impl World for Real {
     }
 
     fn order<'a>(&'a self, unit: &'a Unit, i: &'a Instance, order: InstanceOrder) -> BoxFuture<'a, anyhow::Result<InstanceStatus>> {
-        Box::pin(self.ask(unit, i, order, PATIENCE))
+        let limit = if matches!(order, InstanceOrder::Watch { .. }) { WATCH } else { PATIENCE };
+        Box::pin(self.ask(unit, i, order, limit))
     }
 
-    fn lead<'a>(&'a self, unit: &'a Unit) -> BoxFuture<'a, anyhow::Result<()>> {
+    fn lead<'a>(&'a self, unit: &'a Unit, p: &'a Placement) -> BoxFuture<'a, anyhow::Result<()>> {
         Box::pin(async move {
-            let placed = self.placements.state();
+            let mut placed = (*self.placements.state()).clone();
+            placed.units.insert(unit.clone(), Arc::new(p.clone()));
             let ground = self.ground.borrow().clone().context("the switch was not looked at yet")?;
             let changes = Wiring { ground: &ground, placed: &placed, dir: &self.dir }.lead(unit);
             self.bundles.lead(changes.context("the switch has no ports of the new instance")?, placed.revision).await

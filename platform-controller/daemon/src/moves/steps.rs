@@ -125,6 +125,9 @@ impl Engine {
             // Dead, or beyond reach: the rules are the fence, and nobody waits for this.
             let (world, unit, from) = (world.clone(), unit.clone(), m.from.clone());
             tokio::spawn(async move { drop(timeout(KILL, world.kill(&unit, &from)).await) });
+            if std::mem::take(&mut self.led) {
+                return self.promote(m).await;
+            }
         }
         loop {
             let attempt = async {
@@ -136,7 +139,8 @@ impl Engine {
                     }
                     self.fenced = Some(Instant::now());
                 }
-                timeout(FENCE, world.lead(&unit)).await.context("the switch does not answer")?
+                let p = self.placements.get(&unit).context("it is gone")?;
+                timeout(FENCE, world.lead(&unit, &p)).await.context("the switch does not answer")?
             };
             let failure = tokio::select! {
                 led = attempt => match led {

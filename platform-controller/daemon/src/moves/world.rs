@@ -1,6 +1,6 @@
 //! What a move does to the world, and what it sees of it.
 
-use crate::placement::{Instance, Unit};
+use crate::placement::{Instance, Placement, Unit};
 use edgeplex_ff_fib_api::Counters;
 use edgeplex_mgmt::show::{InstanceOrder, InstanceStatus};
 use futures::future::BoxFuture;
@@ -31,9 +31,9 @@ pub trait World: Send + Sync + std::fmt::Debug {
     /// Resolves when the host is gone.
     fn lost<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Death>;
     fn order<'a>(&'a self, unit: &'a Unit, i: &'a Instance, order: InstanceOrder) -> BoxFuture<'a, anyhow::Result<InstanceStatus>>;
-    /// One bundle, after which the switch leads to the unit's active instance as it is placed now. The ways out of the one that it
+    /// One bundle, after which the switch leads to the unit's active instance as `p` places it. The ways out of the one that it
     /// replaces stay where it lingers, and are cut otherwise.
-    fn lead<'a>(&'a self, unit: &'a Unit) -> BoxFuture<'a, anyhow::Result<()>>;
+    fn lead<'a>(&'a self, unit: &'a Unit, p: &'a Placement) -> BoxFuture<'a, anyhow::Result<()>>;
     /// What the instance's forwarder has counted; what was last read where it does not answer.
     fn counters<'a>(&'a self, unit: &'a Unit, i: &'a Instance) -> BoxFuture<'a, Counters>;
     /// Nothing of it runs afterwards.

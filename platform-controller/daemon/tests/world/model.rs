@@ -73,6 +73,7 @@ pub(crate) struct Inner {
     switch_back: Option<Instant>,
     link_back: Option<Instant>,
     steps: usize,
+    armed: bool,
     fault: Option<(Fault, When)>,
     pub(crate) broken: Vec<String>,
     /// Packets that somebody took.
@@ -112,6 +113,7 @@ impl Model {
             switch_back: None,
             link_back: None,
             steps: 0,
+            armed: false,
             fault: Some((fault, when)),
             broken: vec![],
             passed: 0,
@@ -129,8 +131,9 @@ impl Model {
         self.inner.lock().unwrap()
     }
 
-    pub(crate) fn steps(&self) -> usize {
-        self.lock().steps
+    /// From here on steps are counted.
+    pub(crate) fn arm(&self) {
+        self.lock().armed = true;
     }
 
     fn touch(&self) {
@@ -165,9 +168,9 @@ impl Model {
     async fn step<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
         let now = {
             let mut w = self.lock();
-            w.steps += 1;
+            w.steps += usize::from(w.armed);
             let step = w.steps;
-            w.fault.filter(|(_, when)| when.step == step).map(|(fault, when)| (fault, when.after))
+            w.fault.filter(|(_, when)| w.armed && when.step == step).map(|(fault, when)| (fault, when.after))
         };
         let die = async |at: bool| {
             if let Some((fault, _)) = now.filter(|(_, after)| *after == at) {
@@ -319,6 +322,12 @@ impl World for Model {
     }
 
     fn order<'a>(&'a self, _: &'a Unit, i: &'a Instance, order: InstanceOrder) -> BoxFuture<'a, anyhow::Result<InstanceStatus>> {
+        if matches!(order, InstanceOrder::Watch { .. }) {
+            return Box::pin(async {
+                sleep(Duration::from_secs(20)).await;
+                anyhow::bail!("there is nothing new")
+            });
+        }
         Box::pin(self.step(move |w| {
             if matches!(order, InstanceOrder::Fence { .. }) && w.link_back.is_some_and(|at| at > Instant::now()) {
                 // It waits for its followers for a while, and then goes on without them.
@@ -341,11 +350,10 @@ impl World for Model {
         }))
     }
 
-    fn lead<'a>(&'a self, unit: &'a Unit) -> BoxFuture<'a, anyhow::Result<()>> {
+    fn lead<'a>(&'a self, _: &'a Unit, p: &'a Placement) -> BoxFuture<'a, anyhow::Result<()>> {
         Box::pin(self.step(move |w| {
             anyhow::ensure!(w.switch_back.is_none_or(|at| at <= Instant::now()), "no connection to the switch");
-            let p = self.placements.get(unit).unwrap();
-            Self::rules(w, &p);
+            Self::rules(w, p);
             Ok(())
         }))
     }

@@ -4,7 +4,7 @@ use edgeplex_ff_fib_api::Counters;
 use edgeplex_mgmt::show::{InstanceOrder, InstanceStatus};
 use edgeplexd::{
     moves::{Death, World},
-    placement::{Instance, Unit},
+    placement::{Instance, Placement, Unit},
 };
 use futures::future::BoxFuture;
 use std::future::{pending, ready};
@@ -26,7 +26,7 @@ impl World for Still {
     fn order<'a>(&'a self, _: &'a Unit, _: &'a Instance, _: InstanceOrder) -> BoxFuture<'a, anyhow::Result<InstanceStatus>> {
         Box::pin(ready(Err(anyhow::anyhow!("nobody is there"))))
     }
-    fn lead<'a>(&'a self, _: &'a Unit) -> BoxFuture<'a, anyhow::Result<()>> {
+    fn lead<'a>(&'a self, _: &'a Unit, _: &'a Placement) -> BoxFuture<'a, anyhow::Result<()>> {
         Box::pin(ready(Ok(())))
     }
     fn counters<'a>(&'a self, _: &'a Unit, _: &'a Instance) -> BoxFuture<'a, Counters> {
