@@ -248,6 +248,32 @@ fn frr(kind: &str) {
     assert!(log.contains(" Up") && !log.contains(" Down "), "{log}");
 }
 
+fn gobgp(kind: &str) {
+    const ROUTES: usize = 150;
+    let mut wire = Wire::new();
+    let dir = wire.path().to_str().unwrap().to_owned();
+    let conf = format!(
+        "[global.config]\n  as = 65101\n  router-id = \"{PEER}\"\n[[neighbors]]\n  [neighbors.config]\n    neighbor-address = \"{WE}\"\n    peer-as = 65000\n"
+    );
+    std::fs::write(format!("{dir}/gobgpd.toml"), conf).unwrap();
+    wire.start(&format!("gobgpd -f {dir}/gobgpd.toml > {dir}/gobgp.log 2>&1"));
+    // It learns its routes one by one, while we live and die.
+    let add = format!("gobgp global rib add 10.100.$n.0/24 community 65101:$n nexthop {PEER}");
+    wire.start(&format!("sh -c 'n=0; while [ $n -lt {ROUTES} ]; do {add} && n=$((n+1)) || sleep 0.1; done'"));
+    let theirs = wire.theirs.clone();
+    let gobgp = |words: &str| ask("ip", &[&["netns", "exec", &theirs, "gobgp"][..], &words.split(' ').collect::<Vec<_>>()].concat());
+    let has_ours = || gobgp(&format!("neighbor {WE} adj-in")).matches(".0/24").count();
+    let _gate = killed_over_and_over(&wire, kind, ROUTES, has_ours);
+    let log = std::fs::read_to_string(format!("{dir}/gobgp.log")).unwrap();
+    assert_eq!((log.matches("Peer Up").count(), log.matches("Peer Down").count()), (1, 0), "{log}");
+}
+
+#[test]
+#[ignore = "needs root, GoBGP and network namespaces; the lab's test command runs it"]
+fn gobgp_never_notices() {
+    gobgp("gobgp");
+}
+
 #[test]
 #[ignore = "needs root, BIRD and network namespaces; the lab's test command runs it"]
 fn bird_never_notices() {
