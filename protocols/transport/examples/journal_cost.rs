@@ -34,7 +34,7 @@ fn tell(speaker: &Speaker, peer: Ipv4Addr) {
     let mut set = Arc::new(Attributes::default());
     for n in 0..ROUTES {
         if n % 6 == 0 {
-            set = Arc::new(Attributes { as_path: AsPath::sequence([65000, 1 + n / 6, 3]), ..Attributes::default() });
+            set = Arc::new(Attributes { as_path: AsPath::sequence([65000, 100_000 + n / 6, 3]), ..Attributes::default() });
         }
         if let Ok(prefix) = ipnet::Ipv4Net::new(Ipv4Addr::from(0x0100_0000 + (n << 8)), 24) {
             speaker.advertise(peer.into(), Nlri::Unicast(prefix.into()), Arc::clone(&set), IpAddr::from([192, 0, 2, 1]));
