@@ -94,7 +94,8 @@ impl Hellos {
             }
         }
         let Some(ear) = self.ears.get(interface) else { return };
-        if let Err(error) = ear.socket.try_send_to(packet, SocketAddr::from((GROUP, PORT))) {
+        // Not by tokio: it does not know yet that a new socket is writable, and the first Hello, a successor's, would wait for the second.
+        if let Err(error) = SockRef::from(&*ear.socket).send_to(packet, &SocketAddr::from((GROUP, PORT)).into()) {
             debug!(%interface, %error, "LDP Hello not sent");
             // An interface that was made anew has another index: a socket bound to the old one is of no more use.
             if error.kind() != io::ErrorKind::WouldBlock {
