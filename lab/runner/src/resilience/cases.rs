@@ -259,8 +259,10 @@ pub(super) fn kill_controller(world: &World<'_>, n: usize, chance: &mut Chance) 
         let old: Vec<_> = node.processes("edgeplexd").into_iter().filter_map(crate::process::Process::find).collect();
         old.iter().for_each(|p| p.kill());
         wait::until_true("edgeplexd ends", CONVERGE, || Ok(!old.iter().any(|p| p.alive())))?;
-        let _ = moving.wait();
+        // Beyond the lease of a fenced instance, too.
+        thread::sleep(Duration::from_millis(chance.below(6000)));
         launch::edgeplexd(node)?;
+        crate::traffic::stop(&mut moving);
         wait::until_true("exactly one instance of acme is active and speaks", CONVERGE, || {
             let active = world.instances(ACME)?.into_iter().filter(|i| i.place == "active").collect::<Vec<_>>();
             Ok(matches!(&active[..], [one] if speaks(world, one)))

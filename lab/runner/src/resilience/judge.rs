@@ -3,7 +3,7 @@
 
 use super::world::World;
 use crate::wait;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -79,12 +79,13 @@ impl Seat {
             }
             Self::FrrLdp(node, neighbor) => {
                 let said = world.node(node)?.run(&["vtysh", "-c", "show mpls ldp neighbor"])?;
-                let line = said.lines().find(|l| l.contains(neighbor)).unwrap_or_default();
-                if !line.contains("OPERATIONAL") {
-                    return Ok(None);
-                }
-                let log = std::fs::read_to_string(world.node(node)?.log("ldpd")).unwrap_or_default();
-                Some(log.lines().filter(|l| l.contains(neighbor) && l.contains("DOWN")).count().to_string())
+                let up = said.lines().any(|l| l.contains(neighbor) && l.contains("OPERATIONAL"));
+                // Its uptime has whole seconds; its log says each time that it became operational.
+                let file = world.node(node)?.log("ldpd");
+                let log = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+                let times = log.lines().filter(|l| l.contains(neighbor) && l.contains("to OPERATIONAL")).count();
+                ensure!(!up || times > 0, "{node}: the log of ldpd does not tell of sessions");
+                up.then(|| times.to_string())
             }
         })
     }
