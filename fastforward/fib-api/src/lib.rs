@@ -199,8 +199,10 @@ pub enum HoldOp {
     /// The connection ends in order: it is guarded no more, and what is held goes.
     Over { flow: Flow },
     /// All flows that live have been told: the kernel may refuse (RST) what belongs to none. A neighbour so learns at once that
-    /// a session is gone of which nothing was left.
+    /// a session is gone of which nothing was left. What was guarded or fenced and not told since [`HoldOp::Anew`] is over.
     Known,
+    /// Another programmer, or the same one with another connection: what is told from here on is what it knows. Guards stay.
+    Anew,
 }
 
 /// A guarded flow, as it is.

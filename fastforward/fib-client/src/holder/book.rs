@@ -29,6 +29,8 @@ pub(super) struct Book {
     taken: u64,
     /// All living flows are here; and whether that was told.
     known: Option<bool>,
+    /// The next batch is the first that this FastForward, or this connection, hears.
+    anew: bool,
 }
 
 /// Operations to send, and the last thing said that is among them.
@@ -88,12 +90,13 @@ impl Book {
         self.flows.values_mut().for_each(|e| e.told = 0);
         self.owed = self.flows.keys().copied().collect();
         self.known = self.known.map(|_| false);
+        self.anew = true;
     }
 
     /// The next operations owed, at most `max`.
     pub(super) fn take(&mut self, max: usize) -> Option<Batch> {
-        // Two at most of each flow, and one more.
-        let from = self.owed.len().saturating_sub(max.saturating_sub(1) / 2);
+        // Two at most of each flow, and two more.
+        let from = self.owed.len().saturating_sub((max.saturating_sub(2) / 2).max(1));
         let flows = self.owed.split_off(from);
         let mut ops = Vec::with_capacity(flows.len());
         for flow in flows {
@@ -113,6 +116,9 @@ impl Book {
         }
         // Only with the last of them everything before was told.
         let said = if self.owed.is_empty() { self.said } else { self.taken };
+        if !ops.is_empty() && std::mem::take(&mut self.anew) {
+            ops.insert(0, HoldOp::Anew);
+        }
         (!ops.is_empty()).then_some(Batch { ops, said })
     }
 
@@ -157,9 +163,9 @@ mod tests {
         (0..3).for_each(|n| b.upto(flow(n), 1, 1));
         b.known();
         for _ in 0..2 {
-            let ops: Vec<HoldOp> = std::iter::from_fn(|| b.take(3)).flat_map(|batch| batch.ops).collect();
-            assert_eq!((ops.len(), ops.last()), (4, Some(&HoldOp::Known)));
             b.owe_all();
+            let ops: Vec<HoldOp> = std::iter::from_fn(|| b.take(4)).flat_map(|batch| batch.ops).collect();
+            assert_eq!((ops.len(), ops.first(), ops.last()), (5, Some(&HoldOp::Anew), Some(&HoldOp::Known)));
         }
         assert_eq!(b.said(), 4);
     }
@@ -174,7 +180,7 @@ mod tests {
             assert_eq!(b.taken(batch.said), if before == 0 { said } else { 0 });
         }
         b.owe_all();
-        assert_eq!(b.take(512).unwrap().ops.len(), 10);
+        assert_eq!(b.take(512).unwrap().ops.len(), 11);
     }
 
     #[test]
@@ -186,7 +192,7 @@ mod tests {
         assert_eq!(batch.ops, [upto(1, 9, 9), HoldOp::Over { flow: flow(1) }]);
         b.owe_all();
         let batch = b.take(512).unwrap();
-        assert_eq!(batch.ops.len(), 2, "it was not taken");
+        assert_eq!(batch.ops.len(), 3, "it was not taken");
         // The ports are used again while that is on its way.
         b.upto(flow(1), 4, 4);
         b.taken(batch.said);

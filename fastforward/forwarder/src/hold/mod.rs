@@ -65,6 +65,8 @@ struct Entry<T> {
     state: State,
     /// How far it may go: sequence number and acknowledgement.
     bounds: Option<(u32, u32)>,
+    /// The programmer that is there has told of it.
+    told: bool,
     /// When it was last met; a number that grows.
     met: u64,
     queue: VecDeque<Waiting<T>>,
@@ -104,7 +106,7 @@ fn up_to(a: u32, b: u32) -> bool {
 
 impl<T> Entry<T> {
     fn new(state: State) -> Self {
-        Self { state, bounds: None, met: 0, queue: VecDeque::new(), held: 0, dropped: 0, longest: Duration::ZERO }
+        Self { state, bounds: None, told: false, met: 0, queue: VecDeque::new(), held: 0, dropped: 0, longest: Duration::ZERO }
     }
 
     /// Whether this may leave: the rule of output commit.
@@ -122,6 +124,21 @@ impl<T> Entry<T> {
         let later = |a, b| if up_to(a, b) { b } else { a };
         self.bounds = Some(self.bounds.map_or((seq, ack), |(s, a)| (later(s, seq), later(a, ack))));
         self.state = State::Guarded;
+    }
+
+    /// What may leave goes to `out`, in its order; how many these are.
+    fn release(&mut self, now: Instant, out: &mut Vec<T>) -> usize {
+        let before = self.queue.len();
+        for _ in 0..before {
+            let Some(w) = self.queue.pop_front() else { break };
+            if self.is_free(&w.segment) {
+                self.longest = self.longest.max(now.saturating_duration_since(w.since));
+                out.push(w.item);
+            } else {
+                self.queue.push_back(w);
+            }
+        }
+        before - self.queue.len()
     }
 
     fn drop_all(&mut self, waiting: &mut usize, reason: Drop, counts: &mut Counts) {
@@ -276,11 +293,11 @@ impl<T> Holds<T> {
     /// Does what was told; what may leave by it comes to `out`, in its order.
     pub(crate) fn apply(&mut self, now: Instant, op: &HoldOp, out: &mut Vec<T>, counts: &mut Counts) {
         let (HoldOp::Upto { flow, .. } | HoldOp::Fence { flow } | HoldOp::Over { flow }) = op else {
-            self.all_known = true;
-            return;
+            return self.known(now, matches!(op, HoldOp::Known), out);
         };
         self.entry(Key::from(flow), State::New { complete: None }, counts);
         let Some(e) = self.flows.get_mut(&Key::from(flow)) else { return };
+        e.told = true;
         match *op {
             HoldOp::Upto { seq, ack, .. } => {
                 e.raise(seq, ack);
@@ -299,16 +316,21 @@ impl<T> Holds<T> {
             }
             // What may follow between the same ports is another connection.
             HoldOp::Over { .. } => (e.state, e.bounds) = (State::Over, None),
-            HoldOp::Known => {}
+            HoldOp::Known | HoldOp::Anew => {}
         }
-        for _ in 0..e.queue.len() {
-            let Some(w) = e.queue.pop_front() else { break };
-            if e.is_free(&w.segment) {
-                self.waiting -= 1;
-                e.longest = e.longest.max(now.saturating_duration_since(w.since));
-                out.push(w.item);
-            } else {
-                e.queue.push_back(w);
+        self.waiting -= e.release(now, out);
+    }
+
+    /// All flows that live have been told, or, if not `all`, none yet.
+    fn known(&mut self, now: Instant, all: bool, out: &mut Vec<T>) {
+        self.all_known = all;
+        for e in self.flows.values_mut() {
+            if !all {
+                e.told = false;
+            } else if !e.told && matches!(e.state, State::Guarded | State::Fenced) {
+                // A programmer that knew of it is no more, and this one has nothing to go on with.
+                (e.state, e.bounds) = (State::Over, None);
+                self.waiting -= e.release(now, out);
             }
         }
     }

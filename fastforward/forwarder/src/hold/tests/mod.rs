@@ -295,3 +295,20 @@ fn a_session_that_nobody_knows_is_refused_once_all_are_known() {
     assert!(!b.leaves(&known.out(RST, 7, 0, 0)), "a process that died must not end what its successor goes on with");
     assert!(!b.leaves(&gone.out(ACK, 7, 9, 3)), "nothing else of it may leave");
 }
+
+#[test]
+fn what_a_new_programmer_does_not_know_is_over_once_all_are_known() {
+    let mut b = Bench::new();
+    let (kept, lost) = (CE, CE6);
+    b.upto(kept, 100, 100);
+    b.upto(lost, 100, 100);
+    b.tell(HoldOp::Known);
+    let fin = lost.out(ACK | FIN, 100, 100, 0);
+    assert!(!b.leaves(&fin) && !b.leaves(&kept.out(RST, 7, 0, 0)));
+    b.tell(HoldOp::Anew);
+    b.upto(kept, 90, 90);
+    assert!(!b.leaves(&lost.out(RST, 100, 0, 0)), "it may yet be told");
+    assert_eq!(b.tell(HoldOp::Known), [fin]);
+    assert!(b.leaves(&lost.out(RST, 100, 0, 0)) && !b.leaves(&kept.out(RST, 100, 0, 0)));
+    assert_eq!(b.holds.show().len(), 1);
+}
