@@ -89,11 +89,19 @@ pub fn write_header(out: &mut Vec<u8>) {
     out.extend_from_slice(&u16::from(FORMAT).to_be_bytes());
 }
 
+/// Where in a file, and what, one byte tells in place that frames of sessions are missing from it.
+pub const HOLES: (u64, u8) = (8, 0x80);
+
+/// Whether the file was marked with [`HOLES`]: its values count, its sessions do not.
+pub fn has_holes(file: &[u8]) -> bool {
+    file.starts_with(&MAGIC) && file.get(MAGIC.len()) == Some(&HOLES.1)
+}
+
 /// What stands behind the header of a file.
 pub fn read_header(file: &[u8]) -> Result<&[u8], FrameError> {
     let rest = file.strip_prefix(&MAGIC).ok_or(FrameError::Magic)?;
     let (format, rest) = rest.split_first_chunk::<2>().ok_or(FrameError::Magic)?;
-    match u16::from_be_bytes(*format) {
+    match u16::from_be_bytes(*format) & !(u16::from(HOLES.1) << 8) {
         got if FORMATS.iter().any(|f| u16::from(*f) == got) => Ok(rest),
         got => Err(FrameError::Format { got }),
     }

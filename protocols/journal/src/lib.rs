@@ -17,8 +17,8 @@ mod record;
 mod state;
 
 pub use frame::{
-    Begin, Entry, FILE_HEADER, FORMATS, FrameError, Frames, MAX_BODY, MAX_CHUNK, MAX_NAME, MAX_VALUE, read, read_header, write_beat,
-    write_begin, write_followed, write_header, write_record, write_stream,
+    Begin, Entry, FILE_HEADER, FORMATS, FrameError, Frames, HOLES, MAX_BODY, MAX_CHUNK, MAX_NAME, MAX_VALUE, has_holes, read, read_header,
+    write_beat, write_begin, write_followed, write_header, write_record, write_stream,
 };
 pub use hello::{Ack, Hello, HelloError, MAX_EXTENSION, Welcome, common};
 pub use progress::{MAX_UNACKNOWLEDGED, Progress, ProgressError, seq};

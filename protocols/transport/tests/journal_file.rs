@@ -194,3 +194,27 @@ async fn a_session_of_a_long_life_costs_what_its_table_costs() {
     assert_eq!(session.opened.tcp.received_skipped + session.received.len() as u64, counts.0);
     assert_eq!(session.opened.tcp.sent_skipped + session.sent.len() as u64, counts.1);
 }
+
+/// Its disk was full when it died: sessions have holes.
+#[tokio::test]
+async fn of_a_file_with_holes_the_values_go_on_and_the_sessions_do_not() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = Journal::open(dir.path()).unwrap();
+    let mut log = journal.session(opened(1));
+    log.sent(b"hello");
+    let id = log.id();
+    journal.append(&put("name", b"value"));
+    drop((log, journal));
+    let path = dir.path().join("journal");
+    let mut file = fs::read(&path).unwrap();
+    let (at, mark) = edgeplex_journal::HOLES;
+    file[usize::try_from(at).unwrap()] = mark;
+    fs::write(&path, file).unwrap();
+    let (journal, found) = Journal::open(dir.path()).unwrap();
+    assert_eq!(found, [put("name", b"value")]);
+    assert!(journal.session(opened(2)).id() > id, "names are never used twice");
+    assert_eq!(journal.status().problems, [""; 0]);
+    drop(journal);
+    let (_, found) = Journal::open(dir.path()).unwrap();
+    assert_eq!(found.len(), 2, "the mark is gone: {found:?}");
+}

@@ -227,11 +227,14 @@ async fn a_disk_that_stays_full_is_told_holds_nobody_up_and_is_recovered_from() 
     let status = journal.status();
     assert!(status.problems.iter().any(|p| p.contains("takes no more")), "{status:?}");
     assert!(!status.in_sync);
+    let stored = || std::fs::read(small.path().join("journal")).unwrap();
+    assert!(edgeplex_journal::has_holes(&stored()), "killed now, no other process may take sessions over");
     // Room again.
     std::fs::remove_file(&filler).unwrap();
     until(|| !journal.status().problems.iter().any(|p| p.contains("takes no more"))).await;
     let status = journal.status();
     assert_eq!((status.unprotected, status.sessions), (1, 2));
+    assert!(!edgeplex_journal::has_holes(&stored()));
     log.sent(b"still without");
     healthy.sent(b", and more");
     log.close();

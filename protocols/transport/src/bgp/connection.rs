@@ -1,11 +1,11 @@
 //! One TCP connection of a neighbour: making it, reading it, writing what it takes, and writing down what a successor needs.
 
 use crate::{
-    journal::{Journal, SessionLog},
+    journal::{Flow, Journal, SessionLog},
     sockopt, tcp,
 };
 use edgeplex_bgp::{ConnId, PeerConfig};
-use edgeplex_journal::{Opened, Progress, Protocol, TcpOpened};
+use edgeplex_journal::{Opened, Progress, Protocol};
 use socket2::SockRef;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -80,17 +80,18 @@ impl Logged {
     /// `None` if nothing is kept. Where a socket cannot be protected the session is as mortal as its process, and nothing of it
     /// waits for the journal.
     fn open(stream: &TcpStream, passive: bool, journal: &Journal) -> Option<Self> {
-        if !journal.keeps() {
-            return None;
-        }
         // One that is gone already has no addresses any more.
         let (local, remote) = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
+        if !journal.keeps() {
+            journal.unguarded(Flow { local, remote });
+            return None;
+        }
         let opened = |tcp| Opened { protocol: Protocol::Bgp, local, remote, passive, tcp };
         match tcp::opened(stream).map(opened) {
             Ok(opened) => Some(Self::new(journal.session(opened.clone()), &Progress::new(&opened))),
             Err(error) => {
                 warn!(%remote, %error, "a BGP session that no successor can take over");
-                journal.session(opened(TcpOpened::default())).close();
+                journal.unguarded(Flow { local, remote });
                 None
             }
         }

@@ -164,14 +164,16 @@ impl Core {
             trouble.pending.extend_from_slice(frames);
         }
         if trouble.gave_up || trouble.pending.len() > MAX_PENDING {
-            self.give_up();
+            self.give_up(log);
         }
     }
 
-    /// No room: what waits is dropped, and who it belonged to is not protected any more.
-    fn give_up(&mut self) {
+    /// No room: what waits is dropped, and who it belonged to is not protected any more; nor does another process go on with it.
+    fn give_up(&mut self, log: &Log) {
         let Some(trouble) = &mut self.trouble else { return };
-        trouble.gave_up = true;
+        if !std::mem::replace(&mut trouble.gave_up, true) {
+            log.mark_holes();
+        }
         self.dropped += std::mem::take(&mut trouble.pending).len() as u64;
         for id in &trouble.sessions {
             if let Some(guarded) = self.sessions.get_mut(id) {
@@ -214,7 +216,7 @@ impl Core {
                 self.uncompacted = Some(format!("the journal cannot be compacted: {error}"));
                 if let Some(trouble) = &mut self.trouble {
                     trouble.try_at = now + RETRY;
-                    self.give_up();
+                    self.give_up(log);
                 }
             }
         }
@@ -228,7 +230,7 @@ impl Core {
                 self.trouble = None;
             } else {
                 trouble.try_at = now + RETRY;
-                self.give_up();
+                self.give_up(log);
             }
             return;
         }
@@ -238,6 +240,9 @@ impl Core {
         trouble.try_at = now;
         if trouble.sessions.is_empty() && trouble.owed.is_empty() {
             self.trouble = None;
+        } else {
+            // It is another file now.
+            log.mark_holes();
         }
     }
 

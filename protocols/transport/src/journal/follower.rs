@@ -245,7 +245,8 @@ impl Follower {
     }
 
     /// This instance is the active one from now on: what is received no more counts. What was received and not handed on by
-    /// [`Follower::next`] is returned, and has to be applied first.
+    /// [`Follower::next`] is returned, and has to be applied first. Where the file takes no more the journal keeps nothing, and tells
+    /// it as a problem; an error: what was received cannot be read, so that nothing can be gone on from.
     pub fn into_journal(mut self) -> io::Result<(Journal, Vec<Followed>)> {
         self.task.abort();
         // It may be running still; it writes no more.
@@ -259,8 +260,12 @@ impl Follower {
             rest.extend(self.ready.drain(..));
         }
         let next_session = self.view.0.state().next_session;
-        self.view.0.log.begin_another(next_session)?;
-        Ok((Journal::new(Some(self.view.0.log.clone()), Core::new(next_session)), rest))
+        let (log, mut core) = (self.view.0.log.clone(), Core::new(next_session));
+        let Err(error) = log.begin_another(next_session) else { return Ok((Journal::new(Some(log), core), rest)) };
+        // It is the leader's still: not this instance's past.
+        let kept = log.discard();
+        core.found = Some(format!("no journal: {error}{}", kept.err().map_or(String::new(), |e| format!("; it stays: {e}"))));
+        Ok((Journal::new(None, core), rest))
     }
 }
 

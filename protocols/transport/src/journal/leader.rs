@@ -125,6 +125,8 @@ async fn lead(shared: &Weak<Shared>, stream: UnixStream) -> io::Result<()> {
         (rest.unwrap_or_else(|| log.cursor_at_start()), resumes, log.positions(), registered)
     };
     if let Some(shared) = shared.upgrade() {
+        // One that freezes at once must be noticed.
+        shared.tend.notify_one();
         shared.changed();
     }
     info!(resumes, "a follower of the journal has come");

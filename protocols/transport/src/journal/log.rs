@@ -228,11 +228,43 @@ impl Log {
                 Entry::Beat { .. } | Entry::Skipped => {}
             }
         }
+        if edgeplex_journal::has_holes(&bytes) {
+            return Self::without_sessions(dir, path, found).map(Some);
+        }
         let begin = begin.ok_or_else(|| invalid("its state is not whole"))?;
         let length = (FILE_HEADER + frames.valid()) as u64;
         // A frame that is torn was never committed.
         file.set_len(length)?;
         Ok(Some((Self::new(dir, file, length, begin), found)))
+    }
+
+    /// Of a file from which frames of sessions are missing the values go on, as another journal.
+    fn without_sessions(dir: &Path, path: &Path, mut found: Found) -> io::Result<(Self, Found)> {
+        found.records.retain(|r| matches!(r, Record::Put { .. } | Record::Delete { .. }));
+        let mut state = State::new(LIMIT);
+        found.records.iter().try_for_each(|r| state.apply(r)).map_err(invalid)?;
+        let begin = Begin { journal: new_name()?, position: 0, next_session: found.next_session };
+        let mut bytes = Vec::new();
+        state.write_file(&mut bytes, found.followed, &begin).map_err(invalid)?;
+        // There may be no room for both.
+        fs::remove_file(path)?;
+        let file = create(&dir.join(NEW))?;
+        file.write_all_at(&bytes, 0)?;
+        fs::rename(dir.join(NEW), path)?;
+        let length = bytes.len() as u64;
+        Ok((Self::new(dir, file, length, (begin, length)), found))
+    }
+
+    /// Frames of sessions are missing from the file from now on: no other process may go on with any of them. Needs no room.
+    pub(super) fn mark_holes(&self) {
+        let (at, mark) = edgeplex_journal::HOLES;
+        // Fails where nothing can be written at all.
+        let _ = self.files().file.write_all_at(&[mark], at);
+    }
+
+    /// Nobody is to find it.
+    pub(super) fn discard(&self) -> io::Result<()> {
+        fs::remove_file(self.dir.join(NAME))
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {

@@ -188,7 +188,7 @@ impl Journal {
             core.next_session += 1;
             id
         };
-        let log = self.resumed(id, &progress);
+        let log = self.guarded(id, &progress);
         self.append(&Record::Open(id, Box::new(opened)));
         log.moved();
         log
@@ -196,12 +196,28 @@ impl Journal {
 
     /// One that was replayed and goes on here.
     pub fn resumed(&self, id: SessionId, progress: &Progress) -> SessionLog {
+        let log = self.guarded(id, progress);
+        // Before anything of it is committed the gate must know that it lives: by bounds that are behind it.
+        if let Some(gate) = self.0.core().gate.clone() {
+            let (seq, ack) = log.behind(progress.acked);
+            gate.upto(Flow::from(&progress.opened), seq, ack);
+        }
+        log
+    }
+
+    fn guarded(&self, id: SessionId, progress: &Progress) -> SessionLog {
         let log = SessionLog::new(self.clone(), id, progress);
         let mut core = self.0.core();
         core.sessions.insert(id, Guarded::new(Flow::from(&progress.opened)));
         drop(core);
         self.0.changed();
         log
+    }
+
+    /// A connection of which nothing is written down: it is held no more.
+    pub(crate) fn unguarded(&self, flow: Flow) {
+        let gate = self.0.core().gate.clone();
+        gate.inspect(|gate| gate.over(flow));
     }
 
     /// Lets followers connect, until the journal is dropped.

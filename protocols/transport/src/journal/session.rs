@@ -35,6 +35,8 @@ impl fmt::Debug for dyn Gate {
 
 /// What waits for its commit, of one session, at most; more is taken together.
 const WAITING: usize = 256;
+/// More than any window, and less than serial arithmetic can tell; bytes.
+const LONG_AGO: u32 = 1 << 30;
 
 /// Bounds of a session's segments: which hold once the journal is committed up to `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +129,11 @@ impl SessionLog {
 
     fn bounds(&self) -> (u32, u32) {
         (seq(self.sent_base, self.sent), seq(self.received_base, self.received))
+    }
+
+    /// Bounds that let nothing go which the neighbour has not: what it has acknowledged, and an acknowledgement of long ago.
+    pub(super) fn behind(&self, acked: u64) -> (u32, u32) {
+        (seq(self.sent_base, acked), seq(self.received_base, self.received).wrapping_sub(LONG_AGO))
     }
 
     fn stream(&self, is_sent: bool, bytes: &[u8]) {

@@ -2,7 +2,7 @@
 
 use super::{PORT, task::Input};
 use crate::{
-    journal::{Journal, SessionLog},
+    journal::{Flow, Journal, SessionLog},
     sockopt::{set_md5, set_min_ttl},
     tcp,
 };
@@ -89,14 +89,17 @@ impl Logged {
     /// Of a connection on which nothing was read or written. `None` if nothing is kept; where a socket cannot be protected the session
     /// is as mortal as its process.
     pub(super) fn open(stream: &TcpStream, passive: bool, journal: &Journal) -> Option<Self> {
-        let opened = || {
-            let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
-            io::Result::Ok(Opened { protocol: Protocol::Ldp, local, remote, passive, tcp: tcp::opened(stream)? })
-        };
-        match journal.keeps().then(opened)? {
+        // One that is gone already has no addresses any more.
+        let (local, remote) = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
+        if !journal.keeps() {
+            journal.unguarded(Flow { local, remote });
+            return None;
+        }
+        match tcp::opened(stream).map(|tcp| Opened { protocol: Protocol::Ldp, local, remote, passive, tcp }) {
             Ok(opened) => Some(Self::new(journal.session(opened.clone()), &Progress::new(&opened))),
             Err(error) => {
-                warn!(%error, "an LDP session that no successor can take over");
+                warn!(%remote, %error, "an LDP session that no successor can take over");
+                journal.unguarded(Flow { local, remote });
                 None
             }
         }
