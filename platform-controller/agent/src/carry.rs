@@ -47,7 +47,7 @@ async fn park(dialer: Dialer, places: Arc<Semaphore>) {
                     drop(place);
                 });
             }
-            Ok((_, Greeting::Refused(why))) => {
+            Ok((_, Greeting::Refused(why) | Greeting::Absent(why))) => {
                 tracing::warn!("host {}: {why}", dialer.config.host);
                 sleep(RETRY).await;
             }

@@ -7,6 +7,7 @@ use crate::{
 };
 use edgeplex_runtime::{Answer, Image, Reach, Runtime, RuntimeError, Stream, VmId, VmInfo, VmSpec};
 use std::{
+    io,
     net::SocketAddr,
     path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
@@ -203,7 +204,11 @@ impl Runtime for AgentRuntime {
     fn connect<'a>(&'a self, id: &'a VmId, socket: &'a str) -> Answer<'a, Stream> {
         Box::pin(async move {
             let purpose = Purpose::Connect { vm: id.clone(), socket: socket.to_owned() };
-            let stream = self.dialer.welcome(purpose).await.map_err(|e| self.dialer.unreachable(e))?;
+            let absent = |why| io::Error::new(io::ErrorKind::ConnectionRefused, why);
+            let stream = self.dialer.welcome(purpose).await.map_err(|e| match e {
+                AgentError::Absent(why) => RuntimeError::Io { id: id.clone(), what: socket.to_owned(), error: absent(why) },
+                e => self.dialer.unreachable(e),
+            })?;
             Ok(Box::new(stream) as Stream)
         })
     }

@@ -38,6 +38,9 @@ pub enum AgentError {
     Key(String),
     #[error("{0}")]
     Refused(String),
+    /// The VM's, where the agent and its host are in order.
+    #[error("{0}")]
+    Absent(String),
     #[error("message: {0}")]
     Wire(String),
     #[error(transparent)]

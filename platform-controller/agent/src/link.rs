@@ -59,6 +59,7 @@ impl Dialer {
         match greeting.unwrap_or_else(|_| Err(AgentError::Refused("it does not greet".into())))? {
             Greeting::Welcome => Ok(stream),
             Greeting::Refused(why) => Err(AgentError::Refused(why)),
+            Greeting::Absent(why) => Err(AgentError::Absent(why)),
         }
     }
 

@@ -135,7 +135,10 @@ async fn serve(mut stream: TlsStream<TcpStream>, purpose: Purpose, shared: &Arc<
                     let _ = copy_bidirectional(&mut stream, &mut to).await;
                 }
             }
-            Err(e) => drop(send(&mut stream, &Greeting::Refused(e.to_string())).await),
+            Err(e) => {
+                let greeting = if e.is_refusal() { Greeting::Absent } else { Greeting::Refused };
+                let _ = send(&mut stream, &greeting(e.to_string())).await;
+            }
         },
         Purpose::Park => drop(shared.parking.send(Parking::Park(Box::new(stream))).await),
     }

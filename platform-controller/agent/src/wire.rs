@@ -35,6 +35,8 @@ pub(crate) enum Purpose {
 pub(crate) enum Greeting {
     Welcome,
     Refused(String),
+    /// The VM that was asked for does not run, or nobody listens at its socket.
+    Absent(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,6 +18,8 @@ pub struct FakeRuntime {
     /// Counts changes of any VM's state.
     changes: watch::Sender<u64>,
     reach: watch::Sender<Reach>,
+    /// Hashes by name.
+    images: Mutex<BTreeMap<String, String>>,
 }
 
 impl FakeRuntime {
@@ -38,6 +40,11 @@ impl FakeRuntime {
     /// What [`Runtime::reach`] tells from now on.
     pub fn set_reach(&self, reach: Reach) {
         self.reach.send_replace(reach);
+    }
+
+    /// From now on there is such an image.
+    pub fn set_image(&self, name: &str, hash: &str) {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), hash.to_owned());
     }
 
     /// The VM's run directory; a socket in it answers [`Runtime::connect`].
@@ -145,8 +152,10 @@ impl Runtime for FakeRuntime {
     }
 
     fn images(&self) -> Answer<'_, Vec<Image>> {
-        let image = Image { name: DEFAULT_IMAGE.into(), hash: "fake".into(), version: "0".into() };
-        Box::pin(ready(Ok(vec![image])))
+        let image = |name: &str, hash: &str| Image { name: name.into(), hash: hash.into(), version: "0".into() };
+        let more = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = std::iter::once(image(DEFAULT_IMAGE, "fake")).chain(more.iter().map(|(name, hash)| image(name, hash))).collect();
+        Box::pin(ready(Ok(all)))
     }
 
     fn reach(&self) -> watch::Receiver<Reach> {

@@ -9,7 +9,7 @@ mod socket;
 mod spec;
 
 pub use fake::FakeRuntime;
-pub use sandbox::{Sandbox, SandboxConfig};
+pub use sandbox::{Sandbox, SandboxConfig, vm_of_user};
 pub use socket::{Channel, Stream, is_file_name, open_socket};
 pub use spec::{Image, Nic, Process, Share, SharedDir, VmId, VmInfo, VmKind, VmNic, VmSpec, VmState, host_nic_name};
 
@@ -81,4 +81,16 @@ pub enum RuntimeError {
     Invalid(String),
     #[error("template: {0}")]
     Template(#[from] edgeplex_recipes::RecipeError),
+}
+
+impl RuntimeError {
+    /// Whether [`Runtime::connect`] found nobody: the VM does not run, or its socket is not there or nobody's. Any other error says
+    /// nothing about the VM.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Unknown(_) => true,
+            Self::Io { error, .. } => matches!(error.kind(), std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound),
+            _ => false,
+        }
+    }
 }

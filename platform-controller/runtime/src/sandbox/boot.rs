@@ -1,6 +1,6 @@
 //! The making of a VM, step by step; see `edgeplex_recipes::boot` for the conversation with its init.
 
-use super::{Sandbox, UIDS, failed, nics, proc::ProcessId, state::State, state::replace};
+use super::{Sandbox, UIDS, blocking, failed, nics, proc::ProcessId, state::State, state::replace};
 use crate::{RuntimeError, Share, SharedDir, VmId, VmKind, VmSpec};
 use edgeplex_recipes::{
     Entry, RUN_DIR, Recipe, VmDir,
@@ -10,7 +10,7 @@ use std::{
     fs::{self, Permissions},
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink},
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -141,7 +141,13 @@ impl Sandbox {
         lap("template");
 
         let dir = self.vm_dir(id);
-        let boot = self.prepare(spec, &template.recipe, uid_base).map_err(failed(id, "files"))?;
+        let layout = Layout {
+            dir: dir.clone(),
+            bin_dir: self.images.bin_dir(spec.image.as_deref()),
+            state_dir: self.state_dir(spec.identity.as_ref().unwrap_or(id)),
+        };
+        let (asked, recipe) = (spec.clone(), template.recipe.clone());
+        let boot = blocking(move || layout.prepare(&asked, &recipe, uid_base)).await.map_err(failed(id, "files"))?;
         let log = fs::OpenOptions::new().create(true).append(true).mode(0o640).open(dir.join("log/init.log"));
         let log = log.map_err(failed(id, "log"))?;
         lap("files");
@@ -163,7 +169,8 @@ impl Sandbox {
         timeout(STEP, stage_1.wait()).await.unwrap_or(Err(io::ErrorKind::TimedOut.into())).map_err(failed(id, "edgeplex-init"))?;
         lap("spawn");
 
-        self.cgroups.create(id.as_str(), pid, spec.memory_max).map_err(failed(id, "cgroup"))?;
+        let (cgroups, name, memory_max) = (self.cgroups.clone(), id.as_str().to_owned(), spec.memory_max);
+        blocking(move || cgroups.create(&name, pid, memory_max)).await.map_err(failed(id, "cgroup"))?;
         lap("cgroup");
         pipe.say(&serde_json::to_vec(&boot).map_err(|e| failed(id, "specification")(e.into()))?).await?;
         pipe.expect(&Report::Ready).await?;
@@ -187,21 +194,34 @@ impl Sandbox {
         let (version, kind, spec_hash, template) = (State::VERSION, spec.kind, spec.hash(), template.id);
         let tags = spec.nics.iter().filter_map(|n| Some((n.host_name.clone(), n.tag?))).collect();
         let (id, image, identity) = (id.clone(), spec.image.clone(), spec.identity.clone());
-        let mut state = State { version, id, kind, init, uid_base, spec_hash, template, host_nics, timings: vec![], tags, image, identity };
+        let state = State { version, id, kind, init, uid_base, spec_hash, template, host_nics, timings: vec![], tags, image, identity };
         let id = &spec.id;
         // Before `go`: from then on the VM lives without this daemon, and must be found.
-        state.write(&dir).map_err(failed(id, "state"))?;
+        let state = keep(state, &dir).await.map_err(failed(id, "state"))?;
         pipe.say(GO.as_bytes()).await?;
         pipe.expect(&Report::Running).await?;
         lap("start");
-        state.timings = timings;
-        state.write(&dir).map_err(failed(id, "state"))?;
-        Ok(state)
+        keep(State { timings, ..state }, &dir).await.map_err(failed(id, "state"))
     }
+}
 
+/// Writes a VM's state, and waits until it is on disk.
+async fn keep(state: State, dir: &Path) -> io::Result<State> {
+    let dir = dir.to_owned();
+    blocking(move || state.write(&dir).map(|()| state)).await
+}
+
+/// Where things of a VM are.
+struct Layout {
+    dir: PathBuf,
+    bin_dir: PathBuf,
+    state_dir: PathBuf,
+}
+
+impl Layout {
     /// Lays out the VM's directory.
-    fn prepare(&self, spec: &VmSpec, recipe: &Recipe, uid_base: u32) -> io::Result<BootSpec> {
-        let (dir, bin_dir) = (self.vm_dir(&spec.id), self.images.bin_dir(spec.image.as_deref()));
+    fn prepare(self, spec: &VmSpec, recipe: &Recipe, uid_base: u32) -> io::Result<BootSpec> {
+        let Self { dir, bin_dir, state_dir } = self;
         make(&dir, 0o700)?;
         for (name, mode) in [("etc", 0o755), ("log", 0o700), ("root", 0o700)] {
             make(&dir.join(name), mode)?;
@@ -209,11 +229,7 @@ impl Sandbox {
         // The VM sees its directories by their own permissions alone: mounts do not go through the host's path. `etc`
         // stays the host's, which writes there.
         write_config(&dir, &spec.config, uid_base)?;
-        let state_dir = recipe
-            .root
-            .iter()
-            .any(|e| matches!(e, Entry::Vm { what: VmDir::State, .. }))
-            .then(|| self.state_dir(spec.identity.as_ref().unwrap_or(&spec.id)));
+        let state_dir = recipe.root.iter().any(|e| matches!(e, Entry::Vm { what: VmDir::State, .. })).then_some(state_dir);
         if let Some(state) = &state_dir {
             state.parent().map_or(Ok(()), |all| make(all, 0o700))?;
             make(state, 0o700)?;

@@ -71,6 +71,11 @@ pub struct Sandbox {
     reach: watch::Sender<Reach>,
 }
 
+/// Which VM a user id of the host belongs to, as a number; `None` if to none.
+pub fn vm_of_user(uid: u32) -> Option<u32> {
+    uid.checked_sub(FIRST_UID).map(|n| n / UIDS).filter(|slot| *slot < UID_SLOTS)
+}
+
 fn failed(id: &VmId, what: impl Into<String>) -> impl FnOnce(io::Error) -> RuntimeError {
     let (id, what) = (id.clone(), what.into());
     move |error| RuntimeError::Io { id, what, error }
@@ -377,7 +382,8 @@ impl Runtime for Sandbox {
     fn rewrite_config<'a>(&'a self, id: &'a VmId, config: &'a [u8]) -> Answer<'a, ()> {
         Box::pin(async move {
             let state = self.require(id)?;
-            boot::write_config(&self.vm_dir(id), config, state.uid_base).map_err(failed(id, "configuration"))
+            let (dir, config) = (self.vm_dir(id), config.to_vec());
+            blocking(move || boot::write_config(&dir, &config, state.uid_base)).await.map_err(failed(id, "configuration"))
         })
     }
 
