@@ -21,17 +21,25 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// State of one daemon, bytes.
-const LIMIT: usize = 4 << 30;
+/// State of one daemon, bytes: a PVM is hostile, and has the routes of one attachment.
+const CVM_LIMIT: usize = 4 << 30;
+const PVM_LIMIT: usize = 256 << 20;
 /// What a whole state may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// As a leader does.
 const BEAT: Duration = Duration::from_millis(100);
 
+fn limit(unit: &Unit) -> usize {
+    match unit {
+        Unit::Cvm => CVM_LIMIT,
+        Unit::Pvm(_) => PVM_LIMIT,
+    }
+}
+
 /// Writes the state of the unit's active instance to `file`, which must not be there.
 pub async fn write(viewer: &Viewer, unit: &Unit, file: &Path) -> anyhow::Result<Checkpointed> {
     ensure!(file.is_absolute(), "{}: must be an absolute path", file.display());
-    let state = timeout(PATIENCE, follow(&viewer.speaker(unit)?)).await.context("the journal does not come to its end")??;
+    let state = timeout(PATIENCE, follow(&viewer.speaker(unit)?, limit(unit))).await.context("the journal does not come to its end")??;
     let (sessions, values) = (state.sessions().len(), state.values().len());
     let path = file.to_owned();
     let write = move || -> anyhow::Result<usize> {
@@ -49,10 +57,10 @@ pub async fn write(viewer: &Viewer, unit: &Unit, file: &Path) -> anyhow::Result<
 }
 
 /// Follows a journal to its present end.
-async fn follow(at: &Place) -> anyhow::Result<State> {
+async fn follow(at: &Place, limit: usize) -> anyhow::Result<State> {
     let mut stream = at.runtime.connect(&at.vm, JOURNAL_SOCKET).await?;
     stream.write_all(&Hello::ours(0, 0).encode()).await?;
-    let (mut state, mut buffer, mut welcomed) = (State::new(LIMIT), Vec::new(), false);
+    let (mut state, mut buffer, mut welcomed) = (State::new(limit), Vec::new(), false);
     loop {
         ensure!(stream.read_buf(&mut buffer).await? > 0, "the daemon closed its journal");
         if !welcomed {
@@ -77,7 +85,7 @@ async fn follow(at: &Place) -> anyhow::Result<State> {
 
 /// Begins a move to an instance whose state is that of `file`; its number.
 pub async fn restore(moves: &Moves, unit: &Unit, file: &Path) -> anyhow::Result<u64> {
-    load(file.to_owned()).await?;
+    load(file.to_owned(), limit(unit)).await?;
     let p = moves.placements().get(unit).context("it has no VM yet")?;
     let target = Target {
         kind: MoveKind::Restore,
@@ -90,10 +98,10 @@ pub async fn restore(moves: &Moves, unit: &Unit, file: &Path) -> anyhow::Result<
 }
 
 /// What a leader with the state of `file` sends: frames without a file's header.
-async fn load(file: std::path::PathBuf) -> anyhow::Result<Vec<u8>> {
+async fn load(file: std::path::PathBuf, limit: usize) -> anyhow::Result<Vec<u8>> {
     let read = move || -> anyhow::Result<Vec<u8>> {
         let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;
-        let mut state = State::from_file(&bytes, LIMIT).with_context(|| file.display().to_string())?;
+        let mut state = State::from_file(&bytes, limit).with_context(|| file.display().to_string())?;
         let sessions: Vec<_> = state.sessions().keys().copied().collect();
         for id in sessions {
             state.apply(&Record::Close(id))?;
@@ -107,7 +115,8 @@ async fn load(file: std::path::PathBuf) -> anyhow::Result<Vec<u8>> {
 
 /// Leads a follower with the state of `file`, until it hangs up.
 pub async fn lead(mut follower: Stream, file: &Path) -> anyhow::Result<()> {
-    let frames = load(file.to_owned()).await?;
+    // Whose it is was looked at when it was asked for.
+    let frames = load(file.to_owned(), CVM_LIMIT).await?;
     let mut buffer = vec![];
     let hello = loop {
         ensure!(follower.read_buf(&mut buffer).await? > 0, "the follower hung up");

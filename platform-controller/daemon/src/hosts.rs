@@ -1,10 +1,10 @@
 //! The hosts on which VMs run: the controller's own, and those with an agent.
 
 use edgeplex_intent::{Host, OWN_HOST};
-use edgeplex_runtime::{DEFAULT_IMAGE, Reach, Runtime, VmId, VmInfo};
+use edgeplex_runtime::{DEFAULT_IMAGE, Reach, Runtime, RuntimeError, VmId, VmInfo};
 use futures::future::join_all;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -15,13 +15,16 @@ pub type Dial = Box<dyn Fn(&Host) -> anyhow::Result<Arc<dyn Runtime>> + Send + S
 /// Other hosts by name, each with its runtime.
 type Others = BTreeMap<String, (Host, Arc<dyn Runtime>)>;
 
+/// By host and name.
+type Images = BTreeMap<(String, String), bool>;
+
 /// Runtimes by the names of their hosts.
 pub struct Fleet {
     own: Arc<dyn Runtime>,
     dial: Dial,
     others: RwLock<Others>,
-    /// Images that hosts are known to have: they do not go again.
-    images: RwLock<BTreeSet<(String, String)>>,
+    /// Images that hosts are known to have, and whether that was seen since the host last came up.
+    images: Arc<RwLock<Images>>,
 }
 
 impl fmt::Debug for Fleet {
@@ -45,7 +48,7 @@ impl Census {
 
 impl Fleet {
     pub fn new(own: Arc<dyn Runtime>, dial: Dial) -> Self {
-        Self { own, dial, others: RwLock::default(), images: RwLock::default() }
+        Self { own, dial, others: RwLock::default(), images: Arc::default() }
     }
 
     /// The controller's own host and no other.
@@ -68,7 +71,16 @@ impl Fleet {
     }
 
     fn reach(&self, host: &Host) -> Option<Arc<dyn Runtime>> {
-        (self.dial)(host).inspect_err(|e| tracing::warn!("host {}: {e:#}", host.name)).ok()
+        let runtime = (self.dial)(host).inspect_err(|e| tracing::warn!("host {}: {e:#}", host.name)).ok()?;
+        let (mut reach, images, name) = (runtime.reach(), self.images.clone(), host.name.to_string());
+        // Until the runtime is dropped.
+        tokio::spawn(async move {
+            while reach.changed().await.is_ok() {
+                let mut images = images.write().unwrap_or_else(PoisonError::into_inner);
+                images.iter_mut().filter(|((host, _), _)| *host == name).for_each(|(_, fresh)| *fresh = false);
+            }
+        });
+        Some(runtime)
     }
 
     pub fn at(&self, host: &str) -> anyhow::Result<Arc<dyn Runtime>> {
@@ -91,23 +103,26 @@ impl Fleet {
         others.get(host).map(|(h, _)| h.port.clone())
     }
 
-    /// Whether something may be placed there now.
+    /// Whether something may be placed there, or may stay. One whose agent has just gone is back in a moment, or lost.
     pub fn is_up(&self, host: &str) -> bool {
-        self.at(host).is_ok_and(|r| *r.reach().borrow() == Reach::Up)
+        self.at(host).is_ok_and(|r| *r.reach().borrow() != Reach::Lost)
     }
 
-    /// Whether VMs can be made of that image there.
+    /// Whether VMs can be made of that image there: of the same programs as here. Looked at anew each time that the host comes up.
     pub async fn has_image(&self, host: &str, image: Option<&str>) -> bool {
         let Some(image) = image.filter(|i| *i != DEFAULT_IMAGE) else { return true };
         let key = (host.to_owned(), image.to_owned());
-        if self.images.read().unwrap_or_else(PoisonError::into_inner).contains(&key) {
+        let known = self.images.read().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+        if known == Some(true) {
             return true;
         }
         let Ok(runtime) = self.at(host) else { return false };
-        let there = runtime.images().await.is_ok_and(|all| all.iter().any(|i| i.name == image));
-        if there {
-            self.images.write().unwrap_or_else(PoisonError::into_inner).insert(key);
-        }
+        let find = async |runtime: &dyn Runtime| Ok::<_, RuntimeError>(runtime.images().await?.into_iter().find(|i| i.name == image));
+        // One that cannot say has what it had.
+        let (Ok(own), Ok(found)) = (find(&*self.own).await, find(&*runtime).await) else { return known.is_some() };
+        let there = found.is_some_and(|found| own.is_none_or(|own| own.hash == found.hash));
+        let mut images = self.images.write().unwrap_or_else(PoisonError::into_inner);
+        let _ = if there { images.insert(key, true) } else { images.remove(&key) };
         there
     }
 
@@ -160,5 +175,30 @@ mod tests {
         fleet.know(&[]);
         assert!(fleet.at("west").is_err());
         assert!(fleet.census().await.silent.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_image_is_looked_at_anew_when_a_host_comes_back() {
+        let (own, west) = (Arc::new(FakeRuntime::default()), Arc::new(FakeRuntime::default()));
+        let there = west.clone();
+        let fleet = Fleet::new(own.clone(), Box::new(move |_| Ok(there.clone())));
+        fleet.know(&[host("west", "eth7")]);
+        own.set_image("v2", "1");
+        assert!(!fleet.has_image("west", Some("v2")).await);
+        west.set_image("v2", "1");
+        assert!(fleet.has_image("west", Some("v2")).await);
+        west.set_image("v2", "2");
+        west.set_reach(Reach::Broken);
+        assert!(fleet.is_up("west"), "its agent may be back in a moment");
+        west.set_reach(Reach::Up);
+        tokio::time::timeout(std::time::Duration::from_secs(5), async {
+            while fleet.has_image("west", Some("v2")).await {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+        west.set_reach(Reach::Lost);
+        assert!(!fleet.is_up("west"));
     }
 }

@@ -58,7 +58,9 @@ impl Images {
         let own = self.fleet.own().images().await?.into_iter().find(|i| i.name == name);
         let own = own.with_context(|| format!("there is no image {name}; see `edgeplex image list`"))?;
         for host in self.fleet.names().into_iter().filter(|h| self.fleet.is_up(h)) {
-            let there = self.fleet.at(&host)?.images().await?.into_iter().find(|i| i.name == name);
+            // One that cannot say takes no VM now, and is asked again when it does.
+            let Ok(there) = self.fleet.at(&host)?.images().await else { continue };
+            let there = there.into_iter().find(|i| i.name == name);
             ensure!(there.is_none_or(|i| i.hash == own.hash), "image {name} is another on host {host}");
         }
         Ok(())

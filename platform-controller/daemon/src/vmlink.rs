@@ -18,9 +18,18 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 
 async fn dial(at: &Place, socket: &str) -> anyhow::Result<Stream> {
     at.runtime.connect(&at.vm, socket).await.map_err(|e| match e {
-        RuntimeError::Unknown(vm) => anyhow!("VM {vm} does not run"),
+        RuntimeError::Unknown(ref vm) => {
+            let why = format!("VM {vm} does not run");
+            anyhow!(e).context(why)
+        }
         e => e.into(),
     })
+}
+
+/// Whether there was nobody to listen: its VM is dead, or the socket is not there or nobody's. Of a host that cannot be reached, or
+/// has troubles of its own, nothing is known.
+pub fn is_refusal(e: &anyhow::Error) -> bool {
+    e.chain().filter_map(|cause| cause.downcast_ref::<RuntimeError>()).any(RuntimeError::is_refusal)
 }
 
 /// Asks cvmd or pvmd.
@@ -104,11 +113,16 @@ mod tests {
         };
         let at = Place { runtime: runtime.clone(), vm: vm.clone() };
         let asked = async || ask::<_, serde_json::Value>(&at, &PvmQuery::Status, Duration::from_millis(50)).await.unwrap_err();
-        assert!(format!("{:#}", asked().await).contains("VM pvm-a does not run"));
+        let gone = asked().await;
+        assert!(format!("{gone:#}").contains("VM pvm-a does not run") && is_refusal(&gone));
         runtime.start(&spec).await.unwrap();
         let run = runtime.vm_run_dir(&vm);
         std::fs::create_dir_all(&run).unwrap();
+        assert!(is_refusal(&asked().await), "there is no socket");
+        let far = RuntimeError::Unreachable { host: "west".into(), what: "connection refused".into() };
+        assert!(!is_refusal(&anyhow::Error::from(far).context("connecting to FastForward")), "that says nothing about the VM");
         let _listener = std::os::unix::net::UnixListener::bind(run.join(SOCKET)).unwrap();
-        assert!(!format!("{:#}", asked().await).contains("does not run"));
+        let silent = asked().await;
+        assert!(!format!("{silent:#}").contains("does not run") && !is_refusal(&silent));
     }
 }

@@ -40,13 +40,24 @@ pub(super) async fn migrate(State(api): State<Api>, body: Body<Migrate>) -> Answ
     if units.contains(&Unit::Cvm) && to != OWN_HOST {
         return Err(conflict("the control VM stays on the controller's host; `--to local` makes it anew there"));
     }
-    let mut started = vec![];
+    let (mut started, mut refused) = (vec![], vec![]);
     for unit in units {
         let image = api.moves.placements().get(&unit).and_then(|p| p.active.image.clone());
         let target = Target { kind: MoveKind::Move, host: to.clone(), image, why: "so it was asked".into(), file: None };
-        let id = api.moves.begin(&unit, target).await.map_err(|e| conflict(format!("{e:#}")))?;
-        started.push(Started { unit: unit.to_string(), id });
+        match api.moves.begin(&unit, target).await {
+            Ok(id) => started.push(Started { unit: unit.to_string(), id }),
+            Err(e) => refused.push(format!("{e:#}")),
+        }
     }
+    some(started, &refused)
+}
+
+/// Those that go, where there are any: what the others lack is in the log. Otherwise why none does.
+fn some(started: Vec<Started>, refused: &[String]) -> Answer<Vec<Started>> {
+    if started.is_empty() && !refused.is_empty() {
+        return Err(conflict(refused.join("; ")));
+    }
+    refused.iter().for_each(|why| tracing::warn!("{why}"));
     Ok(Json(started))
 }
 
@@ -59,7 +70,7 @@ pub(super) async fn abort(State(api): State<Api>, body: Body<Abort>) -> Answer<V
             Err(e) => refused.push(format!("{e:#}")),
         }
     }
-    if started.is_empty() { Err(conflict(refused.join("; "))) } else { Ok(Json(started)) }
+    some(started, &refused)
 }
 
 pub(super) async fn drain(State(api): State<Api>, body: Body<Drain>) -> Answer<Vec<Started>> {

@@ -10,7 +10,7 @@ use crate::{
     placement::{Unit, now_ms},
     show::Viewer,
 };
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use edgeplex_api::{MoveKind, Outcome, UpgradeOrder, UpgradeReport, UpgradeState};
 use edgeplex_intent::OWN_HOST;
 use edgeplex_runtime::DEFAULT_IMAGE;
@@ -160,6 +160,11 @@ impl Upgrades {
         let first = self.readings(group).await;
         sleep(BASELINE).await;
         let before = self.readings(group).await;
+        // What cannot be compared afterwards does not go.
+        let placed = |unit: &&Unit| self.moves.placements().get(unit).is_some();
+        if let Some(unit) = group.iter().filter(placed).find(|unit| !before.contains_key(unit)) {
+            bail!("{unit}: it does not say how it is before it goes: nobody could tell whether it is worse afterwards");
+        }
         let mut moved: BTreeMap<&Unit, Instant> = BTreeMap::new();
         for unit in group {
             ensure!(self.is_running(), "it is taken back");
@@ -167,10 +172,10 @@ impl Upgrades {
             let had = p.active.image.clone();
             // Before it goes: whoever takes over must know that it may have gone.
             self.change(|r| {
-                if let Some(r) = r {
-                    r.left.retain(|u| *u != unit.to_string());
-                    r.gone.push((unit.to_string(), had));
-                }
+                // Whoever takes back has looked at what went: nothing is added to that.
+                let r = r.as_mut().filter(|r| r.state == UpgradeState::Running).context("it is taken back")?;
+                r.left.retain(|u| *u != unit.to_string());
+                r.gone.push((unit.to_string(), had));
                 Ok(())
             })
             .await?;
@@ -190,7 +195,7 @@ impl Upgrades {
                 is.worse_than(was, moved.get(unit).map_or(0, |at| at.elapsed().as_secs()), rate).map(|w| format!("{unit}: {w}"))
             });
             match worse {
-                Some(worse) if watched.elapsed() > SETTLE => anyhow::bail!(worse),
+                Some(worse) if watched.elapsed() > SETTLE => bail!(worse),
                 None if last => return Ok(()),
                 _ => sleep(AGAIN).await,
             }
