@@ -192,9 +192,7 @@ impl<I: CoreIo> Control<I> {
     /// `journal`: it is ours to write, with `past` in it.
     async fn begin(&mut self, journal: Option<Journal>, past: Vec<Record>) -> anyhow::Result<()> {
         if let Some(journal) = journal.as_ref().filter(|_| past.is_empty()) {
-            if let Some(holder) = self.keep(journal) {
-                holder.known();
-            }
+            self.keep(journal).known();
             self.relay.bind(&self.config)?;
             self.begin_to_speak();
             self.serve(journal)?;

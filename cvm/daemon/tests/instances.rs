@@ -11,13 +11,14 @@ use common::{
     site::{REMOTE, REMOTE_MAC, Running, Site, addresses},
 };
 use edgeplex_cvmd::{CoreCommand, Exit, Part};
+use edgeplex_journal::Welcome;
 use edgeplex_mgmt::{
     config::{Instance, InstanceRole},
     show::{CvmQuery, FOLLOW_SOCKET, Fabric, InstanceOrder, InstanceState, InstanceStatus, JOURNAL_SOCKET, LabelRow, STALE_MS},
 };
 use edgeplex_transport::mgmt::MgmtError;
 use std::time::{Duration, Instant};
-use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
+use tokio::{io::AsyncWriteExt, net::UnixStream, task::JoinHandle, time::timeout};
 
 const GATEWAY: [u8; 4] = [10, 0, 0, 2];
 
@@ -232,4 +233,43 @@ async fn cold() {
     assert_eq!(following.core.verbs(), []);
     assert_eq!(labels(&second).await, before);
     following.stop().await;
+}
+
+#[test]
+fn a_standby_that_has_not_got_all_yet_takes_no_sessions_over() {
+    common::join(common::in_namespace(not_in_sync));
+}
+
+async fn not_in_sync() {
+    addresses().await;
+    let mut site = site();
+    site.config.instance = Instance { generation: 2, role: InstanceRole::Standby };
+    site.write();
+    let following = site.start().await;
+    // A leader that is there, and has only begun to tell.
+    let mut leader = UnixStream::connect(site.dir.path().join(FOLLOW_SOCKET)).await.unwrap();
+    leader.write_all(&Welcome { format: 1, resumes: false }.encode()).await.unwrap();
+    until(&site, "the leader is heard", |s| s.leader_lost_ms.is_none() && !s.in_sync).await;
+    // It may end before it has answered.
+    let _ = order(&site, InstanceOrder::Promote { generation: 3 }).await;
+    assert_eq!(timeout(LIMIT, following.task).await.unwrap().unwrap().unwrap(), Exit::Restart);
+}
+
+#[test]
+fn a_journal_that_cannot_be_opened_keeps_nobody_from_speaking() {
+    common::join(common::in_namespace(no_journal));
+}
+
+async fn no_journal() {
+    addresses().await;
+    let site = site();
+    // Something that is no file is in its place, and cannot be put aside.
+    for name in ["journal", "journal.bad"] {
+        std::fs::create_dir_all(site.dir.path().join("journal").join(name).join("full")).unwrap();
+    }
+    let running = site.start().await;
+    let s = order(&site, InstanceOrder::Look).await.unwrap();
+    assert_eq!(s.state, InstanceState::Active);
+    assert!(s.problems.iter().any(|p| p.contains("no journal")), "{s:?}");
+    running.stop().await;
 }

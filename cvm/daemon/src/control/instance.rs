@@ -63,7 +63,7 @@ pub(super) struct Standing {
     pub(super) fenced: Option<Instant>,
     /// Records were replayed: this process cannot begin anew.
     pub(super) replayed: bool,
-    /// Everything that the leader had committed was here once.
+    /// Everything that the leader had committed was here once; which says nothing of now.
     caught_up: bool,
     pub(super) promoted: Option<Promoted>,
     pub(super) problem: Option<String>,
@@ -89,12 +89,21 @@ impl Standing {
         };
         let (told, out) = watch::channel(empty);
         let news = link.changed();
-        let (fenced, promoted, problem) = Default::default();
+        let (fenced, promoted) = Default::default();
+        let unkept = matches!(&link, Link::Journal(journal) if !journal.keeps() && role.is_kept());
+        let problem = unkept.then(|| "no journal: sessions will not outlive this process".to_owned());
         (Self { instance, role, link, news, values, fenced, replayed: false, caught_up: false, promoted, problem, told }, out)
     }
 
     pub(super) fn is_standby(&self) -> bool {
         matches!(self.link, Link::Leader(..))
+    }
+
+    /// Since when the leader may have gone on without this standby; `None`: it cannot have.
+    fn stale(&self) -> Option<Duration> {
+        let status = self.link.status();
+        let lost = status.leader_lost_ms.unwrap_or(0);
+        (!status.in_sync || !self.caught_up || lost > STALE_MS).then(|| Duration::from_millis(lost))
     }
 
     pub(super) fn set_link(&mut self, link: Link) {
@@ -260,17 +269,16 @@ impl<I: CoreIo> Control<I> {
             self.standing.become_instance(instance, false);
             return self.resume();
         }
-        let lost = self.standing.link.status().leader_lost_ms;
-        if let Some(lost) = lost.filter(|ms| *ms > STALE_MS || !self.standing.caught_up) {
-            warn!(lost, "the leader was lost too long ago: neighbours are asked to wait instead");
-            return self.begin_cold(instance, Duration::from_millis(lost));
+        if let Some(ago) = self.standing.stale() {
+            warn!(?ago, "the leader may have gone on without this standby: neighbours are asked to wait instead");
+            return self.begin_cold(instance, ago);
         }
         self.standing.become_instance(instance, false);
         self.succeed().await
     }
 
     /// Another process begins without the sessions, with labels and all else that outlives them.
-    fn begin_cold(&mut self, instance: Instance, ago: Duration) -> anyhow::Result<()> {
+    pub(super) fn begin_cold(&mut self, instance: Instance, ago: Duration) -> anyhow::Result<()> {
         let now = Instant::now();
         let mut labels = crate::instance::empty_labels(now, super::wall_clock(), &self.config);
         if self.standing.values.labels(now, &mut labels) {

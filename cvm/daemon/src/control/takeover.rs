@@ -23,8 +23,11 @@ use edgeplex_transport::{
     journal::{Followed, Journal},
     ldp,
 };
-use std::{sync::Arc, time::Instant};
-use tracing::info;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tracing::{error, info};
 
 impl<I: CoreIo> Control<I> {
     /// A change that another instance, or a past process, has written down.
@@ -48,16 +51,16 @@ impl<I: CoreIo> Control<I> {
     }
 
     /// The journal is ours: changes go there from now on, and FastForward holds what is not committed.
-    pub(super) fn keep(&mut self, journal: &Journal) -> Option<Holder> {
-        if !journal.keeps() {
-            return None;
-        }
+    /// It holds also where nothing is kept: it must hear that sessions need no hold.
+    pub(super) fn keep(&mut self, journal: &Journal) -> Holder {
         let holder = Holder::start(self.paths.run.join(FIB_SOCKET));
         journal.set_gate(Arc::new(HeldByFastForward(holder.clone())));
-        self.standing.values.write_to(journal.clone());
-        self.standing.values.put_identity(&self.config);
-        self.standing.values.put_labels(self.vpn.labels());
-        Some(holder)
+        if journal.keeps() {
+            self.standing.values.write_to(journal.clone());
+            self.standing.values.put_identity(&self.config);
+            self.standing.values.put_labels(self.vpn.labels());
+        }
+        holder
     }
 
     /// A standby takes its leader's place.
@@ -65,7 +68,13 @@ impl<I: CoreIo> Control<I> {
         let Link::Leader(follower, _) = std::mem::replace(&mut self.standing.link, Link::Journal(Journal::none())) else {
             return Ok(());
         };
-        let (journal, rest) = follower.into_journal().context("the journal")?;
+        let (journal, rest) = match follower.into_journal() {
+            Ok(read) => read,
+            Err(error) => {
+                error!(%error, "what the leader said cannot be read");
+                return self.begin_cold(self.standing.instance, Duration::ZERO);
+            }
+        };
         for followed in rest {
             if let Followed::Record(record) = followed {
                 self.replay(&record);
@@ -93,7 +102,7 @@ impl<I: CoreIo> Control<I> {
         self.meanwhile(routes).await;
         let sessions = futures::future::join(self.core.promote_labels(&journal), self.reflectors.promote(&journal));
         let (labels, bgp) = self.meanwhile(sessions).await;
-        holder.iter().for_each(Holder::known);
+        holder.known();
         let told = self.core.speak();
         self.meanwhile(told).await;
         let settled = settled && routing.lost == 0 && labels.lost == 0;

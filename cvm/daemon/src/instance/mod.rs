@@ -25,7 +25,8 @@ use edgeplex_transport::{
     Mode,
     journal::{Follower, Journal},
 };
-use tracing::{info, warn};
+use std::io;
+use tracing::{error, info, warn};
 
 /// What there is to go on from.
 #[derive(Debug)]
@@ -43,21 +44,24 @@ impl Origin {
     pub fn open(config: &CvmConfig, paths: &Paths) -> anyhow::Result<Self> {
         let Some(dir) = &paths.journal else { return Ok(Self::Nothing(Journal::none())) };
         if let Err(error) = std::fs::create_dir_all(dir) {
-            warn!(%error, dir = %dir.display(), "no journal: what this process knows ends with it");
-            return Ok(Self::Nothing(Journal::none()));
+            return Ok(Self::without(&error));
         }
         let role = RoleFile::new(dir);
         let instance = role.instance(config.instance);
         if role.is_cold() {
             info!("sessions of the past cannot go on; neighbours are asked to wait");
-            role.forget_journal()?;
-            role.save(instance, false)?;
+            if let Err(error) = role.forget_journal().and_then(|()| role.save(instance, false)) {
+                return Ok(Self::without(&error));
+            }
         }
         if instance.role == InstanceRole::Standby {
             let (follower, records) = Follower::listen(paths.run.join(FOLLOW_SOCKET), dir).context("follow.sock")?;
             return Ok(Self::Leader(follower, records));
         }
-        let (journal, records) = Journal::open(dir).context("the journal")?;
+        let (journal, records) = match Journal::open(dir) {
+            Ok(opened) => opened,
+            Err(error) => return Ok(Self::without(&error)),
+        };
         if records.is_empty() {
             return Ok(Self::Nothing(journal));
         }
@@ -68,8 +72,16 @@ impl Origin {
         }
         warn!("the journal is another router's: it is not taken over");
         drop(journal);
-        role.forget_journal()?;
-        Ok(Self::Nothing(Journal::open(dir).context("the journal")?.0))
+        Ok(match role.forget_journal().and_then(|()| Journal::open(dir)) {
+            Ok((journal, _)) => Self::Nothing(journal),
+            Err(error) => Self::without(&error),
+        })
+    }
+
+    /// Sessions without protection are better than none.
+    fn without(error: &io::Error) -> Self {
+        error!(%error, "no journal: what this process knows ends with it");
+        Self::Nothing(Journal::none())
     }
 
     /// How protocols begin.

@@ -36,6 +36,11 @@ impl RoleFile {
         Self(None)
     }
 
+    /// Whether there is anything that outlives the process.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.0.is_some()
+    }
+
     fn load(&self) -> Option<Stored> {
         let path = self.0.as_ref()?.join(NAME);
         if fs::metadata(&path).ok()?.len() > MAX {
