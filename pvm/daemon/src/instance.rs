@@ -166,15 +166,19 @@ impl Life {
     }
 
     /// From now on this is the active instance, which outlives the process. What it received and has not worked off yet.
-    pub(crate) fn activate(&mut self, generation: u64) -> Vec<Followed> {
+    /// `None`: it cannot be read, so that nothing can be gone on from.
+    pub(crate) fn activate(&mut self, generation: u64) -> Option<Vec<Followed>> {
         self.set_instance(Instance { generation, role: InstanceRole::Active });
         let (journal, rest) = match std::mem::replace(&mut self.log, Log::Own(Journal::none())) {
-            Log::Own(journal) => (journal, vec![]),
-            Log::Leader(follower, _) => follower.into_journal().unwrap_or_else(|error| {
-                error!(%error, "no journal: sessions will not outlive this process");
-                self.problems.journal = Some(format!("no journal: {error}"));
-                (Journal::none(), vec![])
-            }),
+            Log::Own(journal) => (journal, Some(vec![])),
+            Log::Leader(follower, _) => match follower.into_journal() {
+                Ok((journal, rest)) => (journal, Some(rest)),
+                Err(error) => {
+                    error!(%error, "no journal: sessions will not outlive this process");
+                    self.problems.journal = Some(format!("no journal: {error}"));
+                    (Journal::none(), None)
+                }
+            },
         };
         self.serve(&journal);
         self.log = Log::Own(journal);
@@ -197,10 +201,11 @@ impl Life {
 
     /// Followers may come, and FastForward holds what they do not have.
     fn serve(&mut self, journal: &Journal) {
+        // Where nothing is kept it must hear that sessions need no hold.
+        journal.set_gate(Arc::new(Wire(self.holder.clone())));
         if !journal.keeps() {
             return;
         }
-        journal.set_gate(Arc::new(Wire(self.holder.clone())));
         if let Err(error) = journal.serve(self.run.join(JOURNAL_SOCKET)) {
             error!(%error, "no standby can follow");
             self.problems.journal = Some(format!("no standby can follow: {error}"));

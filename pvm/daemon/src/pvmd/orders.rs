@@ -234,7 +234,9 @@ impl Pvmd {
 
     fn take_over(&mut self, now: Instant, generation: u64) {
         let stale = self.life.is_stale();
-        for followed in self.life.activate(generation) {
+        let rest = self.life.activate(generation);
+        let stale = stale || rest.is_none();
+        for followed in rest.into_iter().flatten() {
             self.on_followed(followed);
         }
         self.log_changes = self.life.log_changes();
