@@ -2,7 +2,8 @@
 //!
 //! One speaker tells another a table over the loopback interface. Neither keeps a journal, or the one that hears, or the one that
 //! tells; turn by turn, so that the machine's mood spreads over all three. Time counts from the release of the table to its
-//! End-of-RIB at the other side; medians with least and most. The journal is in a tmpfs, as in a VM.
+//! End-of-RIB at the other side: the clock's, and the processor's, which other work on the machine changes less. Medians with least
+//! and most. The journal is in a tmpfs, as in a VM.
 
 use edgeplex_bgp::PeerConfig;
 use edgeplex_bgp_wire::{AsPath, Attributes, Family, Nlri};
@@ -42,16 +43,31 @@ fn tell(speaker: &Speaker, peer: Ipv4Addr) {
     }
 }
 
-async fn run(tells: bool, hears: bool) -> Result<Duration, Box<dyn std::error::Error>> {
+/// What this process has used of the processors, compactions of the journal included.
+fn used() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let numbers = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    // In hundredths of a second.
+    Duration::from_millis(10 * numbers.filter_map(|n| n.parse::<u64>().ok()).sum::<u64>())
+}
+
+struct Took {
+    time: Duration,
+    processor: Duration,
+    compactions: u64,
+}
+
+async fn run(tells: bool, hears: bool) -> Result<Took, Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir_in("/dev/shm")?;
     let journal = |keeps: bool| if keeps { Journal::open(dir.path()).map(|(j, _)| j) } else { Ok(Journal::none()) };
-    let (a, mut a_events) = speaker(A, 65000, B, 65101, journal(tells)?);
-    let (b, mut b_events) = speaker(B, 65101, A, 65000, journal(hears)?);
+    let (of_a, of_b) = (journal(tells)?, journal(hears)?);
+    let (a, mut a_events) = speaker(A, 65000, B, 65101, of_a.clone());
+    let (b, mut b_events) = speaker(B, 65101, A, 65000, of_b.clone());
     while !matches!(a_events.recv().await, Some(Event::Up { .. }) | None) {}
     tell(&a, B);
     // All of it is with the task before the clock starts.
     a.told().await;
-    let start = Instant::now();
+    let (start, before) = (Instant::now(), used());
     a.release(B.into(), F);
     let mut routes = 0;
     while let Some(event) = b_events.recv().await {
@@ -62,11 +78,12 @@ async fn run(tells: bool, hears: bool) -> Result<Duration, Box<dyn std::error::E
             Event::Up { .. } => {}
         }
     }
-    let took = start.elapsed();
+    let (time, processor) = (start.elapsed(), used().saturating_sub(before));
+    let compactions = of_a.status().compactions + of_b.status().compactions;
     assert_eq!(routes, usize::try_from(ROUTES)?);
     a.shutdown(false).await;
     b.shutdown(false).await;
-    Ok(took)
+    Ok(Took { time, processor, compactions })
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -79,12 +96,21 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let mut without = None;
-    for ((name, ..), times) in kinds.iter().zip(&mut times) {
-        times.sort();
-        let (least, median, most) = (times[0], times[ROUNDS / 2], times[ROUNDS - 1]);
-        let base = *without.get_or_insert(median);
-        let more = (median.as_secs_f64() / base.as_secs_f64() - 1.0) * 100.0;
-        println!("{ROUTES} routes, {name:28} {median:7.3?} ({least:.3?} to {most:.3?}) {more:+.1} %");
+    for ((name, ..), runs) in kinds.iter().zip(&times) {
+        let spread = |of: fn(&Took) -> Duration| {
+            let mut all: Vec<Duration> = runs.iter().map(of).collect();
+            all.sort();
+            (all[ROUNDS / 2], all[0], all[ROUNDS - 1])
+        };
+        let ((time, least, most), (processor, ..)) = (spread(|t| t.time), spread(|t| t.processor));
+        let (base, base_processor) = *without.get_or_insert((time, processor));
+        let more = |now: Duration, before: Duration| (now.as_secs_f64() / before.as_secs_f64() - 1.0) * 100.0;
+        println!(
+            "{ROUTES} routes, {name:28} {time:.3?} ({least:.3?} to {most:.3?}) {:+.1} %, of processors {processor:.3?} {:+.1} %, {} compactions",
+            more(time, base),
+            more(processor, base_processor),
+            runs.iter().map(|t| t.compactions).max().unwrap_or(0)
+        );
     }
     Ok(())
 }
