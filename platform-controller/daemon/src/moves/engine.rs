@@ -4,8 +4,9 @@
 //! under way it carries on phase by phase (see `steps`).
 
 use super::world::{Death, World};
-use crate::placement::{Conflict, Instance, Placement, Placements, State, Unit, free_tags, tags_in_use};
+use crate::placement::{Conflict, Instance, Placement, Placements, State, Unit, add, free_tags, tags_in_use};
 use edgeplex_api::{MoveKind, Outcome, Phase};
+use edgeplex_ff_fib_api::Counters;
 use edgeplex_mgmt::show::{InstanceOrder, InstanceState, InstanceStatus};
 use futures::future::BoxFuture;
 use std::{future::pending, path::PathBuf, sync::Arc, time::Duration};
@@ -16,8 +17,16 @@ use tokio::{
 
 /// Who cannot answer in this time is not asked further when seconds count.
 const GLANCE: Duration = Duration::from_millis(300);
+/// Times that an instance which is fenced is told to go on.
+const RESUMES: usize = 5;
 /// Before a death is looked at again of which another takes care.
 const PAUSE: Duration = Duration::from_millis(500);
+/// A host that is only silent may come back, and with it an instance that has all its sessions.
+const COMES_BACK: Duration = Duration::from_secs(10);
+/// Failovers of a unit within this time make it wait before the next, each twice as long as the one before.
+const MINUTE: Duration = Duration::from_secs(60);
+const FIRST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(30);
 
 /// Where to, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,12 +60,35 @@ pub(super) struct Engine {
     pub(super) own: bool,
     /// The rules lead to the successor already.
     pub(super) led: bool,
+    /// The active one's host has not been heard: since when, and when that was last seen.
+    silent: Option<(Instant, Instant)>,
+    /// Failovers of the last minute.
+    failovers: Vec<Instant>,
+}
+
+/// How long a unit waits that has failed over so many times within the last minute. The first is never made to wait.
+fn rest(failovers: usize) -> Duration {
+    let Some(doublings) = failovers.checked_sub(2) else { return Duration::ZERO };
+    let doublings = u32::try_from(doublings).unwrap_or(u32::MAX).min(10);
+    (FIRST_REST * 2u32.pow(doublings)).min(LONGEST_REST)
 }
 
 impl Engine {
     pub(super) fn new(unit: Unit, placements: Arc<Placements>, world: Arc<dyn World>, commands: mpsc::Receiver<Command>) -> Self {
         let changes = placements.watch();
-        Self { unit, placements, world, commands, changes, fenced: None, since: Instant::now(), own: false, led: false }
+        Self {
+            unit,
+            placements,
+            world,
+            commands,
+            changes,
+            fenced: None,
+            since: Instant::now(),
+            own: false,
+            led: false,
+            silent: None,
+            failovers: vec![],
+        }
     }
 
     /// Until the unit is gone.
@@ -159,8 +191,18 @@ impl Engine {
     /// The active instance is dead. A standby that can takes over; without one the reconciler makes the VM anew where it was, or,
     /// where its host is gone too, another is made elsewhere.
     async fn bereaved(&mut self, p: &Placement, death: Death, said: Option<InstanceStatus>) -> anyhow::Result<()> {
-        self.since = Instant::now();
+        let now = Instant::now();
+        self.since = now;
         self.fenced = None;
+        // A unit whose instances die again and again must not take the whole platform's time.
+        self.failovers.retain(|at| at.elapsed() < MINUTE);
+        if let Some(wait) =
+            self.failovers.last().and_then(|last| rest(self.failovers.len()).checked_sub(last.elapsed())).filter(|w| !w.is_zero())
+        {
+            tracing::warn!("{}: {}: it has failed over {} times in a minute", self.unit, death.why(), self.failovers.len());
+            sleep(wait.min(PAUSE)).await;
+            return Ok(());
+        }
         if let Some(standby) = &p.standby {
             let able = |s: &InstanceStatus| s.state == InstanceState::Standby && (s.in_sync || s.forwards);
             let able = match said {
@@ -177,6 +219,10 @@ impl Engine {
             tracing::warn!("{}: {}: its standby is not ready to take over", self.unit, death.why());
         }
         match death {
+            Death::Host(_) if p.standby.is_some() && self.may_come_back(now) => {
+                sleep(PAUSE).await;
+                Ok(())
+            }
             Death::Host(why) => {
                 let Some(host) = self.world.refuge(&self.unit, &p.active.host).await else {
                     sleep(PAUSE).await;
@@ -192,8 +238,8 @@ impl Engine {
                     })
                     .await
             }
-            // What is not dead to the last is killed, for the reconciler makes anew only what is.
-            Death::Instance(_) if p.standby.is_some() => {
+            // What is not dead to the last is killed, for the reconciler makes anew only what is. One that may be at work goes on.
+            Death::Instance(_) | Death::Silence(_) if p.standby.is_some() && self.world.gone(&self.unit, &p.active).await => {
                 let _ = timeout(GLANCE, self.world.kill(&self.unit, &p.active)).await;
                 self.commit(|now, _| {
                     same(now, p)?;
@@ -202,11 +248,20 @@ impl Engine {
                 })
                 .await
             }
-            Death::Instance(_) => {
+            Death::Instance(_) | Death::Silence(_) => {
                 sleep(PAUSE).await;
                 Ok(())
             }
         }
+    }
+
+    /// Whether the active one's host has not been silent for so long that its instances are given up.
+    fn may_come_back(&mut self, now: Instant) -> bool {
+        // Not seen for some rounds: it was back meanwhile.
+        let still = self.silent.filter(|(_, seen)| now.duration_since(*seen) < 6 * PAUSE);
+        let since = still.map_or(now, |(since, _)| since);
+        self.silent = Some((since, now));
+        now.duration_since(since) < COMES_BACK
     }
 
     /// Decides for the standby. The rules lead there already while that is being written: the old one is dead, and the standby does
@@ -226,6 +281,7 @@ impl Engine {
         decided?;
         // Nobody is told of a shorter time than the customer saw.
         self.since = began;
+        self.failovers.push(began);
         self.led = matches!(led, Ok(Ok(())));
         Ok(())
     }
@@ -252,7 +308,17 @@ impl Engine {
     pub(super) async fn give_up(&mut self, outcome: Outcome, why: &str) -> anyhow::Result<()> {
         let Some(m) = self.placements.get(&self.unit).and_then(|p| p.unfinished.clone()) else { return Ok(()) };
         tracing::warn!("{}: {} {} comes to nothing at {}: {why}", self.unit, m.kind, m.id, m.phase);
-        self.commit(|p, spent| p.give_up(outcome, why, spent)).await?;
+        // From the decision on the successor may have forwarded something.
+        let figures = match m.is_decided() {
+            true => timeout(GLANCE, self.world.counters(&self.unit, &m.to)).await.unwrap_or_default(),
+            false => Counters::default(),
+        };
+        let give_up = |p: &mut Placement, spent| {
+            p.give_up(outcome, why, spent)?;
+            add(&mut p.counted, &figures);
+            Ok(())
+        };
+        self.commit(give_up).await?;
         if m.is_decided() {
             // What the switch has now nobody can say. It follows the placement; should that fail, the reconciler sees to it.
             let led = match self.placements.get(&self.unit) {
@@ -264,8 +330,13 @@ impl Engine {
             }
         }
         if m.phase >= Phase::Fence {
-            // One that does not hear this resumes by itself when its lease ends.
-            let _ = timeout(GLANCE, self.world.order(&self.unit, &m.from, InstanceOrder::Resume)).await;
+            // One that never hears this resumes by itself when its lease ends, which may be long after the decision.
+            for _ in 0..if m.is_decided() { RESUMES } else { 1 } {
+                if matches!(timeout(GLANCE, self.world.order(&self.unit, &m.from, InstanceOrder::Resume)).await, Ok(Ok(_))) {
+                    break;
+                }
+                sleep(GLANCE).await;
+            }
         }
         Ok(())
     }
@@ -297,4 +368,14 @@ fn same(now: &Placement, seen: &Placement) -> Result<(), Conflict> {
 fn newcomer(p: &mut Placement, state: &State, host: &str, image: Option<String>, nics: usize) -> Result<Instance, Conflict> {
     let tags = free_tags(&tags_in_use(state), host, nics).ok_or_else(|| Conflict(format!("host {host}: no tags are left on its link")))?;
     Ok(p.newcomer(host, image, tags))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_dies_again_and_again_waits_longer_each_time() {
+        assert_eq!([0, 1, 2, 3, 5, 100].map(|n| rest(n).as_secs()), [0, 0, 1, 2, 8, 30]);
+    }
 }

@@ -8,7 +8,7 @@ use crate::{
     placement::{Instance, Placement, Placements, Unit},
     switching::Bundles,
     tending,
-    vmlink::{self, FibLink},
+    vmlink::{self, FibLink, is_refusal},
     wiring::{Ground, Wiring},
 };
 use anyhow::{Context, bail};
@@ -31,6 +31,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 const PERIOD: Duration = Duration::from_secs(1);
 /// A forwarder that has gone is back, or its VM serves nobody.
 const AGAIN: Duration = Duration::from_millis(10);
+/// In this time a forwarder that ended is started again in its VM.
+const RESTART: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub struct Real {
@@ -97,14 +99,19 @@ impl Real {
                     continue;
                 }
                 Err(e) => {
-                    // Refused where it was there before: its socket is nobody's now.
-                    if running.is_some() && !is_silence(&e) {
+                    // Refused where it was there before: its socket is nobody's now. An agent that is started again, or a
+                    // connection to it that broke, is no death.
+                    if running.is_some() && self.is_up(&i.host) && is_refusal(&e) {
                         return died();
                     }
                 }
             }
             sleep(AGAIN).await;
         }
+    }
+
+    fn is_up(&self, host: &str) -> bool {
+        self.fleet.at(host).is_ok_and(|runtime| *runtime.reach().borrow() == Reach::Up)
     }
 
     async fn forwarder(&self, unit: &Unit, i: &Instance) -> anyhow::Result<(FibLink, u64)> {
@@ -122,21 +129,23 @@ impl Real {
         let silent = |heard: Option<Instant>, limit| heard.is_some_and(|at| at.elapsed() > limit);
         loop {
             sleep(PERIOD).await;
+            let mut reach = self.fleet.at(&i.host).ok().map(|runtime| runtime.reach());
+            let was_up = reach.as_mut().is_some_and(|r| *r.borrow_and_update() == Reach::Up);
             let (said, forwards) = tokio::join!(self.ask(unit, i, InstanceOrder::Look, SILENCE), timeout(SILENCE, self.forwarder(unit, i)));
             let now = Instant::now();
+            if !was_up || reach.is_none_or(|r| !matches!(r.has_changed(), Ok(false))) {
+                // Nobody on it can be heard: that is the host's silence.
+                (daemon, forwarder) = (daemon.map(|_| now), forwarder.map(|_| now));
+                continue;
+            }
             daemon = said.is_ok().then_some(now).or(daemon);
             forwarder = matches!(forwards, Ok(Ok(_))).then_some(now).or(forwarder);
             let both = silent(daemon, SILENCE) && silent(forwarder, SILENCE);
             if both || silent(forwarder, 2 * SILENCE) {
-                return Death::Instance(format!("VM {} says nothing any more", unit.vm(i.number)));
+                return Death::Silence(format!("VM {} says nothing any more", unit.vm(i.number)));
             }
         }
     }
-}
-
-/// Whether it is only that nothing came in time.
-fn is_silence(e: &anyhow::Error) -> bool {
-    e.chain().any(|cause| cause.is::<tokio::time::error::Elapsed>())
 }
 
 impl World for Real {
@@ -162,6 +171,19 @@ impl World for Real {
         })
     }
 
+    fn gone<'a>(&'a self, unit: &'a Unit, i: &'a Instance) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            let Ok(at) = self.place(unit, i) else { return false };
+            match at.runtime.inspect(&at.vm).await {
+                Ok(vm) if vm.as_ref().is_none_or(|vm| vm.state == VmState::Dead) => return true,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+            sleep(RESTART).await;
+            matches!(self.forwarder(unit, i).await, Err(e) if self.is_up(&i.host) && is_refusal(&e))
+        })
+    }
+
     fn lost<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Death> {
         Box::pin(self.host_lost(host))
     }
@@ -174,10 +196,12 @@ impl World for Real {
     fn lead<'a>(&'a self, unit: &'a Unit, p: &'a Placement) -> BoxFuture<'a, anyhow::Result<()>> {
         Box::pin(async move {
             let mut placed = (*self.placements.state()).clone();
-            placed.units.insert(unit.clone(), Arc::new(p.clone()));
+            let stored = placed.units.insert(unit.clone(), Arc::new(p.clone()));
+            // What is being written at the same time will be of the next revision: a bundle of the present one would lead back.
+            let revision = placed.revision + u64::from(stored.is_none_or(|s| *s != *p));
             let ground = self.ground.borrow().clone().context("the switch was not looked at yet")?;
             let changes = Wiring { ground: &ground, placed: &placed, dir: &self.dir }.lead(unit);
-            self.bundles.lead(changes.context("the switch has no ports of the new instance")?, placed.revision).await
+            self.bundles.lead(changes.context("the switch has no ports of the new instance")?, revision).await
         })
     }
 

@@ -131,6 +131,8 @@ impl Engine {
         }
         loop {
             let attempt = async {
+                // The successor is about to speak: from now on the old one may not, whatever becomes of us.
+                let for_long = async { crash || stands_still(&*world, &unit, m).await };
                 if !crash && self.fenced.is_none_or(|at| at.elapsed() > FRESH) {
                     let fenced = timeout(FENCE, world.order(&unit, &m.from, InstanceOrder::Fence { lease_ms: LEASE_MS })).await;
                     if !matches!(fenced, Ok(Ok(_))) {
@@ -140,7 +142,12 @@ impl Engine {
                     self.fenced = Some(Instant::now());
                 }
                 let p = self.placements.get(&unit).context("it is gone")?;
-                timeout(FENCE, world.lead(&unit, &p)).await.context("the switch does not answer")?
+                let (led, still) = tokio::join!(timeout(FENCE, world.lead(&unit, &p)), for_long);
+                led.context("the switch does not answer")??;
+                if !still {
+                    let _ = timeout(KILL, world.kill(&unit, &m.from)).await;
+                }
+                anyhow::Ok(())
             };
             let failure = tokio::select! {
                 led = attempt => match led {
@@ -165,7 +172,12 @@ impl Engine {
     /// From the first order on the successor may have spoken: there is no way back to the old one's sessions. That it is promoted is
     /// written down beside the order, which [`Phase::Switch`] has decided already.
     async fn promote(&mut self, m: &Move) -> anyhow::Result<()> {
+        // Should the store fail, the successor has spoken all the same.
+        self.own = false;
         let (world, unit) = (self.world.clone(), self.unit.clone());
+        if m.phase == Phase::Promote && m.kind != MoveKind::Failover && !stands_still(&*world, &unit, m).await {
+            let _ = timeout(KILL, world.kill(&unit, &m.from)).await;
+        }
         let noted = async { if m.phase == Phase::Switch { self.reach(Phase::Promote).await } else { Ok(()) } };
         let (noted, loss) = tokio::join!(noted, promoted(&*world, &unit, m));
         noted?;
@@ -197,6 +209,12 @@ impl Engine {
     }
 }
 
+/// Fences the one that is replaced until it is retired; whether it heard.
+async fn stands_still(world: &dyn World, unit: &Unit, m: &Move) -> bool {
+    let fenced = timeout(GLANCE, world.order(unit, &m.from, InstanceOrder::Fence { lease_ms: LONG_LEASE_MS })).await;
+    matches!(fenced, Ok(Ok(_)))
+}
+
 /// Promotes the successor; what was lost by it, if anything.
 async fn promoted(world: &dyn World, unit: &Unit, m: &Move) -> Option<String> {
     let started = Instant::now();
@@ -210,7 +228,13 @@ async fn promoted(world: &dyn World, unit: &Unit, m: &Move) -> Option<String> {
                 Ok(Err(e)) => format!("{e:#}"),
                 Err(_) => "it does not answer".into(),
             },
-            death = &mut died => return Some(format!("the new instance died when it took over ({}): it is made anew", death.why())),
+            death = &mut died => match death {
+                Death::Silence(why) => {
+                    died = world.died(unit, &m.to);
+                    why
+                }
+                death => return Some(format!("the new instance died when it took over ({}): it is made anew", death.why())),
+            },
         };
         if started.elapsed() > PROMOTE {
             let _ = timeout(KILL, world.kill(unit, &m.to)).await;
@@ -289,7 +313,7 @@ async fn final_counters(world: &dyn World, unit: &Unit, m: &Move) -> Counters {
     if m.kind == MoveKind::Failover {
         return world.counters(unit, &m.from).await;
     }
-    let _ = timeout(GLANCE, world.order(unit, &m.from, InstanceOrder::Fence { lease_ms: LONG_LEASE_MS })).await;
+    stands_still(world, unit, m).await;
     let started = Instant::now();
     let mut last = world.counters(unit, &m.from).await;
     loop {

@@ -10,6 +10,8 @@ use futures::future::BoxFuture;
 pub enum Death {
     /// Its VM, or all in it that forwards.
     Instance(String),
+    /// Nothing was heard of it for long, and its host is there. It may be at work.
+    Silence(String),
     /// Its whole host is gone, as far as can be seen.
     Host(String),
 }
@@ -17,7 +19,7 @@ pub enum Death {
 impl Death {
     pub fn why(&self) -> &str {
         match self {
-            Self::Instance(why) | Self::Host(why) => why,
+            Self::Instance(why) | Self::Silence(why) | Self::Host(why) => why,
         }
     }
 }
@@ -28,6 +30,8 @@ pub trait World: Send + Sync + std::fmt::Debug {
     fn stands<'a>(&'a self, unit: &'a Unit, i: &'a Instance) -> BoxFuture<'a, bool>;
     /// Resolves when the instance can serve no more; at once where it cannot now.
     fn died<'a>(&'a self, unit: &'a Unit, i: &'a Instance) -> BoxFuture<'a, Death>;
+    /// A second look at one that seems dead: whether nothing of it forwards, for certain.
+    fn gone<'a>(&'a self, unit: &'a Unit, i: &'a Instance) -> BoxFuture<'a, bool>;
     /// Resolves when the host is gone.
     fn lost<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Death>;
     fn order<'a>(&'a self, unit: &'a Unit, i: &'a Instance, order: InstanceOrder) -> BoxFuture<'a, anyhow::Result<InstanceStatus>>;

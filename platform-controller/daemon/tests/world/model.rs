@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     Switch,
     /// The link that the new one follows by, for a while.
     Link,
+    /// One step takes long, and comes to its end.
+    Slow,
 }
 
 /// At the engine's n-th step, before it has happened or after.
@@ -98,6 +100,8 @@ pub(crate) struct Model {
     pub(crate) new: Arc<Mutex<u64>>,
 }
 
+/// Longer than a lease that is short.
+const LONG: Duration = Duration::from_millis(4500);
 /// How long a switch or a link is away.
 const AWAY: Duration = Duration::from_millis(400);
 /// A follower is in step some time after it was linked.
@@ -158,6 +162,9 @@ impl Model {
                 vm.sessions &= vm.active;
             }
         }
+        if fault == Fault::Slow {
+            return;
+        }
         if fault == Fault::Controller {
             self.killed.send_replace(true);
         }
@@ -175,6 +182,9 @@ impl Model {
         let die = async |at: bool| {
             if let Some((fault, _)) = now.filter(|(_, after)| *after == at) {
                 self.strike(fault);
+                if fault == Fault::Slow {
+                    sleep(LONG).await;
+                }
                 if fault == Fault::Controller {
                     pending::<()>().await;
                 }
@@ -317,6 +327,10 @@ impl World for Model {
         })
     }
 
+    fn gone<'a>(&'a self, _: &'a Unit, i: &'a Instance) -> BoxFuture<'a, bool> {
+        Box::pin(async { self.lock().vms.get(&i.number).is_none_or(|vm| !vm.alive) })
+    }
+
     fn lost<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Death> {
         Box::pin(pending())
     }
@@ -329,7 +343,8 @@ impl World for Model {
             });
         }
         Box::pin(self.step(move |w| {
-            if matches!(order, InstanceOrder::Fence { .. }) && w.link_back.is_some_and(|at| at > Instant::now()) {
+            let speaks = w.vms.get(&i.number).is_some_and(Vm::speaks);
+            if speaks && matches!(order, InstanceOrder::Fence { .. }) && w.link_back.is_some_and(|at| at > Instant::now()) {
                 // It waits for its followers for a while, and then goes on without them.
                 w.vms.values_mut().filter(|vm| !vm.active).for_each(|vm| vm.sessions = false);
             }

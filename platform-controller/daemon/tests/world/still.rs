@@ -20,6 +20,9 @@ impl World for Still {
     fn died<'a>(&'a self, _: &'a Unit, _: &'a Instance) -> BoxFuture<'a, Death> {
         Box::pin(pending())
     }
+    fn gone<'a>(&'a self, _: &'a Unit, _: &'a Instance) -> BoxFuture<'a, bool> {
+        Box::pin(ready(false))
+    }
     fn lost<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Death> {
         Box::pin(pending())
     }
