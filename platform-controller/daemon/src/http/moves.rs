@@ -49,13 +49,13 @@ pub(super) async fn migrate(State(api): State<Api>, body: Body<Migrate>) -> Answ
             Err(e) => refused.push(format!("{e:#}")),
         }
     }
-    some(started, &refused)
+    some(started, &refused).map_err(conflict)
 }
 
 /// Those that go, where there are any: what the others lack is in the log. Otherwise why none does.
-fn some(started: Vec<Started>, refused: &[String]) -> Answer<Vec<Started>> {
+fn some(started: Vec<Started>, refused: &[String]) -> Result<Json<Vec<Started>>, String> {
     if started.is_empty() && !refused.is_empty() {
-        return Err(conflict(refused.join("; ")));
+        return Err(refused.join("; "));
     }
     refused.iter().for_each(|why| tracing::warn!("{why}"));
     Ok(Json(started))
@@ -70,7 +70,7 @@ pub(super) async fn abort(State(api): State<Api>, body: Body<Abort>) -> Answer<V
             Err(e) => refused.push(format!("{e:#}")),
         }
     }
-    some(started, &refused)
+    some(started, &refused).map_err(conflict)
 }
 
 pub(super) async fn drain(State(api): State<Api>, body: Body<Drain>) -> Answer<Vec<Started>> {
