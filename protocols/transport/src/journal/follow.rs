@@ -15,7 +15,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
-    task::spawn_blocking,
+    task::{JoinHandle, spawn_blocking},
     time::timeout,
 };
 use tracing::info;
@@ -73,11 +73,12 @@ struct Connection {
     acks: VecDeque<(u64, Instant)>,
     number: u64,
     told: bool,
+    compaction: Option<JoinHandle<()>>,
 }
 
 impl Connection {
     fn new(following: Arc<Following>) -> Self {
-        Self { following, draft: None, open: BTreeSet::new(), acks: VecDeque::new(), number: 0, told: false }
+        Self { following, draft: None, open: BTreeSet::new(), acks: VecDeque::new(), number: 0, told: false, compaction: None }
     }
 
     async fn take(&mut self, mut stream: UnixStream) -> io::Result<()> {
@@ -191,16 +192,20 @@ impl Connection {
             })
         };
         if let Err(error) = append() {
-            // Perhaps a shorter one has room.
+            // Perhaps a shorter one has room; the one under way may be it.
+            if let Some(under_way) = self.compaction.take() {
+                let _ = under_way.await;
+            }
             compact(&self.following).await;
             append().inspect_err(|_| self.problem(format!("the journal takes no more: {error}")))?;
         }
         if self.following.state().problem.take().is_some() {
             self.following.changed();
         }
-        if log.wants_compaction() {
+        // One at a time: a second one would end as the first took its file's place.
+        if log.wants_compaction() && self.compaction.as_ref().is_none_or(JoinHandle::is_finished) {
             let following = self.following.clone();
-            tokio::spawn(async move { compact(&following).await });
+            self.compaction = Some(tokio::spawn(async move { compact(&following).await }));
         }
         Ok(())
     }
