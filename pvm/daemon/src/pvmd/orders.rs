@@ -22,8 +22,9 @@ use std::{
 };
 use tracing::{info, warn};
 
-/// A lease longer than that is cut: a control plane that forgets must not end a customer's sessions by their hold timers.
-const MAX_LEASE: Duration = Duration::from_secs(20);
+/// A lease longer than that is cut. Who is fenced has perhaps been succeeded: two that speak are worse than a control plane that
+/// forgets, and so a customer's sessions that end by their hold timers.
+const MAX_LEASE: Duration = Duration::from_mins(10);
 /// How long the work of an order may take before it is given up.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long FastForward may take to tell or to hear of neighbours.
