@@ -166,11 +166,6 @@ async fn the_switch_may_go_away_at_any_step() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_step_may_take_long() {
-    everywhere(Doing::MoveToStandby, Fault::Slow, |_, _| {}).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn the_link_may_break_at_any_step() {
     for doing in [Doing::Move, Doing::MoveToStandby] {
         everywhere(doing, Fault::Link, |when, e| assert!(e.sessions, "{doing:?} {when:?}: sessions")).await;

@@ -30,8 +30,6 @@ pub(crate) enum Fault {
     Switch,
     /// The link that the new one follows by, for a while.
     Link,
-    /// One step takes long, and comes to its end.
-    Slow,
 }
 
 /// At the engine's n-th step, before it has happened or after.
@@ -100,8 +98,6 @@ pub(crate) struct Model {
     pub(crate) new: Arc<Mutex<u64>>,
 }
 
-/// Longer than a lease that is short.
-const LONG: Duration = Duration::from_millis(4500);
 /// How long a switch or a link is away.
 const AWAY: Duration = Duration::from_millis(400);
 /// A follower is in step some time after it was linked.
@@ -162,9 +158,6 @@ impl Model {
                 vm.sessions &= vm.active;
             }
         }
-        if fault == Fault::Slow {
-            return;
-        }
         if fault == Fault::Controller {
             self.killed.send_replace(true);
         }
@@ -182,9 +175,6 @@ impl Model {
         let die = async |at: bool| {
             if let Some((fault, _)) = now.filter(|(_, after)| *after == at) {
                 self.strike(fault);
-                if fault == Fault::Slow {
-                    sleep(LONG).await;
-                }
                 if fault == Fault::Controller {
                     pending::<()>().await;
                 }
