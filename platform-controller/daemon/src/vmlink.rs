@@ -1,10 +1,10 @@
 //! Asking the daemons inside VMs, on whichever host. A VM is hostile: its answers may be huge, slow or never come.
 
 use crate::hosts::Place;
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use edgeplex_ff_fib_api::{Reply, Request, VERSION, encode_request};
 use edgeplex_mgmt::{FIB_SOCKET, SOCKET};
-use edgeplex_runtime::{RuntimeError, Stream, open_socket};
+use edgeplex_runtime::{RuntimeError, Stream, VmId, open_socket};
 use edgeplex_types::wire::Deframer;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{path::Path, time::Duration};
@@ -16,12 +16,13 @@ use tokio::{
 /// What an answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
+#[derive(Debug, thiserror::Error)]
+#[error("VM {0} does not run")]
+struct NotRunning(VmId);
+
 async fn dial(at: &Place, socket: &str) -> anyhow::Result<Stream> {
     at.runtime.connect(&at.vm, socket).await.map_err(|e| match e {
-        RuntimeError::Unknown(ref vm) => {
-            let why = format!("VM {vm} does not run");
-            anyhow!(e).context(why)
-        }
+        RuntimeError::Unknown(vm) => NotRunning(vm).into(),
         e => e.into(),
     })
 }
@@ -29,7 +30,7 @@ async fn dial(at: &Place, socket: &str) -> anyhow::Result<Stream> {
 /// Whether there was nobody to listen: its VM is dead, or the socket is not there or nobody's. Of a host that cannot be reached, or
 /// has troubles of its own, nothing is known.
 pub fn is_refusal(e: &anyhow::Error) -> bool {
-    e.chain().filter_map(|cause| cause.downcast_ref::<RuntimeError>()).any(RuntimeError::is_refusal)
+    e.chain().any(|cause| cause.is::<NotRunning>() || cause.downcast_ref::<RuntimeError>().is_some_and(RuntimeError::is_refusal))
 }
 
 /// Asks cvmd or pvmd.
@@ -92,7 +93,7 @@ impl FibLink {
 mod tests {
     use super::*;
     use edgeplex_mgmt::show::PvmQuery;
-    use edgeplex_runtime::{FakeRuntime, Runtime, VmId, VmKind, VmSpec};
+    use edgeplex_runtime::{FakeRuntime, Runtime, VmKind, VmSpec};
     use std::sync::Arc;
 
     #[tokio::test]
