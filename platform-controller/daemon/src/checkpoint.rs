@@ -85,7 +85,7 @@ async fn follow(at: &Place, limit: usize) -> anyhow::Result<State> {
 
 /// Begins a move to an instance whose state is that of `file`; its number.
 pub async fn restore(moves: &Moves, unit: &Unit, file: &Path) -> anyhow::Result<u64> {
-    load(file.to_owned(), limit(unit)).await?;
+    load(file.to_owned(), limit(unit), Some(unit.clone())).await?;
     let p = moves.placements().get(unit).context("it has no VM yet")?;
     let target = Target {
         kind: MoveKind::Restore,
@@ -98,10 +98,22 @@ pub async fn restore(moves: &Moves, unit: &Unit, file: &Path) -> anyhow::Result<
 }
 
 /// What a leader with the state of `file` sends: frames without a file's header.
-async fn load(file: std::path::PathBuf, limit: usize) -> anyhow::Result<Vec<u8>> {
+async fn load(file: std::path::PathBuf, limit: usize, of: Option<Unit>) -> anyhow::Result<Vec<u8>> {
     let read = move || -> anyhow::Result<Vec<u8>> {
+        let about = std::fs::metadata(&file).with_context(|| file.display().to_string())?;
+        ensure!(about.is_file(), "{}: must be a file that `edgeplex checkpoint` wrote", file.display());
+        ensure!(
+            about.len() <= u64::try_from(limit)?,
+            "{}: has {} bytes, more than the state of one daemon may",
+            file.display(),
+            about.len()
+        );
         let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;
         let mut state = State::from_file(&bytes, limit).with_context(|| file.display().to_string())?;
+        if let Some(unit) = of {
+            let kind = if unit == Unit::Cvm { "cvm/" } else { "pvm/" };
+            ensure!(state.values().keys().any(|name| name.starts_with(kind)), "{}: is not the state of {unit}", file.display());
+        }
         let sessions: Vec<_> = state.sessions().keys().copied().collect();
         for id in sessions {
             state.apply(&Record::Close(id))?;
@@ -116,7 +128,7 @@ async fn load(file: std::path::PathBuf, limit: usize) -> anyhow::Result<Vec<u8>>
 /// Leads a follower with the state of `file`, until it hangs up.
 pub async fn lead(mut follower: Stream, file: &Path) -> anyhow::Result<()> {
     // Whose it is was looked at when it was asked for.
-    let frames = load(file.to_owned(), CVM_LIMIT).await?;
+    let frames = load(file.to_owned(), CVM_LIMIT, None).await?;
     let mut buffer = vec![];
     let hello = loop {
         ensure!(follower.read_buf(&mut buffer).await? > 0, "the follower hung up");

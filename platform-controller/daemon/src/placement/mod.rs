@@ -237,6 +237,8 @@ impl Placement {
         let m = self.moving()?;
         m.to.generation = generation;
         self.active = m.to.clone();
+        // One that followed the former is of no use to this one: what it has replayed it cannot take back. Another is made.
+        self.standby = None;
         Ok(())
     }
 
