@@ -136,6 +136,11 @@ fn every_flipped_bit_is_found() {
         for bit in 0..8 {
             let mut bytes = whole.clone();
             bytes[at] ^= 1 << bit;
+            if (at as u64, 1 << bit) == edgeplex_journal::HOLES {
+                // That bit is the mark by which sessions count no more: they are lost, and nothing is made up.
+                assert!(edgeplex_journal::has_holes(&bytes) && !edgeplex_journal::has_holes(&whole));
+                continue;
+            }
             let Ok(rest) = read_header(&bytes) else { continue };
             let mut reader = Frames::new(rest);
             let failed = reader.by_ref().any(|entry| entry.is_err());

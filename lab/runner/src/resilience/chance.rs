@@ -35,7 +35,7 @@ mod tests {
     fn the_same_seed_gives_the_same() {
         let draw = |seed| {
             let mut c = Chance::new(seed);
-            (0..20).map(|_| c.below(6)).collect::<Vec<_>>()
+            (0..200).map(|_| c.below(6)).collect::<Vec<_>>()
         };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
