@@ -74,7 +74,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let tunnel = Tunnel { id: tunnel_id(LOOPBACK), endpoint: LOOPBACK.into(), legs: vec![leg] };
     vpn.tunnel(now, LOOPBACK, Some(TunnelState { tunnel, cost: 0 }));
     let (hostile, other): (AttachmentId, AttachmentId) = ("acme/a".parse().expect("a name"), "acme/b".parse().expect("a name"));
-    vpn.message(now, 1, &other, ToCvm::Hello { attachment: other.clone(), incarnation: 1 });
+    vpn.message(now, 1, &other, ToCvm::Hello { attachment: other.clone(), incarnation: 1, generation: 1, standby: false });
     vpn.message(now, 1, &other, ToCvm::Grant { incarnation: 1, credits: 16 });
     settle(&mut vpn, now);
     let mut rest = bytes;
@@ -94,7 +94,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         };
         let next_hop = (a & 4 != 0).then(|| IpAddr::from([192, 168, 1, a >> 3]));
         let message = match kind & 7 {
-            0 => ToCvm::Hello { attachment: hostile.clone(), incarnation },
+            0 => ToCvm::Hello { attachment: hostile.clone(), incarnation, generation: (b & 3).into(), standby: b & 4 != 0 },
             1 => sync(Sync::Begin { epoch }),
             2 => sync(Sync::End { epoch }),
             3 | 4 => sync(Sync::Ops { epoch, ops: vec![CustomerOp::Route { prefix, next_hop, attributes }] }),
