@@ -20,7 +20,7 @@ use self::{
 use crate::{
     config::{load, vpn_config},
     core_io::CoreIo,
-    instance::{Origin, RoleFile, Values, empty_labels},
+    instance::{Origin, Values, empty_labels},
     management::{Management, Question},
     show,
     state::{Alive, BindingsFile, LabelsFile},
@@ -29,7 +29,11 @@ use anyhow::Context;
 use edgeplex_cvm_vpn::{Action, Start, Vpn};
 use edgeplex_journal::Record;
 use edgeplex_mgmt::{SOCKET, config::CvmConfig};
-use edgeplex_transport::{journal::Journal, mgmt::MgmtServer, relay::Peer};
+use edgeplex_transport::{
+    journal::{Journal, RoleFile},
+    mgmt::MgmtServer,
+    relay::Peer,
+};
 use edgeplex_types::Epoch;
 use futures::FutureExt;
 use std::{

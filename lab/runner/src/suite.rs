@@ -30,6 +30,9 @@ const STEPS: &[(&str, &[&str])] = &[
     ("fuzz", &["lab/fuzz/run", "5"]),
 ];
 
+/// Lines that are shown of what failed.
+const TOLD: usize = 60;
+
 /// The labs of the step `lab`.
 pub const LABS: [&str; 2] = ["test-a", "test-b"];
 /// The step that is not a command: the scenarios on a lab.
@@ -94,13 +97,28 @@ fn step(root: &Path, name: &str, line: &[&str], log: &Path) -> Result<Count> {
         count.failed = 1;
     }
     if !status.success() {
-        let tail: Vec<&str> = text.lines().rev().take(40).collect();
-        say!("--- {name}, the end of {}:", log.display());
-        for line in tail.iter().rev() {
+        say!("--- {name}, of {}:", log.display());
+        for line in why(&text) {
             say!("    {line}");
         }
     }
     Ok(count)
+}
+
+/// What a reader of a failed step's log needs: what cargo tells of each failed test, its last lines if that is long; else the log's end.
+fn why(text: &str) -> Vec<&str> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = vec![];
+    let mut rest = lines.as_slice();
+    while let Some(begin) = rest.iter().position(|l| l.starts_with("---- ") && l.ends_with(" stdout ----")) {
+        let told = &rest[begin..];
+        let length = told.iter().skip(1).position(|l| l.starts_with("---- ") || *l == "failures:").map_or(told.len(), |n| n + 1);
+        let (told, after) = told.split_at(length);
+        found.push(told[0]);
+        found.extend_from_slice(&told[told.len().saturating_sub(TOLD).max(1)..]);
+        rest = after;
+    }
+    if found.is_empty() { lines[lines.len().saturating_sub(TOLD)..].to_vec() } else { found }
 }
 
 /// Sums the `N passed; N failed` of cargo and the `N passed, N failed` of our own scripts.
@@ -152,6 +170,14 @@ fn labs(root: &Path, out: &Path) -> Count {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_tests_own_words_are_shown_wherever_they_stand() {
+        let of_one = "---- a::b stdout ----\npanicked at x\n\n---- c stdout ----\nnot within 30s\n\nfailures:\n    a::b";
+        let text = format!("running 9 tests\n{of_one}\n{}", "Doc-tests of others\n".repeat(100));
+        assert_eq!(why(&text), ["---- a::b stdout ----", "panicked at x", "", "---- c stdout ----", "not within 30s", ""]);
+        assert_eq!(why("error: no such crate\n"), ["error: no such crate"]);
+    }
 
     #[test]
     fn counts_are_read_from_cargo_and_from_our_own_scripts() {

@@ -120,6 +120,8 @@ async fn serve(dir: PathBuf, fleet: Fleet, switch: impl Fn() -> OpenVSwitch, sta
     fs::set_permissions(dir.join("state.redb"), Permissions::from_mode(0o600))?;
     let placements = Arc::new(Placements::open(store.clone())?);
     let fleet = Arc::new(fleet);
+    // Before anybody asks for one: a host that is not known is a lost one.
+    fleet.know(keeper.watch().borrow().intent.platform.as_ref().map_or(&[], |p| &p.hosts));
     let meter = Arc::new(Meter::new(fleet.clone(), placements.clone()));
     let bundles = Bundles::start(Box::new(switch()));
     let (fabric_out, fabric_in) = watch::channel(None);

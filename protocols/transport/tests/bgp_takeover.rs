@@ -4,6 +4,7 @@
 
 mod bgp_common;
 mod gate;
+mod lives;
 
 use bgp_common::*;
 use edgeplex_bgp::{GracefulRestart, PeerConfig};
@@ -11,16 +12,14 @@ use edgeplex_bgp_wire::{AsPath, Attributes, Nlri, NlriKey};
 use edgeplex_transport::bgp::{Event, Speaker, SpeakerConfig};
 use edgeplex_transport::{Mode, journal::Journal};
 use gate::{Gate, Tell};
+use lives::Lives;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Names the directory of a test and how it is configured, to the process that is killed.
-const ORDERS: &str = "EDGEPLEX_TAKEOVER";
 /// Routes that we tell the neighbour.
 const OURS: u32 = 500;
 const KILLS: usize = 10;
@@ -44,14 +43,16 @@ fn ours(n: u32, ipv6: bool) -> Nlri {
     Nlri::Unicast(prefix.parse().unwrap())
 }
 
+/// What a life tells: routes known, sessions that came up anew, that went down, that were taken over, and that were lost.
+const NUMBERS: usize = 5;
+
 /// One life of the speaker. It writes into its directory what it knows: routes, sessions that came up anew, and that went down.
 #[test]
 #[ignore = "the other half of the tests here, which start it and kill it"]
 fn life() {
-    let Ok(orders) = std::env::var(ORDERS) else { return };
-    let (kind, dir) = orders.split_once(' ').unwrap();
+    let Some((kind, dir)) = lives::orders() else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(live(config(kind), Path::new(dir)));
+    runtime.block_on(live(config(&kind), &dir));
 }
 
 async fn live(peer: PeerConfig, dir: &Path) {
@@ -69,11 +70,11 @@ async fn live(peer: PeerConfig, dir: &Path) {
     }
     let promoted = speaker.promote(journal.clone()).await;
     speaker.release(address, family);
-    let (mut routes, mut ups, mut downs): (BTreeSet<NlriKey>, u32, u32) = (BTreeSet::new(), 0, 0);
+    let (mut routes, mut ups, mut downs): (BTreeSet<NlriKey>, usize, usize) = (BTreeSet::new(), 0, 0);
     let mut updates = 0;
     while let Some(event) = events.recv().await {
         match event {
-            Event::Up { taken_over, .. } => ups += u32::from(!taken_over),
+            Event::Up { taken_over, .. } => ups += usize::from(!taken_over),
             Event::Down { .. } => {
                 downs += 1;
                 routes.clear();
@@ -93,62 +94,8 @@ async fn live(peer: PeerConfig, dir: &Path) {
         if !events.is_empty() && updates % 64 != 0 {
             continue;
         }
-        let sessions = promoted.sessions;
-        std::fs::write(dir.join("status.new"), format!("{} {ups} {downs} {sessions} {}", routes.len(), promoted.lost)).unwrap();
-        std::fs::rename(dir.join("status.new"), dir.join("status")).unwrap();
-    }
-}
-
-/// The speaker in its namespace.
-struct Lives<'a> {
-    wire: &'a Wire,
-    kind: &'a str,
-    child: Child,
-}
-
-impl<'a> Lives<'a> {
-    fn begin(wire: &'a Wire, kind: &'a str) -> Self {
-        Self { wire, kind, child: Self::spawn(wire, kind) }
-    }
-
-    fn spawn(wire: &Wire, kind: &str) -> Child {
-        let _ = std::fs::remove_file(wire.path().join("status"));
-        let log = std::fs::File::options().create(true).append(true).open(wire.path().join("life.log")).unwrap();
-        let mut run = Command::new("ip");
-        run.args(["netns", "exec", &wire.ours]).arg(std::env::current_exe().unwrap());
-        run.args(["life", "--exact", "--ignored", "--nocapture"]);
-        run.env(ORDERS, format!("{kind} {}", wire.path().to_str().unwrap()));
-        run.stdout(Stdio::null()).stderr(log).spawn().unwrap()
-    }
-
-    /// Routes known, sessions that came up anew, that went down, that were taken over, and that were lost.
-    fn status(&self) -> [usize; 5] {
-        let text = std::fs::read_to_string(self.wire.path().join("status")).unwrap_or_default();
-        let mut numbers = text.split(' ').map(|n| n.parse().unwrap_or(0));
-        std::array::from_fn(|_| numbers.next().unwrap_or(0))
-    }
-
-    fn until(&self, what: &str, wanted: impl Fn([usize; 5]) -> bool) {
-        let start = std::time::Instant::now();
-        while !wanted(self.status()) {
-            let log = || std::fs::read_to_string(self.wire.path().join("life.log")).unwrap_or_default();
-            assert!(start.elapsed() < LIMIT, "never: {what}; {:?}\n{}", self.status(), log());
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    /// SIGKILL, and the next life.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.child = Self::spawn(self.wire, self.kind);
-    }
-}
-
-impl Drop for Lives<'_> {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let [sessions, lost] = [promoted.sessions, promoted.lost].map(|n| n as usize);
+        lives::tell::<NUMBERS>(dir, [routes.len(), ups, downs, sessions, lost]);
     }
 }
 
@@ -156,7 +103,7 @@ impl Drop for Lives<'_> {
 fn killed_over_and_over(wire: &Wire, kind: &str, routes: usize, has_ours: impl Fn() -> usize) -> Gate {
     let gate = Gate::between(wire);
     let start = std::time::Instant::now();
-    let mut lives = Lives::begin(wire, kind);
+    let mut lives = Lives::<NUMBERS>::begin(wire, kind);
     for n in 1..=KILLS {
         // The last ones with the table complete.
         let part = (routes * n / (KILLS - 2)).min(routes);

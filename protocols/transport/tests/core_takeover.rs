@@ -4,6 +4,7 @@
 
 mod bgp_common;
 mod gate;
+mod lives;
 
 use bgp_common::*;
 use edgeplex_ldp::{Routes, Start};
@@ -15,17 +16,15 @@ use edgeplex_transport::{
 };
 use edgeplex_types::{Label, LabelRange};
 use gate::{Gate, Tell};
+use lives::Lives;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::{net::UnixStream, sync::watch};
 
-/// Names the directory of a test and how it is configured, to the process that is killed.
-const ORDERS: &str = "EDGEPLEX_CORE_TAKEOVER";
 const THEIRS: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 2);
 /// Below FRR's: it connects. Above: we do.
 const LOWER: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 1);
@@ -59,13 +58,15 @@ fn ldp_config(kind: &str) -> edgeplex_ldp::Config {
     config
 }
 
+/// What a life tells: taken over, lost, adjacencies lost since, routes, FECs with a label, BFD sessions up.
+const NUMBERS: usize = 6;
+
 /// One life. It writes into its directory what it sees: sessions taken over, adjacencies lost, routes and labels.
 #[test]
 #[ignore = "the other half of the tests here, which start it and kill it"]
 fn life() {
-    let Ok(orders) = std::env::var(ORDERS) else { return };
-    let (kind, dir) = orders.split_once(' ').unwrap();
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(live(kind, Path::new(dir)));
+    let Some((kind, dir)) = lives::orders() else { return };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(live(&kind, &dir));
 }
 
 async fn live(kind: &str, dir: &Path) {
@@ -108,61 +109,7 @@ async fn live(kind: &str, dir: &Path) {
         }
         let taken = sessions.iter().map(|s| s.sessions).sum::<u32>();
         let lost = sessions.iter().map(|s| s.lost).sum::<u32>();
-        std::fs::write(dir.join("status.new"), format!("{taken} {lost} {downs} {routed} {labelled} {ups}")).unwrap();
-        std::fs::rename(dir.join("status.new"), dir.join("status")).unwrap();
-    }
-}
-
-/// The process in its namespace.
-struct Lives<'a> {
-    wire: &'a Wire,
-    kind: &'a str,
-    child: Child,
-}
-
-impl<'a> Lives<'a> {
-    fn begin(wire: &'a Wire, kind: &'a str) -> Self {
-        Self { wire, kind, child: Self::spawn(wire, kind) }
-    }
-
-    fn spawn(wire: &Wire, kind: &str) -> Child {
-        let _ = std::fs::remove_file(wire.path().join("status"));
-        let log = std::fs::File::options().create(true).append(true).open(wire.path().join("life.log")).unwrap();
-        let mut run = Command::new("ip");
-        run.args(["netns", "exec", &wire.ours]).arg(std::env::current_exe().unwrap());
-        run.args(["life", "--exact", "--ignored", "--nocapture"]);
-        run.env(ORDERS, format!("{kind} {}", wire.path().to_str().unwrap()));
-        run.stdout(Stdio::null()).stderr(log).spawn().unwrap()
-    }
-
-    /// Taken over, lost, adjacencies lost since, routes, FECs with a label, BFD sessions up.
-    fn status(&self) -> [usize; 6] {
-        let text = std::fs::read_to_string(self.wire.path().join("status")).unwrap_or_default();
-        let mut numbers = text.split(' ').map(|n| n.parse().unwrap_or(0));
-        std::array::from_fn(|_| numbers.next().unwrap_or(0))
-    }
-
-    fn until(&self, what: &str, wanted: impl Fn([usize; 6]) -> bool) {
-        let start = Instant::now();
-        while !wanted(self.status()) {
-            let log = || std::fs::read_to_string(self.wire.path().join("life.log")).unwrap_or_default();
-            assert!(start.elapsed() < LIMIT, "never: {what}; {:?}\n{}", self.status(), log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// SIGKILL, and the next life.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.child = Self::spawn(self.wire, self.kind);
-    }
-}
-
-impl Drop for Lives<'_> {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        lives::tell::<NUMBERS>(dir, [taken as usize, lost as usize, downs, routed, labelled, ups]);
     }
 }
 
@@ -255,7 +202,7 @@ fn killed_before_frr(kind: &str) {
     let gate = Gate::between(&wire);
     sh(&format!("ip -n {} route add {THEIRS}/32 via {PEER}", wire.ours));
     start_frr(&mut wire, kind);
-    let mut lives = Lives::begin(&wire, kind);
+    let mut lives = Lives::<NUMBERS>::begin(&wire, kind);
     // FRR needs our loopback for its end of the session, and we its labels.
     lives.until("all is up", |[.., routes, labels, bfd]| routes >= 4 && labels >= 4 && bfd == 1);
     wait("LDP at FRR", || vtysh(&wire, "show mpls ldp neighbor"), |a| a.contains("OPERATIONAL"));
@@ -510,7 +457,7 @@ fn bird_never_notices() {
     std::fs::write(wire.path().join("bird.conf"), conf).unwrap();
     wire.start(&format!("bird -f -c {dir}/bird.conf -s {dir}/bird.ctl -P {dir}/bird.pid"));
     let birdc = |words: &[&str]| ask("birdc", &[&["-s", &format!("{dir}/bird.ctl")], words].concat());
-    let mut lives = Lives::begin(&wire, "passive");
+    let mut lives = Lives::<NUMBERS>::begin(&wire, "passive");
     lives.until("all is up", |[.., routes, _, bfd]| routes >= 3 && bfd == 1);
     wait("OSPF at BIRD", || birdc(&["show", "ospf", "neighbors"]), |a| a.contains("Full"));
     wait("BFD at BIRD", || birdc(&["show", "bfd", "sessions"]), |a| a.contains("Up"));

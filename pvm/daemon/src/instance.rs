@@ -7,14 +7,14 @@
 //! ```
 //! An active instance that starts is a standby of its former life: it reads its own journal and promotes itself.
 
-use crate::{forwarder::Wire, role, values::Values};
+use crate::{forwarder::Wire, values::Values};
 use edgeplex_ff_fib_client::Holder;
 use edgeplex_journal::Record;
 use edgeplex_mgmt::{
     config::{Instance, InstanceRole},
     show::{FOLLOW_SOCKET, InstanceState, InstanceStatus, JOURNAL_SOCKET, Promoted, STALE_MS},
 };
-use edgeplex_transport::journal::{Followed, Follower, FollowerView, Journal, JournalStatus};
+use edgeplex_transport::journal::{Followed, Follower, FollowerView, Journal, JournalStatus, RoleFile};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -57,8 +57,9 @@ struct Problems {
 #[derive(Debug)]
 pub(crate) struct Life {
     run: PathBuf,
-    /// Of the journal and the role; none: nothing is kept.
+    /// Of the journal; none: nothing is kept.
     dir: Option<PathBuf>,
+    role: RoleFile,
     pub(crate) instance: Instance,
     pub(crate) phase: Phase,
     log: Log,
@@ -73,7 +74,8 @@ impl Life {
     /// Opens what a former life left, or waits for the leader; and the records to begin with.
     pub(crate) fn start(run: &Path, dir: Option<&Path>, configured: Instance, holder: Holder) -> anyhow::Result<(Self, Vec<Record>)> {
         let mut problems = Problems::default();
-        let instance = dir.map_or(configured, |dir| role::load(dir, configured));
+        let role = dir.map_or_else(RoleFile::nowhere, RoleFile::new);
+        let instance = role.instance(configured);
         let opened = match (dir, instance.role) {
             (Some(dir), InstanceRole::Standby) => follow(run, dir)?,
             (Some(dir), InstanceRole::Active) => match Journal::open(dir) {
@@ -107,6 +109,7 @@ impl Life {
         let mut life = Self {
             run: run.to_owned(),
             dir: dir.map(Path::to_owned),
+            role,
             instance,
             phase: Phase::Waiting,
             log,
@@ -192,8 +195,7 @@ impl Life {
         }
         info!(generation = instance.generation, role = ?instance.role, "this instance");
         self.instance = instance;
-        let stored = self.dir.as_ref().map_or(Ok(()), |dir| role::store(dir, instance));
-        self.problems.role = stored.err().map(|error| {
+        self.problems.role = self.role.save(instance, false).err().map(|error| {
             error!(%error, "the role cannot be kept: a restart would fall back to the configured one");
             format!("role not kept: {error}")
         });

@@ -21,7 +21,6 @@ mod mgmt;
 mod probe;
 mod pvmd;
 mod relay;
-mod role;
 mod tap;
 mod values;
 

@@ -1,15 +1,12 @@
 //! Which instance this is: orders to it, and what it tells of itself.
 
 use super::{Control, Exit};
-use crate::{
-    core_io::CoreIo,
-    instance::{RoleFile, Values},
-};
+use crate::{core_io::CoreIo, instance::Values};
 use edgeplex_mgmt::{
     config::{Instance, InstanceRole},
     show::{InstanceOrder, InstanceState, InstanceStatus, Promoted, STALE_MS},
 };
-use edgeplex_transport::journal::{Followed, Follower, FollowerView, Journal, JournalStatus};
+use edgeplex_transport::journal::{Followed, Follower, FollowerView, Journal, JournalStatus, RoleFile};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{error, info, warn};

@@ -7,11 +7,9 @@
 //! ```
 
 mod gate;
-mod role;
 mod values;
 
 pub(crate) use gate::HeldByFastForward;
-pub(crate) use role::RoleFile;
 pub(crate) use values::{Values, empty_labels};
 
 use crate::control::Paths;
@@ -23,7 +21,7 @@ use edgeplex_mgmt::{
 };
 use edgeplex_transport::{
     Mode,
-    journal::{Follower, Journal},
+    journal::{Follower, Journal, RoleFile},
 };
 use std::io;
 use tracing::{error, info, warn};

@@ -28,8 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const WATCH: Duration = Duration::from_secs(30);
 /// A daemon that says nothing for so long is looked at more closely.
 const SILENCE: Duration = Duration::from_secs(3);
-/// How long a host may be unknown before what is placed there is lost.
-const UNKNOWN: Duration = Duration::from_secs(5);
 const PERIOD: Duration = Duration::from_secs(1);
 /// A forwarder that has gone is back, or its VM serves nobody.
 const AGAIN: Duration = Duration::from_millis(10);
@@ -62,15 +60,7 @@ impl Real {
 
     /// Resolves when its host is lost.
     async fn host_lost(&self, host: &str) -> Death {
-        let begun = Instant::now();
-        let runtime = loop {
-            match self.fleet.at(host) {
-                Ok(runtime) => break runtime,
-                // A controller that has just started may not have read yet which hosts there are.
-                Err(_) if begun.elapsed() < UNKNOWN => sleep(PERIOD / 10).await,
-                Err(_) => return Death::Host(format!("host {host} is no longer one of the platform's")),
-            }
-        };
+        let Ok(runtime) = self.fleet.at(host) else { return Death::Host(format!("host {host} is no longer one of the platform's")) };
         let mut reach = runtime.reach();
         if reach.wait_for(|r| *r == Reach::Lost).await.is_err() {
             // It was given up by us, not lost.

@@ -12,10 +12,12 @@ mod follow;
 mod follower;
 mod leader;
 mod log;
+mod role;
 mod session;
 mod tend;
 
 pub use follower::{Followed, Follower, FollowerView};
+pub use role::RoleFile;
 pub use session::{Flow, Gate, SessionLog};
 
 use commit::Core;

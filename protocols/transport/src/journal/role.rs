@@ -1,9 +1,10 @@
-//! What this instance has become since it was configured: a file beside the journal, which outlives the process like that.
+//! What an instance has become since it was configured: a file beside the journal, which outlives the process like that.
 
 use edgeplex_mgmt::config::Instance;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 use tracing::warn;
@@ -25,51 +26,57 @@ struct Stored {
 
 /// Where it stands; without a directory nothing is kept.
 #[derive(Debug, Clone)]
-pub(crate) struct RoleFile(Option<PathBuf>);
+pub struct RoleFile(Option<PathBuf>);
 
 impl RoleFile {
-    pub(crate) fn new(dir: &Path) -> Self {
+    /// In the journal's directory.
+    pub fn new(dir: &Path) -> Self {
         Self(Some(dir.to_owned()))
     }
 
-    pub(crate) fn nowhere() -> Self {
+    /// For a daemon that keeps nothing.
+    pub fn nowhere() -> Self {
         Self(None)
     }
 
     /// Whether there is anything that outlives the process.
-    pub(crate) fn is_kept(&self) -> bool {
+    pub fn is_kept(&self) -> bool {
         self.0.is_some()
     }
 
     fn load(&self) -> Option<Stored> {
         let path = self.0.as_ref()?.join(NAME);
-        if fs::metadata(&path).ok()?.len() > MAX {
-            return None;
-        }
-        match serde_json::from_slice::<Stored>(&fs::read(&path).ok()?) {
+        let read = || -> io::Result<Stored> {
+            let mut text = vec![];
+            fs::File::open(&path)?.take(MAX).read_to_end(&mut text)?;
+            Ok(serde_json::from_slice(&text)?)
+        };
+        match read() {
             Ok(stored) if stored.version == VERSION => Some(stored),
             Ok(stored) => {
-                warn!(version = stored.version, "the role file is of another version");
+                warn!(path = %path.display(), version = stored.version, "is of another version; going on as configured");
                 None
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                warn!(%error, "the role file cannot be read");
+                warn!(path = %path.display(), %error, "cannot be read; going on as configured");
                 None
             }
         }
     }
 
     /// Who was promoted goes on as that, whatever older generation the configuration tells.
-    pub(crate) fn instance(&self, configured: Instance) -> Instance {
+    pub fn instance(&self, configured: Instance) -> Instance {
         self.load().map(|s| s.instance).filter(|i| i.generation >= configured.generation).unwrap_or(configured)
     }
 
-    pub(crate) fn is_cold(&self) -> bool {
+    /// The next process begins without the journal's sessions.
+    pub fn is_cold(&self) -> bool {
         self.load().is_some_and(|s| s.cold)
     }
 
-    /// `cold`: whatever the journal holds then is not gone on from.
-    pub(crate) fn save(&self, instance: Instance, cold: bool) -> io::Result<()> {
+    /// In one step: a crash leaves the former file or this one. `cold`: whatever the journal holds then is not gone on from.
+    pub fn save(&self, instance: Instance, cold: bool) -> io::Result<()> {
         let Some(dir) = &self.0 else { return Ok(()) };
         let new = dir.join("role.new");
         fs::write(&new, serde_json::to_vec(&Stored { version: VERSION, instance, cold })?)?;
@@ -77,7 +84,7 @@ impl RoleFile {
     }
 
     /// Everything beside this file goes.
-    pub(crate) fn forget_journal(&self) -> io::Result<()> {
+    pub fn forget_journal(&self) -> io::Result<()> {
         let Some(dir) = &self.0 else { return Ok(()) };
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
