@@ -23,10 +23,6 @@ const RESUMES: usize = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 /// A host that is only silent may come back, and with it an instance that has all its sessions.
 const COMES_BACK: Duration = Duration::from_secs(10);
-/// Failovers of a unit within this time make it wait before the next, each twice as long as the one before.
-const MINUTE: Duration = Duration::from_secs(60);
-const FIRST_REST: Duration = Duration::from_secs(1);
-const LONGEST_REST: Duration = Duration::from_secs(30);
 
 /// Where to, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,15 +58,6 @@ pub(super) struct Engine {
     pub(super) led: bool,
     /// The active one's host has not been heard: since when, and when that was last seen.
     silent: Option<(Instant, Instant)>,
-    /// Failovers of the last minute.
-    failovers: Vec<Instant>,
-}
-
-/// How long a unit waits that has failed over so many times within the last minute. The first is never made to wait.
-fn rest(failovers: usize) -> Duration {
-    let Some(doublings) = failovers.checked_sub(2) else { return Duration::ZERO };
-    let doublings = u32::try_from(doublings).unwrap_or(u32::MAX).min(10);
-    (FIRST_REST * 2u32.pow(doublings)).min(LONGEST_REST)
 }
 
 impl Engine {
@@ -87,7 +74,6 @@ impl Engine {
             own: false,
             led: false,
             silent: None,
-            failovers: vec![],
         }
     }
 
@@ -194,15 +180,7 @@ impl Engine {
         let now = Instant::now();
         self.since = now;
         self.fenced = None;
-        // A unit whose instances die again and again must not take the whole platform's time.
-        self.failovers.retain(|at| at.elapsed() < MINUTE);
-        if let Some(wait) =
-            self.failovers.last().and_then(|last| rest(self.failovers.len()).checked_sub(last.elapsed())).filter(|w| !w.is_zero())
-        {
-            tracing::warn!("{}: {}: it has failed over {} times in a minute", self.unit, death.why(), self.failovers.len());
-            sleep(wait.min(PAUSE)).await;
-            return Ok(());
-        }
+        // One that dies again and again too: a successor that is in step never waits, and the making of the next bounds the pace.
         if let Some(standby) = &p.standby {
             let able = |s: &InstanceStatus| s.state == InstanceState::Standby && (s.in_sync || s.forwards);
             let able = match said {
@@ -281,7 +259,6 @@ impl Engine {
         decided?;
         // Nobody is told of a shorter time than the customer saw.
         self.since = began;
-        self.failovers.push(began);
         self.led = matches!(led, Ok(Ok(())));
         Ok(())
     }
