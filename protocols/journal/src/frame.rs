@@ -7,8 +7,8 @@
 //! Decoding is total. What ends in the middle of a frame ends before it: a process was killed while it wrote. Everything else that
 //! is wrong is an error. Kinds from 128 on may be skipped by who does not know them.
 
-use crate::crc::crc32c;
 use crate::{Opened, Record, SessionId};
+use crc32c::crc32c;
 
 /// Formats that this side writes and reads; the last one is written.
 pub const FORMATS: [u8; 1] = [FORMAT];

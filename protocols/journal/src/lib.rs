@@ -9,7 +9,6 @@
 //! session. Everything else is a named value. Nothing here knows BGP, LDP or OSPF beyond how a stream may be shortened.
 
 mod compact;
-mod crc;
 mod frame;
 mod hello;
 mod progress;
