@@ -82,6 +82,18 @@ impl Welcome {
         [&WELCOME[..], &[self.format, u8::from(self.resumes), 0, 0]].concat()
     }
 
+    /// With what the clock says now by which this leader's records tell the time (`at_ms`, milliseconds): the follower's is another
+    /// one. In an extension, which a follower that does not know it skips.
+    pub fn encode_with_clock(&self, now_ms: u64) -> Vec<u8> {
+        [&WELCOME[..], &[self.format, u8::from(self.resumes), 0, 8], &now_ms.to_be_bytes()].concat()
+    }
+
+    /// That clock, out of the bytes that [`Welcome::read`] took.
+    pub fn clock(taken: &[u8]) -> Option<u64> {
+        let extension = taken.get(WELCOME.len() + 4..)?;
+        extension.first_chunk().map(|now| u64::from_be_bytes(*now))
+    }
+
     /// `None` until it is whole; else with the bytes that it takes.
     pub fn read(bytes: &[u8]) -> Result<Option<(Self, usize)>, HelloError> {
         let Some(rest) = magic(bytes, WELCOME, "leader")? else { return Ok(None) };

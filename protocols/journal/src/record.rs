@@ -77,6 +77,7 @@ pub struct TcpOpened {
     pub timestamp: u32,
     /// TCP_REPAIR_WINDOW.
     pub window: Vec<u8>,
-    /// Milliseconds on this host's clock that never stands or jumps (CLOCK_BOOTTIME).
+    /// Milliseconds on the clock that never stands or jumps (CLOCK_BOOTTIME) of the host where this was written. A leader tells its
+    /// follower what it says now, and who takes a session over writes it down by its own.
     pub at_ms: u64,
 }

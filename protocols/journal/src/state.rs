@@ -197,7 +197,7 @@ impl State {
     /// its place behind it.
     pub fn read(&mut self, frames: &[u8]) -> Result<Read, StateError> {
         let mut reader = Frames::new(frames);
-        let mut read = Read { valid: 0, begin: None, followed: false };
+        let mut read = Read { valid: 0, begin: None, followed: None };
         while let Some(entry) = reader.next() {
             match entry? {
                 Entry::Record(record) => self.apply(&record)?,
@@ -205,7 +205,7 @@ impl State {
                     read.begin = Some((begin, reader.valid()));
                     self.next_session = self.next_session.max(begin.next_session);
                 }
-                Entry::Followed(on) => read.followed = on,
+                Entry::Followed(on) => read.followed = Some(on),
                 Entry::Beat { .. } | Entry::Skipped => {}
             }
         }
@@ -213,7 +213,7 @@ impl State {
         Ok(read)
     }
 
-    /// A whole file of this state; what is appended later continues the journal `begin` tells of. `followed` as in [`Read`].
+    /// A whole file of this state; what is appended later continues the journal `begin` tells of. `followed`: a follower is waited for.
     pub fn write_file(&self, out: &mut Vec<u8>, followed: bool, begin: &Begin) -> Result<(), FrameError> {
         frame::write_header(out);
         self.records().try_for_each(|record| frame::write_record(out, &record))?;
@@ -245,8 +245,8 @@ pub struct Read {
     /// Where the last whole frame ends.
     pub valid: usize,
     pub begin: Option<(Begin, usize)>,
-    /// The last process waited for a follower.
-    pub followed: bool,
+    /// The last word on whether the process waited for a follower.
+    pub followed: Option<bool>,
 }
 
 fn weight(s: &Session) -> usize {

@@ -234,6 +234,10 @@ fn first_words() {
         let bytes = welcome.encode();
         assert_eq!(Welcome::read(&bytes), Ok(Some((welcome, bytes.len()))));
         assert_eq!(Welcome::read(&bytes[..bytes.len() - 1]), Ok(None));
+        assert_eq!(Welcome::clock(&bytes), None);
+        let bytes = welcome.encode_with_clock(1 << 50);
+        assert_eq!(Welcome::read(&bytes), Ok(Some((welcome, bytes.len()))), "as one that knows no clock reads it");
+        assert_eq!(Welcome::clock(&bytes), Some(1 << 50));
     }
     let ack = Ack { number: 1 << 40, position: u64::MAX };
     assert_eq!(Ack::decode(ack.encode()), ack);

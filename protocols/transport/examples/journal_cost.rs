@@ -3,7 +3,7 @@
 //! One speaker tells another a table over the loopback interface. Neither keeps a journal, or the one that hears, or the one that
 //! tells; turn by turn, so that the machine's mood spreads over all three. Time counts from the release of the table to its
 //! End-of-RIB at the other side: the clock's, and the processor's, which other work on the machine changes less. Medians with least
-//! and most. The journal is in a tmpfs, as in a VM.
+//! and most. The journal is in a tmpfs, as in a VM. Its file is compacted afterwards, when it is calm; what that takes is told too.
 
 use edgeplex_bgp::PeerConfig;
 use edgeplex_bgp_wire::{AsPath, Attributes, Family, Nlri};
@@ -54,7 +54,11 @@ fn used() -> Duration {
 struct Took {
     time: Duration,
     processor: Duration,
+    /// Compactions meanwhile.
     compactions: u64,
+    /// What the processors spent on the compaction afterwards, and the file's size before and then.
+    afterwards: Duration,
+    file: [u64; 2],
 }
 
 async fn run(tells: bool, hears: bool) -> Result<Took, Box<dyn std::error::Error>> {
@@ -79,11 +83,17 @@ async fn run(tells: bool, hears: bool) -> Result<Took, Box<dyn std::error::Error
         }
     }
     let (time, processor) = (start.elapsed(), used().saturating_sub(before));
-    let compactions = of_a.status().compactions + of_b.status().compactions;
     assert_eq!(routes, usize::try_from(ROUTES)?);
+    let journal = if tells { &of_a } else { &of_b };
+    let compactions = journal.status().compactions;
+    let (before, long) = (used(), journal.status().file);
+    while journal.keeps() && journal.status().compactions == compactions {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (afterwards, file) = (used().saturating_sub(before), [long, journal.status().file]);
     a.shutdown(false).await;
     b.shutdown(false).await;
-    Ok(Took { time, processor, compactions })
+    Ok(Took { time, processor, compactions, afterwards, file })
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -102,14 +112,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             all.sort();
             (all[ROUNDS / 2], all[0], all[ROUNDS - 1])
         };
-        let ((time, least, most), (processor, ..)) = (spread(|t| t.time), spread(|t| t.processor));
+        let ((time, least, most), (processor, least_processor, most_processor)) = (spread(|t| t.time), spread(|t| t.processor));
         let (base, base_processor) = *without.get_or_insert((time, processor));
         let more = |now: Duration, before: Duration| (now.as_secs_f64() / before.as_secs_f64() - 1.0) * 100.0;
         println!(
-            "{ROUTES} routes, {name:28} {time:.3?} ({least:.3?} to {most:.3?}) {:+.1} %, of processors {processor:.3?} {:+.1} %, {} compactions",
+            "{ROUTES} routes, {name:28} {time:.3?} ({least:.3?} to {most:.3?}) {:+.1} %, of processors {processor:.3?} ({:.3?} to {:.3?}) \
+             {:+.1} %, {} compactions; afterwards one of {:.3?}, {:?} bytes",
             more(time, base),
+            least_processor,
+            most_processor,
             more(processor, base_processor),
-            runs.iter().map(|t| t.compactions).max().unwrap_or(0)
+            runs.iter().map(|t| t.compactions).max().unwrap_or(0),
+            spread(|t| t.afterwards).0,
+            runs.last().map_or([0; 2], |t| t.file),
         );
     }
     Ok(())

@@ -4,9 +4,9 @@
 
 use edgeplex_bgp::{GracefulRestart, PeerConfig};
 use edgeplex_bgp_wire::{Attributes, Family, Nlri};
-use edgeplex_journal::Record;
+use edgeplex_journal::{Record, State};
 use edgeplex_transport::bgp::{Event, Speaker, SpeakerConfig};
-use edgeplex_transport::{Mode, Promoted, journal::Journal};
+use edgeplex_transport::{Mode, Promoted, journal::Journal, tcp::boot_ms};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -105,9 +105,17 @@ async fn left(net: u8) -> Left {
     knows(&mut neighbor.1, &mut known, &[7, 8, 9]).await;
     while !matches!(event(&mut events).await, Event::Update { unreach, .. } if !unreach.is_empty()) {}
 
+    let fenced_ms = boot_ms();
     speaker.fence().await;
+    assert!(acked_ms(dir.path()) >= fenced_ms, "nothing was sent meanwhile; where our clock towards the neighbour stands is new");
     speaker.leave().await;
     Left { neighbor, known, a, b, dir }
+}
+
+/// When the last word of the one session came on what the neighbour has acknowledged, by the clock of who wrote it.
+fn acked_ms(dir: &Path) -> u64 {
+    let state = State::from_file(&std::fs::read(dir.join("journal")).unwrap(), 1 << 20).unwrap();
+    state.sessions().values().next().unwrap().acked.as_ref().unwrap().at_ms
 }
 
 /// The next life, once it has heard all that was written down.
@@ -138,8 +146,10 @@ struct Next {
 #[ignore = "needs root (CAP_NET_ADMIN); the lab's test command runs it"]
 async fn a_successor_goes_on_where_the_first_life_left() {
     let mut left = left(1).await;
+    let before_ms = boot_ms();
     let mut next = next(left.dir.path(), left.a, Some(config(left.a, left.b, 65101)), |_| {}).await;
     assert_eq!(next.promoted, Promoted { sessions: 1, lost: 0 });
+    assert!(acked_ms(left.dir.path()) >= before_ms, "its own clock counts from now on");
     assert!(matches!(event(&mut next.events).await, Event::Up { taken_over: true, .. }));
     let mut known = BTreeSet::new();
     knows(&mut next.events, &mut known, &[1, 2]).await;

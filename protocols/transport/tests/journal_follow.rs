@@ -3,8 +3,11 @@
 
 mod journal_common;
 
-use edgeplex_journal::{Record, State};
-use edgeplex_transport::journal::{Followed, Follower, FollowerView, Journal};
+use edgeplex_journal::{Begin, Record, State, Welcome, write_begin};
+use edgeplex_transport::{
+    journal::{Followed, Follower, FollowerView, Journal},
+    tcp::boot_ms,
+};
 use journal_common::{Told, What, opened, pump::Pump, put};
 use std::{
     path::PathBuf,
@@ -12,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::{io::AsyncWriteExt, net::UnixStream, task::JoinHandle};
 
 struct Pair {
     dir: TempDir,
@@ -328,6 +331,33 @@ async fn a_promoted_standby_has_everything_and_is_a_journal_of_its_own() {
     drop(promoted);
     let (_, found) = Journal::open(&pair.dir.path().join("standby")).unwrap();
     assert_eq!(names(&journal_common::state_of(&found)), ["a", "b"]);
+}
+
+/// A leader on a host that is up for longer, or shorter: what its records say of time counts by its clock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_knows_its_leaders_clock() {
+    let close = |journal: &Journal, theirs_ms: u64| (0..5000).contains(&journal.past_now_ms().wrapping_sub(theirs_ms));
+    for now_ms in [boot_ms() + (100 << 30), 1] {
+        let dir = TempDir::new().unwrap();
+        let (mut follower, _) = Follower::listen(dir.path().join("follow.sock"), &dir.path().join("standby")).unwrap();
+        let mut said = Welcome { format: 1, resumes: false }.encode_with_clock(now_ms);
+        write_begin(&mut said, &Begin { journal: 7, position: 0, next_session: 1 });
+        let mut leader = UnixStream::connect(dir.path().join("follow.sock")).await.unwrap();
+        leader.write_all(&said).await.unwrap();
+        assert_eq!(soon(follower.next()).await, Followed::Reset);
+        let (journal, _) = follower.into_journal().unwrap();
+        assert!(close(&journal, now_ms), "{} and {now_ms}", journal.past_now_ms());
+        // Once it is promoted its own clock is all that counts.
+        drop(journal);
+        let (journal, _) = Journal::open(&dir.path().join("standby")).unwrap();
+        assert!(close(&journal, boot_ms()));
+    }
+    // On this host it is ours.
+    let pair = Pair::new();
+    let (mut follower, _) = pair.follower();
+    let _pump = pair.pump().await;
+    catch_up(&mut follower, &mut State::new(1 << 30)).await;
+    assert!(close(&follower.into_journal().unwrap().0, boot_ms()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -64,7 +64,7 @@ pub(super) async fn connect(config: PeerConfig) -> io::Result<TcpStream> {
 #[derive(Debug)]
 struct Logged {
     log: SessionLog,
-    /// TCP_REPAIR_WINDOW at the beginning: a successor's first question to the peer tells it anew.
+    /// TCP_REPAIR_WINDOW.
     window: Vec<u8>,
     /// As written down last; when that was looked at, and how many bytes had been sent then.
     acked: u64,
@@ -124,7 +124,10 @@ impl Connection {
     /// One that goes on here; `rest` is still to be written of what was sent.
     pub(super) fn resumed(id: ConnId, stream: TcpStream, log: SessionLog, progress: &Progress, rest: &[u8]) -> Self {
         let log = Some(Logged::new(log, progress));
-        Self { id, stream, out: rest.to_vec(), written: 0, noted: rest.len(), log, stalled: None }
+        let mut resumed = Self { id, stream, out: rest.to_vec(), written: 0, noted: rest.len(), log, stalled: None };
+        // The timestamp is by our own clock from now on.
+        resumed.note_acked(true);
+        resumed
     }
 
     /// Bytes waiting to be written.
@@ -159,7 +162,7 @@ impl Connection {
         self.noted = self.out.len();
     }
 
-    /// Writes down what the peer has acknowledged, if it is time for it or `at_once`.
+    /// Writes down what the peer has acknowledged, and our clock towards it, if it is time for it or `at_once`.
     pub(super) fn note_acked(&mut self, at_once: bool) {
         let unwritten = self.noted - self.written;
         let Some(l) = &mut self.log else { return };
@@ -169,9 +172,9 @@ impl Connection {
         }
         (l.looked, l.sent) = (Instant::now(), sent);
         // A socket that cannot be asked any more is about to be closed.
-        let Ok(now) = tcp::acked(&self.stream) else { return };
-        let acked = sent.saturating_sub((unwritten + now.unacknowledged) as u64);
-        if acked > l.acked {
+        let Ok(now) = tcp::acked(&self.stream, &mut l.window) else { return };
+        let acked = sent.saturating_sub((unwritten + now.unacknowledged) as u64).max(l.acked);
+        if at_once || acked > l.acked {
             l.acked = acked;
             l.log.acked(acked, l.window.clone(), now.timestamp, now.at_ms);
         }

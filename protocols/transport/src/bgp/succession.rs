@@ -7,14 +7,13 @@
 
 use super::task::{self, Command};
 use super::{Speaker, listener};
-use crate::{Promoted, journal::Journal};
+use crate::{Promoted, journal::Journal, tcp::Standing};
 use edgeplex_bgp_wire::{Cease, Notification};
-use edgeplex_journal::{Progress, Protocol, Record, SessionId};
+use edgeplex_journal::{Protocol, Record, SessionId};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 
 /// What a neighbour's task replays.
 #[derive(Debug)]
@@ -23,16 +22,6 @@ pub(super) enum Piece {
     Received(Vec<u8>),
     Sent(Vec<u8>),
     Close,
-}
-
-/// A connection that stands in the journal.
-#[derive(Debug)]
-pub(super) struct Standing {
-    pub(super) progress: Progress,
-    /// When we heard last what the peer had acknowledged.
-    pub(super) told: Instant,
-    /// Why it cannot be taken over.
-    pub(super) broken: Option<String>,
 }
 
 /// What a neighbour's task is told about whose turn it is.
@@ -74,8 +63,7 @@ impl Following {
     fn apply(&mut self, record: &Record) -> Option<(IpAddr, SessionId, Piece)> {
         let (id, piece) = match record {
             Record::Open(id, opened) if opened.protocol == Protocol::Bgp => {
-                let standing = Standing { progress: Progress::new(opened), told: Instant::now(), broken: None };
-                self.sessions.insert(*id, standing);
+                self.sessions.insert(*id, Standing::new(opened));
                 (id, Some(Piece::Open { outgoing: !opened.passive, local: opened.local.ip().to_canonical() }))
             }
             Record::Received(id, bytes) => (id, Some(Piece::Received(bytes.clone()))),
@@ -88,12 +76,7 @@ impl Following {
             Record::Open(..) | Record::Put { .. } | Record::Delete { .. } => return None,
         };
         let standing = self.sessions.get_mut(id)?;
-        if let Err(error) = standing.progress.apply(record) {
-            standing.broken.get_or_insert_with(|| format!("its journal is wrong: {error}"));
-        }
-        if piece.is_none() {
-            standing.told = Instant::now();
-        }
+        standing.apply(record);
         Some((neighbor(standing), *id, piece?))
     }
 

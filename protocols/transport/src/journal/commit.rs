@@ -8,8 +8,9 @@
 
 use super::{
     Gate, JournalStatus, STALE,
+    compaction::{Compacted, Mend, Owed, When},
     leader::Serving,
-    log::{Compacted, Log, Mend, Owed},
+    log::Log,
     session::Guarded,
 };
 use edgeplex_journal::{Ack, FrameError, SessionId};
@@ -191,15 +192,15 @@ impl Core {
         self.trouble.is_some() || self.lost_until.is_some() || !self.followers.is_empty()
     }
 
-    /// What a compaction must mend; `None`: it is not needed, or not yet.
-    pub(super) fn compaction(&self, log: &Log, now: Instant) -> Option<Mend> {
+    /// Whether to compact, and what that has to mend.
+    pub(super) fn compaction(&self, log: &Log, now: Instant) -> (When, Mend) {
         match &self.trouble {
-            Some(trouble) if now < trouble.try_at => None,
+            Some(trouble) if now < trouble.try_at => (When::Waits, Mend::default()),
             Some(trouble) if trouble.gave_up => {
-                Some(Mend { without: trouble.sessions.clone(), owed: trouble.owed.clone(), skip: self.dropped })
+                (When::AtOnce, Mend { without: trouble.sessions.clone(), owed: trouble.owed.clone(), skip: self.dropped })
             }
-            Some(_) => Some(Mend::default()),
-            None => log.wants_compaction().then(Mend::default),
+            Some(_) => (When::AtOnce, Mend::default()),
+            None => (log.compaction(now), Mend::default()),
         }
     }
 

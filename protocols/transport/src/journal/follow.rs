@@ -2,9 +2,11 @@
 
 use super::{
     STALE,
+    compaction::{self, Mend, When},
     follower::{Following, SILENT, track},
-    log::{Draft, Mend},
+    log::Draft,
 };
+use crate::tcp::boot_ms;
 use edgeplex_journal::{Ack, Begin, Entry, FORMATS, Hello, MAX_BODY, MAX_EXTENSION, Record, Welcome};
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -15,7 +17,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
-    task::{JoinHandle, spawn_blocking},
+    task::JoinHandle,
     time::timeout,
 };
 use tracing::info;
@@ -83,9 +85,12 @@ impl Connection {
 
     async fn take(&mut self, mut stream: UnixStream) -> io::Result<()> {
         let log = self.following.log.clone();
+        let asked = boot_ms();
         timeout(GREETING, stream.write_all(&Hello::ours(log.name(), log.position()).encode())).await??;
         let mut bytes = Vec::with_capacity(CHUNK);
-        let welcome = timeout(GREETING, read_welcome(&mut stream, &mut bytes)).await??;
+        let (welcome, clock) = timeout(GREETING, read_welcome(&mut stream, &mut bytes)).await??;
+        // As if the answer had taken no time: rather too far ahead than behind, since TCP timestamps must not go back.
+        self.following.state().ahead = clock.map_or(0, |now| now.wrapping_sub(asked));
         if !FORMATS.contains(&welcome.format) {
             self.problem("leader and standby know no common format of the journal".to_owned());
             return Err(io::Error::other("no common format"));
@@ -99,6 +104,7 @@ impl Connection {
         self.following.changed();
         loop {
             self.frames(&mut bytes).await?;
+            self.tend();
             if self.draft.is_none() {
                 self.acknowledge(&mut stream).await?;
             }
@@ -196,18 +202,24 @@ impl Connection {
             if let Some(under_way) = self.compaction.take() {
                 let _ = under_way.await;
             }
-            compact(&self.following).await;
+            compact(&self.following, When::AtOnce).await;
             append().inspect_err(|_| self.problem(format!("the journal takes no more: {error}")))?;
         }
         if self.following.state().problem.take().is_some() {
             self.following.changed();
         }
-        // One at a time: a second one would end as the first took its file's place.
-        if log.wants_compaction() && self.compaction.as_ref().is_none_or(JoinHandle::is_finished) {
-            let following = self.following.clone();
-            self.compaction = Some(tokio::spawn(async move { compact(&following).await }));
-        }
         Ok(())
+    }
+
+    /// One compaction at a time: a second one would end as the first took its file's place.
+    fn tend(&mut self) {
+        if self.draft.is_none() && self.compaction.as_ref().is_none_or(JoinHandle::is_finished) {
+            let when = self.following.log.compaction(Instant::now());
+            if matches!(when, When::Calm | When::AtOnce) {
+                let following = self.following.clone();
+                self.compaction = Some(tokio::spawn(async move { compact(&following, when).await }));
+            }
+        }
     }
 
     fn problem(&self, problem: String) {
@@ -246,28 +258,28 @@ impl Connection {
     }
 }
 
-async fn compact(following: &Arc<Following>) {
-    let log = following.log.clone();
-    let done = spawn_blocking(move || log.compact(&Mend::default())).await;
+async fn compact(following: &Arc<Following>, when: When) {
+    let (done, _) = compaction::compact(following.log.clone(), Mend::default(), when).await;
     let mut state = following.state();
     match done {
-        Ok(Ok(done)) => {
+        Ok(done) => {
             state.compactions += 1;
             state.saved += done.before.saturating_sub(done.after);
         }
-        Ok(Err(error)) => state.problem = Some(format!("the journal cannot be compacted: {error}")),
-        Err(_) => {}
+        Err(error) => state.problem = Some(format!("the journal cannot be compacted: {error}")),
     }
     drop(state);
     following.changed();
 }
 
-async fn read_welcome(stream: &mut UnixStream, bytes: &mut Vec<u8>) -> io::Result<Welcome> {
+/// The leader's first word, and what its clock says.
+async fn read_welcome(stream: &mut UnixStream, bytes: &mut Vec<u8>) -> io::Result<(Welcome, Option<u64>)> {
     loop {
         match Welcome::read(bytes).map_err(io::Error::other)? {
             Some((welcome, length)) => {
+                let clock = Welcome::clock(bytes.get(..length).unwrap_or_default());
                 bytes.drain(..length);
-                return Ok(welcome);
+                return Ok((welcome, clock));
             }
             None if bytes.len() > MAX_EXTENSION + 64 => return Err(io::Error::other("its first word does not end")),
             None => {}

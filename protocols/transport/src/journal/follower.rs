@@ -76,6 +76,8 @@ pub(super) struct State {
     pub(super) caught_up: bool,
     pub(super) lost: bool,
     pub(super) next_session: u64,
+    /// By so much the leader's clock is ahead of ours, milliseconds, modulo 2^64.
+    pub(super) ahead: u64,
     pub(super) open: BTreeSet<u64>,
     pub(super) compactions: u64,
     pub(super) saved: u64,
@@ -149,6 +151,7 @@ impl Follower {
             caught_up: false,
             lost: false,
             next_session: found.next_session,
+            ahead: 0,
             open,
             compactions: 0,
             saved: 0,
@@ -259,13 +262,18 @@ impl Follower {
             }
             rest.extend(self.ready.drain(..));
         }
-        let next_session = self.view.0.state().next_session;
+        let (next_session, ahead) = {
+            let state = self.view.0.state();
+            (state.next_session, state.ahead)
+        };
         let (log, mut core) = (self.view.0.log.clone(), Core::new(next_session));
-        let Err(error) = log.begin_another(next_session) else { return Ok((Journal::new(Some(log), core), rest)) };
+        let Err(error) = log.begin_another(next_session) else {
+            return Ok((Journal::new(Some(log), core, ahead), rest));
+        };
         // It is the leader's still: not this instance's past.
         let kept = log.discard();
         core.found = Some(format!("no journal: {error}{}", kept.err().map_or(String::new(), |e| format!("; it stays: {e}"))));
-        Ok((Journal::new(None, core), rest))
+        Ok((Journal::new(None, core, ahead), rest))
     }
 }
 

@@ -5,6 +5,7 @@ use super::{
     commit::Followed,
     log::{Chunk, Cursor},
 };
+use crate::tcp::boot_ms;
 use edgeplex_journal::{Ack, Hello, MAX_EXTENSION, Welcome, common, write_beat};
 use std::{
     fs, io,
@@ -130,7 +131,7 @@ async fn lead(shared: &Weak<Shared>, stream: UnixStream) -> io::Result<()> {
         shared.changed();
     }
     info!(resumes, "a follower of the journal has come");
-    timeout(GREETING, write.write_all(&Welcome { format, resumes }.encode())).await??;
+    timeout(GREETING, write.write_all(&Welcome { format, resumes }.encode_with_clock(boot_ms()))).await??;
     tokio::select! {
         ended = pump(&registered, write, cursor, positions) => ended,
         ended = acks(&registered, read) => ended,

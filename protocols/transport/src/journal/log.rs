@@ -1,9 +1,10 @@
 //! The file: frames are appended with one write each, so that what was written outlives kill -9; compaction writes another file and
 //! renames it. Readers go on where they were, from one file into the next.
 
-use edgeplex_journal::{Begin, Entry, FILE_HEADER, Frames, Record, SessionId, State};
+use super::compaction::{Due, LIMIT};
+use edgeplex_journal::{Begin, Entry, FILE_HEADER, Frames, Record, State};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Read},
     os::unix::fs::FileExt,
@@ -19,27 +20,8 @@ const NAME: &str = "journal";
 /// Files that are being written begin with this; and one that could not be understood.
 const NEW: &str = "journal.new";
 const BAD: &str = "journal.bad";
-/// A file below this size is left alone, bytes.
-const SMALL: u64 = 1 << 20;
-/// State in a file, at most; bytes.
-const LIMIT: usize = 1 << 30;
-/// What is appended during a compaction is copied without holding up the writer down to this.
-const LAST_COPY: u64 = 256 << 10;
 /// Files back that a reader may still stand at the end of.
 const RETIRED: usize = 8;
-
-/// Names and values that are not in the file yet; `None`: deleted.
-pub(super) type Owed = BTreeMap<String, Option<Vec<u8>>>;
-
-/// What a compaction makes good, where frames could not be written.
-#[derive(Debug, Default)]
-pub(super) struct Mend {
-    /// Sessions with a hole, left out; values that are missing, put in.
-    pub(super) without: BTreeSet<SessionId>,
-    pub(super) owed: Owed,
-    /// Positions that were counted in for what is missing.
-    pub(super) skip: u64,
-}
 
 #[derive(Debug)]
 pub(super) struct Log {
@@ -51,23 +33,23 @@ pub(super) struct Log {
 }
 
 #[derive(Debug)]
-struct Files {
-    file: Arc<File>,
-    length: u64,
+pub(super) struct Files {
+    pub(super) file: Arc<File>,
+    pub(super) length: u64,
     /// The last one in the file, and where what it tells of begins.
-    begin: Begin,
-    begin_at: u64,
+    pub(super) begin: Begin,
+    pub(super) begin_at: u64,
     /// Counts up with every file; another epoch does not continue what was before.
-    generation: u64,
+    pub(super) generation: u64,
     epoch: u64,
     /// Length and position at which former files ended.
     retired: BTreeMap<u64, (u64, u64)>,
-    /// Time for a compaction.
-    compact_at: u64,
+    /// When it is compacted.
+    pub(super) due: Due,
 }
 
 impl Files {
-    fn position(&self) -> u64 {
+    pub(super) fn position(&self) -> u64 {
         self.begin.position.saturating_add(self.length - self.begin_at)
     }
 }
@@ -100,13 +82,7 @@ pub(super) enum Chunk {
     Reset,
 }
 
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Compacted {
-    pub(super) before: u64,
-    pub(super) after: u64,
-}
-
-fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+pub(super) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
@@ -115,14 +91,6 @@ pub(super) fn new_name() -> io::Result<u128> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u128::from_be_bytes(bytes))
-}
-
-/// When a file whose state took so many bytes is worth a compaction: once it has doubled, and while there is room for two of them.
-fn compact_at(dir: &Path, state: u64) -> u64 {
-    let doubled = (2 * state).max(state + SMALL);
-    let Ok(fs) = nix::sys::statvfs::statvfs(dir) else { return doubled };
-    let room = state + fs.blocks_available() * fs.fragment_size();
-    doubled.min(room / 2).max(state + state / 4)
 }
 
 fn create(path: &Path) -> io::Result<File> {
@@ -147,9 +115,17 @@ impl Draft {
         Ok(self.length)
     }
 
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
     /// The state is whole, and stands before this.
     pub(super) fn begins(&mut self, begin: Begin) {
-        self.begin = Some((begin, self.length));
+        self.begins_at(begin, self.length);
+    }
+
+    pub(super) fn begins_at(&mut self, begin: Begin, at: u64) {
+        self.begin = Some((begin, at));
     }
 }
 
@@ -195,7 +171,7 @@ impl Log {
             generation: 0,
             epoch: 0,
             retired: BTreeMap::new(),
-            compact_at: compact_at(dir, begin_at),
+            due: Due::of(dir, begin_at),
         };
         let position = watch::Sender::new(files.position());
         Self { dir: dir.to_owned(), files: Mutex::new(files), position, drafts: AtomicU64::new(0) }
@@ -267,7 +243,11 @@ impl Log {
         fs::remove_file(self.dir.join(NAME))
     }
 
-    fn files(&self) -> MutexGuard<'_, Files> {
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn files(&self) -> MutexGuard<'_, Files> {
         // Every change is made after all that can fail.
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -318,11 +298,6 @@ impl Log {
     /// Length of the file.
     pub(super) fn length(&self) -> u64 {
         self.files().length
-    }
-
-    pub(super) fn wants_compaction(&self) -> bool {
-        let files = self.files();
-        files.length >= files.compact_at
     }
 
     /// Where whoever has this journal up to there goes on; `None` if that is not in the file.
@@ -383,7 +358,7 @@ impl Log {
     }
 
     /// Puts a file in force; readers see a [`Chunk::Reset`] unless it continues the one before.
-    fn replace(&self, files: &mut Files, draft: &Draft, continues: bool) -> io::Result<()> {
+    pub(super) fn replace(&self, files: &mut Files, draft: &Draft, continues: bool) -> io::Result<()> {
         let (begin, begin_at) = draft.begin.ok_or_else(|| invalid("a file without its begin"))?;
         fs::rename(&draft.path, self.dir.join(NAME))?;
         let ended = (files.length, files.position());
@@ -404,74 +379,7 @@ impl Log {
     pub(super) fn start_over(&self, draft: &Draft) -> io::Result<()> {
         let mut files = self.files();
         self.replace(&mut files, draft, false)?;
-        files.compact_at = compact_at(&self.dir, files.length);
+        files.due = Due::of(&self.dir, files.length);
         Ok(())
     }
-
-    /// The same state in a shorter file. Takes its time; appends go on meanwhile. If it fails, the file is as it was.
-    pub(super) fn compact(&self, mend: &Mend) -> io::Result<Compacted> {
-        let (file, length, begin, begin_at, generation) = {
-            let mut files = self.files();
-            // Unless it gets shorter, not again before it has doubled.
-            files.compact_at = compact_at(&self.dir, files.length);
-            (files.file.clone(), files.length, files.begin, files.begin_at, files.generation)
-        };
-        let mut bytes = vec![0; usize::try_from(length).map_err(invalid)?];
-        file.read_exact_at(&mut bytes, 0)?;
-        let mut state = State::new(LIMIT);
-        let read = state.read(edgeplex_journal::read_header(&bytes).map_err(invalid)?).map_err(invalid)?;
-        drop(bytes);
-        mend.without.iter().try_for_each(|id| state.apply(&Record::Close(*id))).map_err(invalid)?;
-        for (name, value) in &mend.owed {
-            let name = name.clone();
-            let record = value.clone().map_or(Record::Delete { name: name.clone() }, |value| Record::Put { name, value });
-            state.apply(&record).map_err(invalid)?;
-        }
-        state.shorten();
-        // What was put in is news to a follower: it has to begin anew.
-        let continues = mend.without.is_empty() && mend.owed.is_empty() && mend.skip == 0;
-        let journal = if continues { begin.journal } else { new_name()? };
-        let begin =
-            Begin { journal, position: begin.position.saturating_add(length - begin_at + mend.skip), next_session: state.next_session() };
-        let mut draft = self.draft()?;
-        let mut frames = Vec::with_capacity(state.bytes());
-        state.write_file(&mut frames, read.followed, &begin).map_err(invalid)?;
-        drop(state);
-        draft.append(frames.get(FILE_HEADER..).unwrap_or_default())?;
-        draft.begins(begin);
-        let state_length = draft.length;
-        drop(frames);
-        let mut copied = length;
-        loop {
-            let mut files = self.files();
-            if files.generation != generation {
-                return Err(io::Error::other("another file took its place meanwhile"));
-            }
-            let end = files.length;
-            if end - copied > LAST_COPY {
-                drop(files);
-                copied = copy(&file, copied, end, &mut draft)?;
-                continue;
-            }
-            copy(&file, copied, end, &mut draft)?;
-            // A journal that was begun meanwhile.
-            if files.begin_at > length {
-                let at = draft.length - (end - files.begin_at);
-                draft.begin = Some((files.begin, at));
-            }
-            self.replace(&mut files, &draft, continues)?;
-            files.compact_at = compact_at(&self.dir, state_length);
-            return Ok(Compacted { before: end, after: files.length });
-        }
-    }
-}
-
-fn copy(from: &File, mut at: u64, end: u64, to: &mut Draft) -> io::Result<u64> {
-    while at < end {
-        let mut bytes = vec![0; usize::try_from((end - at).min(1 << 20)).map_err(invalid)?];
-        from.read_exact_at(&mut bytes, at)?;
-        to.append(&bytes)?;
-        at += bytes.len() as u64;
-    }
-    Ok(at)
 }

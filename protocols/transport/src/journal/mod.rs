@@ -8,6 +8,7 @@
 //! Nothing here waits: an append is one write(2), and what is not committed yet is held on the wire, not in the daemon.
 
 mod commit;
+mod compaction;
 mod follow;
 mod follower;
 mod leader;
@@ -20,6 +21,7 @@ pub use follower::{Followed, Follower, FollowerView};
 pub use role::RoleFile;
 pub use session::{Flow, Gate, SessionLog};
 
+use crate::tcp::boot_ms;
 use commit::Core;
 use edgeplex_journal::{FrameError, Opened, Progress, Record, SessionId};
 use log::Log;
@@ -73,6 +75,8 @@ struct Shared {
     revision: watch::Sender<u64>,
     /// There is something to do that takes longer.
     tend: Arc<Notify>,
+    /// By so much the clock of who wrote before us is ahead of ours, milliseconds, modulo 2^64.
+    ahead: u64,
 }
 
 impl Drop for Shared {
@@ -92,21 +96,27 @@ impl Shared {
         self.revision.send_modify(|r| *r += 1);
     }
 
-    /// Works out what is committed, and tells all who wait for it.
-    fn settle(&self, core: &mut Core) {
+    /// Works out what is committed, and tells all who wait for it. Whether something of the status is new.
+    fn settled(&self, core: &mut Core) -> bool {
         let changed = core.settle(self.log.as_deref(), Instant::now());
         if changed {
             self.changed();
         }
         self.committed.send_if_modified(|c| std::mem::replace(c, core.committed) != core.committed);
-        if changed || core.troubled() || self.log.as_deref().is_some_and(Log::wants_compaction) {
+        changed
+    }
+
+    /// The same, and whoever tends the journal hears of it.
+    fn settle(&self, core: &mut Core) {
+        let changed = self.settled(core);
+        if changed || core.troubled() || self.log.as_deref().is_some_and(Log::wakes) {
             self.tend.notify_one();
         }
     }
 }
 
 impl Journal {
-    fn new(log: Option<Arc<Log>>, core: Core) -> Self {
+    fn new(log: Option<Arc<Log>>, core: Core, ahead: u64) -> Self {
         let tended = log.is_some();
         let shared = Shared {
             log,
@@ -114,6 +124,7 @@ impl Journal {
             committed: watch::Sender::new(0),
             revision: watch::Sender::new(0),
             tend: Arc::new(Notify::new()),
+            ahead,
         };
         let journal = Self(Arc::new(shared));
         journal.0.settle(&mut journal.0.core());
@@ -126,12 +137,17 @@ impl Journal {
 
     /// Keeps nothing; everything is committed at once.
     pub fn none() -> Self {
-        Self::new(None, Core::new(1))
+        Self::new(None, Core::new(1), 0)
     }
 
     /// Whether anything is kept: sessions of [`Journal::none`] need no protection.
     pub fn keeps(&self) -> bool {
         self.0.log.is_some()
+    }
+
+    /// Now, in milliseconds, by the clock (CLOCK_BOOTTIME) of who wrote what this journal began with: on another host it is another.
+    pub fn past_now_ms(&self) -> u64 {
+        boot_ms().wrapping_add(self.0.ahead)
     }
 
     /// Opens the journal in `dir`: what a past process left there, and appends go on behind it. Where that cannot be understood
@@ -145,7 +161,7 @@ impl Journal {
             core.lost_until = Some(Instant::now() + STALE);
             core.noted = true;
         }
-        Ok((Self::new(Some(Arc::new(log)), core), found.records))
+        Ok((Self::new(Some(Arc::new(log)), core, 0), found.records))
     }
 
     /// Writes a change; when this returns it outlives the process. Errors are the journal's own: see [`JournalStatus::problems`].

@@ -74,7 +74,7 @@ pub(super) async fn connect(target: Target) -> io::Result<TcpStream> {
 #[derive(Debug)]
 pub(super) struct Logged {
     log: SessionLog,
-    /// TCP_REPAIR_WINDOW at the beginning: a successor's first question to the neighbour tells it anew.
+    /// TCP_REPAIR_WINDOW.
     window: Vec<u8>,
     /// As written down last, and when that was looked at.
     acked: u64,
@@ -155,20 +155,20 @@ impl Connection {
         self.log.as_ref().is_some_and(|l| l.acked < l.log.counts().1)
     }
 
-    /// Writes down what the neighbour has acknowledged, if it is time for it or `at_once`.
+    /// Writes down what the neighbour has acknowledged, and our clock towards it, if it is time for it or `at_once`.
     pub(super) fn note_acked(&mut self, at_once: bool) {
         let waiting = self.waiting.load(Ordering::Relaxed);
         let Some(l) = &mut self.log else { return };
         let (_, sent) = l.log.counts();
-        if l.acked == sent || !at_once && l.looked.elapsed() < ACKED_PACE {
+        if !at_once && (l.acked == sent || l.looked.elapsed() < ACKED_PACE) {
             return;
         }
         l.looked = Instant::now();
         // A socket that cannot be asked any more is about to be closed.
-        let Ok(now) = tcp::acked(&*self.stream) else { return };
+        let Ok(now) = tcp::acked(&*self.stream, &mut l.window) else { return };
         let Ok(unacknowledged) = u64::try_from(waiting + now.unacknowledged) else { return };
-        let acked = sent.saturating_sub(unacknowledged);
-        if acked > l.acked {
+        let acked = sent.saturating_sub(unacknowledged).max(l.acked);
+        if at_once || acked > l.acked {
             l.acked = acked;
             l.log.acked(acked, l.window.clone(), now.timestamp, now.at_ms);
         }
@@ -193,10 +193,14 @@ impl Connection {
         }
     }
 
-    /// Bytes that are written down already.
-    pub(super) fn send_again(&self, bytes: Vec<u8>) {
-        self.waiting.fetch_add(bytes.len(), Ordering::Relaxed);
-        let _ = self.out.send(bytes);
+    /// Goes on where another has left: `rest` is written down already, and is still to be written.
+    pub(super) fn resume(&mut self, rest: Vec<u8>) {
+        if !rest.is_empty() {
+            self.waiting.fetch_add(rest.len(), Ordering::Relaxed);
+            let _ = self.out.send(rest);
+        }
+        // The timestamp is by our own clock from now on.
+        self.note_acked(true);
     }
 
     /// `false`: the neighbour does not read.
@@ -312,6 +316,37 @@ mod tests {
         assert_eq!(neighbor.read_u8().await.unwrap(), 0);
         drop(connection);
         timeout(LINGER * 10, ended).await.expect("it ends").unwrap();
+    }
+
+    /// Nothing was sent for long; where our clock towards the neighbour stands is new.
+    #[tokio::test]
+    #[ignore = "needs root (CAP_NET_ADMIN); the lab's test command runs it"]
+    async fn a_fence_writes_down_what_a_successor_needs() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut neighbor, _) = listener.accept().await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let log = Logged::open(&stream, false, &journal);
+        assert!(log.is_some());
+        let (inputs, _input) = mpsc::channel(1);
+        let (mut connection, _) = Connection::start(ConnId::Opened(1), stream, log, inputs);
+        connection.send(vec![1]);
+        assert_eq!(neighbor.read_u8().await.unwrap(), 1);
+        let told = |connection: &mut Connection| {
+            let before_ms = tcp::boot_ms();
+            connection.fence();
+            let state = edgeplex_journal::State::from_file(&std::fs::read(dir.path().join("journal")).unwrap(), 1 << 20).unwrap();
+            let acked = state.sessions().values().next().unwrap().acked.clone().unwrap();
+            assert!(acked.at_ms >= before_ms);
+            (acked.sent, acked.window.len())
+        };
+        while told(&mut connection) != (1, 20) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(told(&mut connection), (1, 20), "again, though nothing else is new");
+        connection.leave();
     }
 
     #[tokio::test]

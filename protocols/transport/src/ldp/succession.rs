@@ -2,26 +2,13 @@
 
 use super::connection::{GTSM, Logged};
 use super::task::Task;
-use crate::{
-    Promoted,
-    journal::Journal,
-    tcp::{self, Restore},
-};
-use edgeplex_journal::{Progress, Protocol, Record, SessionId};
+pub(super) use crate::tcp::Standing;
+use crate::{Promoted, journal::Journal, tcp::How};
+use edgeplex_journal::{Protocol, Record, SessionId};
 use edgeplex_ldp::{Action, ConnId, Inherited};
 use std::{io, net::IpAddr};
-use tokio::{net::TcpStream, sync::oneshot, time::Instant};
+use tokio::{net::TcpStream, sync::oneshot};
 use tracing::{info, warn};
-
-/// A connection that stands in the journal that we follow.
-#[derive(Debug)]
-pub(super) struct Standing {
-    progress: Progress,
-    /// When we heard last what the neighbour had acknowledged.
-    told: Instant,
-    /// Why it cannot be taken over.
-    broken: Option<String>,
-}
 
 impl Task {
     /// A change that the active instance has written down.
@@ -37,7 +24,7 @@ impl Task {
             }
             Record::Open(id, opened) if opened.protocol == Protocol::Ldp => {
                 let IpAddr::V4(remote) = opened.remote.ip() else { return };
-                self.standing.insert(*id, Standing { progress: Progress::new(opened), told: Instant::now(), broken: None });
+                self.standing.insert(*id, Standing::new(opened));
                 self.ldp.replay_opened(ConnId::Inherited(id.0), remote);
                 vec![]
             }
@@ -48,10 +35,7 @@ impl Task {
             },
             Record::Received(id, _) | Record::Sent(id, _) | Record::Acked { session: id, .. } => {
                 let Some(standing) = self.standing.get_mut(id) else { return };
-                if let Err(error) = standing.progress.apply(&record) {
-                    standing.broken.get_or_insert_with(|| format!("its journal is wrong: {error}"));
-                }
-                standing.told = Instant::now();
+                standing.apply(&record);
                 match &record {
                     Record::Received(id, bytes) => self.ldp.replay_received(now, ConnId::Inherited(id.0), bytes),
                     Record::Sent(id, bytes) => self.ldp.replay_sent(now, ConnId::Inherited(id.0), bytes),
@@ -79,13 +63,13 @@ impl Task {
         for inherited in self.ldp.inherited() {
             let ConnId::Inherited(id) = inherited.conn else { continue };
             let Some(standing) = self.standing.remove(&SessionId(id)) else { continue };
-            match restore(&standing, &inherited) {
+            match restore(&standing, &inherited, &journal) {
                 Ok((stream, taken)) => {
                     let log = journal.resumed(SessionId(id), &standing.progress);
                     self.adopt(inherited.conn, stream, Some(Logged::new(log, &standing.progress)));
                     let rest = standing.progress.unacknowledged.get(taken..).unwrap_or_default().to_vec();
-                    if let Some(connection) = self.connections.get(&inherited.conn).filter(|_| !rest.is_empty()) {
-                        connection.send_again(rest);
+                    if let Some(connection) = self.connections.get_mut(&inherited.conn) {
+                        connection.resume(rest);
                     }
                     info!(remote = %standing.progress.opened.remote, "LDP connection taken over");
                     promoted.sessions += 1;
@@ -133,18 +117,9 @@ impl Task {
     }
 }
 
-fn restore(standing: &Standing, inherited: &Inherited) -> io::Result<(TcpStream, usize)> {
-    let Standing { progress, told, broken } = standing;
-    if let Some(reason) = broken {
-        return Err(io::Error::other(reason.clone()));
-    }
-    let (stream, taken) = tcp::restore(&Restore {
-        progress,
-        age: told.elapsed(),
-        password: inherited.password.as_deref(),
-        ttl: Some(GTSM.into()),
-        least_ttl: inherited.gtsm.then_some(GTSM),
-    })?;
+fn restore(standing: &Standing, inherited: &Inherited, journal: &Journal) -> io::Result<(TcpStream, usize)> {
+    let how = How { password: inherited.password.as_deref(), ttl: GTSM.into(), least_ttl: inherited.gtsm.then_some(GTSM) };
+    let (stream, taken) = standing.restore(how, journal)?;
     socket2::SockRef::from(&stream).set_tos_v4(super::connection::TOS)?;
     Ok((TcpStream::from_std(stream)?, taken))
 }

@@ -10,6 +10,9 @@
 //! otherwise go on with it as an orphan, and the address pair would not be free.
 
 mod sockopt;
+mod standing;
+
+pub(crate) use standing::{How, Standing};
 
 use crate::sockopt::{set_md5, set_min_ttl};
 use edgeplex_journal::{Progress, TcpOpened};
@@ -34,8 +37,8 @@ const SEND_BUFFER: usize = 128 << 10;
 const SEND_BUFFER_RESTORED: usize = 208 << 10;
 /// TCP timestamps of a successor are this much ahead: they must not go back, whatever the clocks and the journal's last word.
 const TIMESTAMP_SLACK_MS: u64 = 1000;
-/// Clocks that differ by more are not those of one host.
-const SAME_CLOCK_MS: u64 = 24 * 3600 * 1000;
+/// A clock that says that more has passed is none that is known here.
+const PLAUSIBLE_MS: u64 = 24 * 3600 * 1000;
 /// The lowest bit of a timestamp tells its unit: set, it counts microseconds.
 const MICROSECONDS: u32 = 1;
 
@@ -52,6 +55,8 @@ pub struct Acked {
 #[derive(Debug, Clone, Copy)]
 pub struct Restore<'a> {
     pub progress: &'a Progress,
+    /// Now, by the clock of [`Progress::at_ms`] as far as it is known ([`crate::journal::Journal::past_now_ms`]).
+    pub now_ms: u64,
     /// The journal's last [`edgeplex_journal::Record::Acked`], or else the open, is at least so old by our own clock.
     pub age: Duration,
     /// TCP MD5 (RFC 2385).
@@ -128,10 +133,25 @@ pub fn abandon(stream: impl AsFd) -> io::Result<()> {
     sockopt::repair(stream.as_fd(), REPAIR_ON)
 }
 
-/// Asks what the peer has acknowledged.
-pub fn acked(stream: &impl AsFd) -> io::Result<Acked> {
+/// Asks what the peer has acknowledged, and brings `window` (TCP_REPAIR_WINDOW) up to date.
+pub fn acked(stream: &impl AsFd, window: &mut [u8]) -> io::Result<Acked> {
     let fd = stream.as_fd();
+    let (send, receive) = sockopt::windows(fd)?;
+    renew(window, send, receive);
     Ok(Acked { unacknowledged: sockopt::queued(fd)?.0, timestamp: sockopt::timestamp(fd)?, at_ms: boot_ms() })
+}
+
+/// Both windows as they are now: a receive window that became smaller would drop what the peer has sent already (RFC 9293 §3.8.6).
+/// A kernel that does not tell one says 0.
+fn renew(window: &mut [u8], send: u32, receive: u32) {
+    let Some([_, sends, most, receives, _]) = window.as_chunks_mut::<4>().0.first_chunk_mut::<5>() else { return };
+    if send > 0 {
+        *sends = send.to_ne_bytes();
+        *most = u32::from_ne_bytes(*most).max(send).to_ne_bytes();
+    }
+    if receive > 0 {
+        *receives = receive.to_ne_bytes();
+    }
 }
 
 /// Makes the connection again, not blocking. How many of [`Progress::unacknowledged`] the socket has taken comes with it: the
@@ -180,7 +200,7 @@ fn repair(socket: &Socket, restore: &Restore<'_>) -> io::Result<usize> {
     let agreed = options.into_iter().filter(|(bit, ..)| tcp.options & bit == *bit);
     sockopt::set_options(fd, &agreed.map(|(_, code, value)| RepairOption { code, value }).collect::<Vec<_>>())?;
     if tcp.options & TIMESTAMPS != 0 {
-        sockopt::set_timestamp(fd, timestamp(progress, boot_ms(), restore.age))?;
+        sockopt::set_timestamp(fd, timestamp(progress, restore.now_ms, restore.age))?;
     }
     socket.set_send_buffer_size(SEND_BUFFER_RESTORED)?;
     sockopt::queue(fd, Queue::Send)?;
@@ -210,7 +230,7 @@ fn fill(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
 
 /// RFC 7323 §5: a peer drops segments whose timestamps go back.
 fn timestamp(progress: &Progress, now_ms: u64, age: Duration) -> u32 {
-    let by_clock = now_ms.checked_sub(progress.at_ms).filter(|ms| *ms < SAME_CLOCK_MS).unwrap_or(0);
+    let by_clock = now_ms.checked_sub(progress.at_ms).filter(|ms| *ms < PLAUSIBLE_MS).unwrap_or(0);
     let elapsed = by_clock.max(u64::try_from(age.as_millis()).unwrap_or(0)) + TIMESTAMP_SLACK_MS;
     let micro = progress.timestamp & MICROSECONDS != 0;
     let ticks = if micro { elapsed * 1000 } else { elapsed };

@@ -83,6 +83,13 @@ pub(super) fn info(socket: BorrowedFd<'_>) -> io::Result<[u8; 8]> {
     get(socket, libc::TCP_INFO)
 }
 
+/// Of `struct tcp_info`, its numbers of 32 bits: snd_wnd (since Linux 5.4) and rcv_wnd (6.2); 0 where the kernel does not tell them.
+pub(super) fn windows(socket: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+    const SEND_WINDOW: usize = 57;
+    let numbers: [u32; SEND_WINDOW + 2] = get(socket, libc::TCP_INFO)?;
+    Ok((numbers[SEND_WINDOW], numbers[SEND_WINDOW + 1]))
+}
+
 /// Bytes not yet acknowledged by the peer, and bytes received and not yet read.
 pub(super) fn queued(socket: BorrowedFd<'_>) -> io::Result<(usize, usize)> {
     Ok((ioctl(socket, libc::TIOCOUTQ)?, ioctl(socket, libc::FIONREAD)?))

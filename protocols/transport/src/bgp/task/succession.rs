@@ -2,11 +2,11 @@
 
 use super::{Input, Task};
 use crate::bgp::connection::{self, Connection, TTL};
-use crate::bgp::succession::{Piece, Standing, Turn};
+use crate::bgp::succession::{Piece, Turn};
 use crate::{
     Promoted,
     journal::Journal,
-    tcp::{self, Restore},
+    tcp::{How, Standing},
 };
 use edgeplex_bgp::{Action, ConnId, PeerConfig, State};
 use edgeplex_bgp_wire::{Cease, Notification};
@@ -17,18 +17,9 @@ use tracing::{info, warn};
 
 /// Makes a connection again. What of `unacknowledged` could not be queued at once is left to be written.
 fn restore(id: ConnId, standing: &Standing, config: Option<&PeerConfig>, session: SessionId, journal: &Journal) -> io::Result<Connection> {
-    let Standing { progress, told, broken } = standing;
-    if let Some(reason) = broken {
-        return Err(io::Error::other(reason.clone()));
-    }
-    let restore = Restore {
-        progress,
-        age: told.elapsed(),
-        password: config.and_then(|c| c.password.as_deref()),
-        ttl: Some(TTL),
-        least_ttl: config.and_then(connection::least_ttl),
-    };
-    let (stream, taken) = tcp::restore(&restore)?;
+    let how = How { password: config.and_then(|c| c.password.as_deref()), ttl: TTL, least_ttl: config.and_then(connection::least_ttl) };
+    let (stream, taken) = standing.restore(how, journal)?;
+    let progress = &standing.progress;
     let rest = progress.unacknowledged.get(taken..).unwrap_or_default();
     Ok(Connection::resumed(id, TcpStream::from_std(stream)?, journal.resumed(session, progress), progress, rest))
 }
