@@ -6,10 +6,11 @@
 //! disconnected.
 
 use edgeplex_ff_fib_api::{Reply, Request, VERSION, encode_reply};
+use edgeplex_ff_phy::moved_up;
 use edgeplex_types::wire::Deframer;
 use nix::poll::PollFlags;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,10 @@ const MAX_CLIENTS: usize = 16;
 const MAX_WAITING: usize = 64 << 10;
 /// Bytes read from a client at a time.
 const CHUNK: usize = 32 << 10;
+/// Lowest descriptors of clients and of the listener. When this process dies they end in the opposite order, and the ports' last: whoever
+/// sees its connection end finds nobody listening any more, and knows of the death before the ports' rings are taken apart.
+const CLIENTS: RawFd = 512;
+const LISTENER: RawFd = CLIENTS + 256;
 
 #[derive(Debug)]
 pub(crate) struct ControlServer {
@@ -46,6 +51,7 @@ impl ControlServer {
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
         listener.set_nonblocking(true)?;
+        let listener = UnixListener::from(moved_up(listener.into(), LISTENER));
         Ok(Self { listener, path: path.to_owned(), clients: vec![], chunk: vec![0; CHUNK].into_boxed_slice() })
     }
 
@@ -66,6 +72,7 @@ impl ControlServer {
             if self.clients.len() >= MAX_CLIENTS {
                 tracing::warn!(limit = MAX_CLIENTS, "control client refused: too many");
             } else if stream.set_nonblocking(true).is_ok() {
+                let stream = UnixStream::from(moved_up(stream.into(), CLIENTS));
                 self.clients.push(Client { stream, input: Deframer::default(), output: vec![], sent: 0, more: true, ended: false });
             }
         }
@@ -287,6 +294,17 @@ mod tests {
         }
         assert!(s.clients.is_empty());
         assert_eq!(replies(&mut c, &mut Deframer::default()).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn listener_and_clients_stand_above_whatever_else_is_open() {
+        use std::os::fd::AsRawFd;
+        let dir = tempfile::tempdir().unwrap();
+        let (mut s, path) = server(&dir);
+        let _client = UnixStream::connect(&path).unwrap();
+        s.serve(answer);
+        let client = s.clients[0].stream.as_raw_fd();
+        assert!((CLIENTS..LISTENER).contains(&client) && LISTENER <= s.listener.as_raw_fd());
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! the kernel reads and writes, is generic over it.
 
 mod buf;
+mod descriptors;
 mod dpdk;
 mod eal;
 mod error;
@@ -21,6 +22,7 @@ mod raw_socket;
 mod tap;
 
 pub use buf::{HEADROOM, PacketBuf, VecBuf};
+pub use descriptors::moved_up;
 pub use dpdk::{DpdkPort, open_ports};
 pub use eal::DpdkConfig;
 pub use error::PhyError;

@@ -254,6 +254,26 @@ fn programming_many_routes_stops_no_packet() {
     println!("from one wire to the other: median {median:?}, 99.9 % {high:?}, worst {worst:?}");
 }
 
+/// A standby takes over when the connection ends and nobody listens: it must not have to wait until the rings are taken apart.
+#[test]
+#[ignore = "needs root; lab/test runs it"]
+fn nobody_listens_any_more_when_a_connection_to_a_killed_one_ends() {
+    let mut vm = Vm::start();
+    for _ in 0..5 {
+        let mut client = vm.connect();
+        client.program(1, []);
+        let killed = Instant::now();
+        vm.process.kill().unwrap();
+        assert_eq!(std::io::Read::read(&mut client.stream, &mut [0; 16]).unwrap_or(0), 0);
+        let heard = killed.elapsed();
+        let again = std::os::unix::net::UnixStream::connect(vm.socket());
+        assert_eq!(again.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        vm.process.wait().unwrap();
+        println!("killed: heard after {heard:?}, ended after {:?}", killed.elapsed());
+        vm.kill_and_restart();
+    }
+}
+
 #[test]
 #[ignore = "needs root; lab/test runs it"]
 fn it_stops_when_asked_to() {
