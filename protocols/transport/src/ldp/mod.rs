@@ -59,18 +59,27 @@ pub enum Event {
 #[derive(Debug)]
 enum Command {
     Configure(Config),
-    Interface { name: Arc<str>, address: Ipv4Addr, up: bool },
+    Interface {
+        name: Arc<str>,
+        address: Ipv4Addr,
+        up: bool,
+    },
     Routes(Arc<Routes>),
     Reset(Ipv4Addr),
     Neighbors(oneshot::Sender<Vec<LdpNeighborRow>>),
     Bindings(oneshot::Sender<Vec<LdpBindingRow>>),
+    /// Answered when all events of before are with the daemon.
+    Told(oneshot::Sender<()>),
     Replay(Box<Record>),
     Forget,
     Promote(Journal, oneshot::Sender<Promoted>),
     Fence(oneshot::Sender<()>),
     Unfence,
     Leave(oneshot::Sender<()>),
-    Shutdown { graceful: bool, done: oneshot::Sender<()> },
+    Shutdown {
+        graceful: bool,
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// One LDP speaker. Cloning gives another handle to the same; with the last one it ends, as `leave` does if it keeps a journal, or
@@ -126,6 +135,14 @@ impl Handle {
         receiver.await.unwrap_or_default()
     }
 
+    /// Resolves when the daemon has taken, or will find in the channel, every event of what was replayed, heard or commanded so far.
+    /// Events must be taken meanwhile.
+    pub async fn told(&self) {
+        let (done, told) = oneshot::channel();
+        self.tell(Command::Told(done));
+        let _ = told.await;
+    }
+
     /// To one that follows: a change that the active instance has written down. Those of others are let pass.
     pub fn replay(&self, record: &Record) {
         let ours = match record {
@@ -178,5 +195,26 @@ impl Handle {
         self.tell(Command::Shutdown { graceful, done });
         // Ended already, or late: either way there is nothing more to wait for.
         let _ = tokio::time::timeout(SHUTDOWN, receiver).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_follows_from_a_command_is_in_the_channel_when_it_was_told() {
+        let label = |n| Label::try_from(n).unwrap();
+        let labels = edgeplex_types::LabelRange::new(label(100), label(199)).unwrap();
+        let config = Config::new([192, 0, 2, 1].into(), labels);
+        let (handle, mut events) = start(config, Start::default(), Mode::Live(Journal::none()));
+        for n in 0..100 {
+            let own = Ipv4Net::new([10, 0, n, 0].into(), 24).unwrap();
+            handle.routes(Arc::new([(own, vec![])].into()));
+            handle.told().await;
+            let there = std::iter::from_fn(|| events.try_recv().ok());
+            let of_route = |e: &Event| matches!(e, Event::Forwarding(f) if f.contains_key(&own));
+            assert_eq!(there.filter(of_route).count(), 1, "route {n}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use std::{
 };
 use tokio::{
     net::TcpStream,
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::{AbortHandle, JoinSet},
     time::{Instant, sleep, sleep_until},
 };
@@ -56,6 +56,8 @@ pub(super) struct Task {
     accept_at: Option<Instant>,
     /// What the daemon has not yet taken.
     backlog: VecDeque<Event>,
+    /// Who waits for the backlog to be empty.
+    told: Vec<oneshot::Sender<()>>,
     stopping: bool,
     /// None yet while we follow.
     pub(super) journal: Option<Journal>,
@@ -96,6 +98,7 @@ pub(super) async fn run(
         accepted: 0,
         accept_at: None,
         backlog: VecDeque::new(),
+        told: vec![],
         stopping: false,
         journal,
         standing: BTreeMap::new(),
@@ -110,6 +113,10 @@ pub(super) async fn run(
         let speaks = task.journal.is_some() && !task.fenced;
         if speaks {
             task.listener.try_open();
+        }
+        if task.backlog.is_empty() {
+            // Whoever no longer waits need not know.
+            task.told.drain(..).for_each(|done| _ = done.send(()));
         }
         let behind = task.note_acked();
         let timer = task.ldp.deadline().filter(|_| speaks).map(|at| task.zero + at);
@@ -167,7 +174,7 @@ impl Task {
         self.connections.values().any(Connection::is_behind)
     }
 
-    fn command(&mut self, command: Option<Command>) -> Option<tokio::sync::oneshot::Sender<()>> {
+    fn command(&mut self, command: Option<Command>) -> Option<oneshot::Sender<()>> {
         let waits = matches!(command, Some(Command::Configure(_) | Command::Interface { .. } | Command::Routes(_) | Command::Reset(_)));
         match command {
             Some(command) if self.fenced && waits => self.deferred.push(command),
@@ -184,6 +191,7 @@ impl Task {
                 drop(answer.send(self.ldp.neighbors(self.now()).into_iter().map(neighbor_row).collect()));
             }
             Some(Command::Bindings(answer)) => drop(answer.send(self.ldp.lib().into_iter().map(binding_row).collect())),
+            Some(Command::Told(done)) => self.told.push(done),
             Some(Command::Shutdown { graceful, done }) => {
                 if !graceful {
                     self.step(Engine::Stop);

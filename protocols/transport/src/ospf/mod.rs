@@ -113,6 +113,12 @@ impl Handle {
         self.ask(Command::ShowRoutes).await
     }
 
+    /// Resolves when the daemon has taken, or will find in the channel, every event of what was heard or commanded so far. Events must be
+    /// taken meanwhile.
+    pub async fn told(&self) {
+        self.ask(Command::Told).await;
+    }
+
     /// To one that follows: a change that the active instance has written down. Those of others are let pass.
     pub fn replay(&self, record: &Record) {
         let (name, value) = match record {

@@ -34,20 +34,34 @@ const START: Time = Duration::from_secs(10 * 365 * 86400);
 #[derive(Debug)]
 pub(super) enum Command {
     Configure(Config),
-    Interface { name: String, up: bool },
-    NeighborLost { interface: String, address: Ipv4Addr },
-    LinkCost { interface: String, max: bool },
+    Interface {
+        name: String,
+        up: bool,
+    },
+    NeighborLost {
+        interface: String,
+        address: Ipv4Addr,
+    },
+    LinkCost {
+        interface: String,
+        max: bool,
+    },
     ShowNeighbors(oneshot::Sender<Vec<OspfNeighborRow>>),
     ShowInterfaces(oneshot::Sender<Vec<OspfInterfaceRow>>),
     ShowDatabase(oneshot::Sender<Vec<LsaRow>>),
     ShowRoutes(oneshot::Sender<Vec<OspfRouteRow>>),
+    /// Answered when all events of before are with the daemon.
+    Told(oneshot::Sender<()>),
     Replay(String, Option<Vec<u8>>),
     Forget,
     Promote(Journal, oneshot::Sender<Promoted>),
     Fence(oneshot::Sender<()>),
     Unfence,
     Leave(oneshot::Sender<()>),
-    Shutdown { graceful: bool, done: oneshot::Sender<()> },
+    Shutdown {
+        graceful: bool,
+        done: oneshot::Sender<()>,
+    },
 }
 
 struct Task {
@@ -74,6 +88,8 @@ struct Task {
     open_again: Option<Instant>,
     events: mpsc::Sender<Event>,
     backlog: VecDeque<Event>,
+    /// Who waits for the backlog to be empty.
+    told: Vec<oneshot::Sender<()>>,
     buffer: Vec<u8>,
     /// The interface that was read from last: the others come first.
     last_read: Option<Arc<str>>,
@@ -124,6 +140,7 @@ pub(super) async fn run(
         open_again: None,
         events,
         backlog: VecDeque::new(),
+        told: vec![],
         buffer: vec![0; 1 << 16],
         last_read: None,
     };
@@ -173,6 +190,10 @@ impl Task {
     }
 
     async fn wait(&mut self, commands: &mut mpsc::UnboundedReceiver<Command>) -> Wake {
+        if self.backlog.is_empty() {
+            // Whoever no longer waits need not know.
+            self.told.drain(..).for_each(|done| _ = done.send(()));
+        }
         let engine = self.engine.deadline().filter(|_| !self.fenced).map(|at| self.start + at.saturating_sub(START));
         let timer = engine.into_iter().chain(self.open_again).min();
         let sleep = async {
@@ -344,6 +365,7 @@ impl Task {
             Command::ShowInterfaces(answer) => drop(answer.send(rows::interfaces(&self.engine))),
             Command::ShowDatabase(answer) => drop(answer.send(rows::database(&self.engine))),
             Command::ShowRoutes(answer) => drop(answer.send(rows::routes(&self.engine))),
+            Command::Told(done) => self.told.push(done),
             // run() has taken it.
             Command::Shutdown { .. } | Command::Leave(_) => {}
             Command::Replay(name, value) => {
