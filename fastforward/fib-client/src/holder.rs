@@ -23,6 +23,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 mod book;
+mod gate;
 
 /// Between two attempts to connect: FastForward that was started again stands still for the neighbours until it is told.
 const RETRY: Duration = Duration::from_millis(10);

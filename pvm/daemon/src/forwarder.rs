@@ -4,7 +4,6 @@ use crate::values::MAX_NEIGHBORS;
 use edgeplex_ff_fib_api as fib;
 use edgeplex_ff_fib_api::{Counters, Neighbor};
 use edgeplex_ff_fib_client::{Holder, HolderError};
-use edgeplex_transport::journal::{Flow, Gate};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
@@ -49,27 +48,5 @@ pub(crate) async fn keep(holder: Holder, seed: watch::Receiver<Option<Vec<Neighb
         if seen.is_closed() {
             return;
         }
-    }
-}
-
-/// FastForward as the one that holds our sessions' segments until what they tell is committed.
-#[derive(Debug)]
-pub(crate) struct Wire(pub(crate) Holder);
-
-fn flow(f: Flow) -> fib::Flow {
-    fib::Flow { local: f.local, remote: f.remote }
-}
-
-impl Gate for Wire {
-    fn upto(&self, of: Flow, seq: u32, ack: u32) {
-        self.0.upto(flow(of), seq, ack);
-    }
-
-    fn fence(&self, of: Flow) {
-        self.0.fence(flow(of));
-    }
-
-    fn over(&self, of: Flow) {
-        self.0.over(flow(of));
     }
 }
