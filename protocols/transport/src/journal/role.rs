@@ -1,11 +1,13 @@
 //! What an instance has become since it was configured: a file beside the journal, which outlives the process like that.
 
+use crate::tcp::boot_ms;
 use edgeplex_mgmt::config::Instance;
 use serde::{Deserialize, Serialize};
 use std::{
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 use tracing::warn;
 
@@ -22,6 +24,9 @@ struct Stored {
     /// The journal's sessions are not to be taken over.
     #[serde(default)]
     cold: bool,
+    /// It is fenced until then: CLOCK_BOOTTIME, milliseconds, which goes on from process to process and is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fenced_until_ms: Option<u64>,
 }
 
 /// Where it stands; without a directory nothing is kept.
@@ -75,11 +80,36 @@ impl RoleFile {
         self.load().is_some_and(|s| s.cold)
     }
 
-    /// In one step: a crash leaves the former file or this one. `cold`: whatever the journal holds then is not gone on from.
+    /// `cold`: whatever the journal holds then is not gone on from. A fence stays.
     pub fn save(&self, instance: Instance, cold: bool) -> io::Result<()> {
+        let fenced_until_ms = self.load().and_then(|s| s.fenced_until_ms);
+        self.write(&Stored { version: VERSION, instance, cold, fenced_until_ms })
+    }
+
+    /// Sets until when the instance stands still; `None`: it speaks. The next process goes by it.
+    pub fn fence(&self, instance: Instance, until: Option<Instant>) -> io::Result<()> {
+        let stored = self.load();
+        let before = stored.as_ref().and_then(|s| s.fenced_until_ms);
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        let fenced_until_ms = until.map(|u| boot_ms().saturating_add(u64::try_from(left(u).as_millis()).unwrap_or(u64::MAX)));
+        if before.is_none() && fenced_until_ms.is_none() {
+            return Ok(());
+        }
+        self.write(&Stored { version: VERSION, instance, cold: stored.is_some_and(|s| s.cold), fenced_until_ms })
+    }
+
+    /// Until when a past process was to stand still, if that is not over. A newer configuration says otherwise.
+    pub fn fenced(&self, configured: Instance) -> Option<Instant> {
+        let stored = self.load().filter(|s| s.instance.generation >= configured.generation)?;
+        let left = stored.fenced_until_ms?.checked_sub(boot_ms()).filter(|ms| *ms > 0)?;
+        Instant::now().checked_add(Duration::from_millis(left))
+    }
+
+    /// In one step: a crash leaves the former file or this one.
+    fn write(&self, stored: &Stored) -> io::Result<()> {
         let Some(dir) = &self.0 else { return Ok(()) };
         let new = dir.join("role.new");
-        fs::write(&new, serde_json::to_vec(&Stored { version: VERSION, instance, cold })?)?;
+        fs::write(&new, serde_json::to_vec(stored)?)?;
         fs::rename(new, dir.join(NAME))
     }
 
@@ -118,6 +148,31 @@ mod tests {
         file.forget_journal().unwrap();
         file.save(promoted, false).unwrap();
         assert_eq!((file.instance(standby), file.is_cold(), dir.path().join("journal").exists()), (promoted, false, false));
+    }
+
+    #[test]
+    fn a_fence_lasts_as_long_as_its_lease_whoever_looks() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RoleFile::new(dir.path());
+        let (configured, promoted) = (instance(5, InstanceRole::Active), instance(7, InstanceRole::Active));
+        assert_eq!(file.fenced(configured), None);
+        let until = Instant::now() + Duration::from_secs(60);
+        file.fence(promoted, Some(until)).unwrap();
+        let next = RoleFile::new(dir.path());
+        let seen = next.fenced(configured).unwrap();
+        assert!(until - Duration::from_secs(1) < seen && seen < until + Duration::from_secs(1));
+        // Another generation is no end of it, but a newer configuration is.
+        file.save(instance(8, InstanceRole::Active), false).unwrap();
+        assert!(next.fenced(configured).is_some());
+        assert_eq!((next.instance(configured).generation, next.fenced(instance(9, InstanceRole::Active))), (8, None));
+        file.fence(promoted, None).unwrap();
+        assert_eq!(next.fenced(configured), None);
+        // One whose lease is over.
+        file.fence(promoted, Some(Instant::now())).unwrap();
+        assert_eq!(next.fenced(configured), None);
+        // Of a process that did not write it down.
+        fs::write(dir.path().join(NAME), r#"{"version":1,"instance":{"generation":7,"role":"active"},"cold":false}"#).unwrap();
+        assert_eq!((next.fenced(configured), next.instance(configured)), (None, promoted));
     }
 
     #[test]
