@@ -97,7 +97,7 @@ async fn a_vm_sees_itself_and_nothing_of_the_host() {
     assert!(s.inspect(&spec.id).await.unwrap().is_none());
     s.stop(&spec.id).await.unwrap();
     assert_eq!(host.remains(), Vec::<String>::new());
-    assert!(read(host.path().join("d/old-logs/pvm-acme-denver/pvmd.log")).ends_with("done\n"));
+    assert!(read(host.path().join("d/old-logs/pvm-acme-denver/pvm-acme-denver/pvmd.log")).ends_with("done\n"));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@
 //!  <dir>/vm-state/<id>/          what the VM shall find again when it is made anew, /var/lib/edgeplex in the CVM
 //!  <dir>/templates/              manifests
 //!  <dir>/images/<name>/          other versions of the programs
-//!  <dir>/old-logs/<id>/          logs of a VM that was stopped
+//!  <dir>/old-logs/<identity>/<id>/  logs of a VM that was stopped; of the last sixteen of its identity
 //! ```
 //! A VM is not a child that dies with the daemon: it has its own session, and the host's init adopts it.
 
@@ -18,6 +18,7 @@ mod cgroup;
 mod images;
 mod life;
 mod nics;
+mod old_logs;
 mod proc;
 mod sockopt;
 mod state;
@@ -277,13 +278,13 @@ impl Sandbox {
             cgroups.remove(&name)
         });
         removed.await.map_err(failed(id, "cgroup"))?;
-        let (dir, old) = (self.vm_dir(id), self.config.dir.join("old-logs"));
-        let kept = old.join(id.as_str());
+        let identity = self.uids().get(id).map_or_else(|| id.clone(), |(of, _)| of.clone());
+        let (dir, old) = (self.vm_dir(id), self.config.dir.join("old-logs").join(identity.as_str()));
+        let name = id.as_str().to_owned();
         let files = blocking(move || {
-            if dir.join("log").exists() {
-                fs::create_dir_all(&old)?;
-                remove_all(&kept)?;
-                fs::rename(dir.join("log"), &kept)?;
+            let log = dir.join("log");
+            if log.exists() {
+                old_logs::keep(&log, &old, &name)?;
             }
             remove_all(&dir)
         });
