@@ -7,7 +7,7 @@
 //! ```
 //! An active instance that starts is a standby of its former life: it reads its own journal and promotes itself.
 
-use crate::{forwarder::Wire, values::Values};
+use crate::values::Values;
 use edgeplex_ff_fib_client::Holder;
 use edgeplex_journal::Record;
 use edgeplex_mgmt::{
@@ -201,10 +201,28 @@ impl Life {
         });
     }
 
+    /// Stands still until then, also if the process is started again; `None`: no longer.
+    pub(crate) fn set_fence(&mut self, until: Option<Instant>) {
+        if let Err(error) = self.role.fence(self.instance, until) {
+            error!(%error, "the fence cannot be kept: a restart would end it");
+            self.problems.role = Some(format!("fence not kept: {error}"));
+        }
+    }
+
+    /// Until when a former life was to stand still.
+    pub(crate) fn fenced(&self) -> Option<Instant> {
+        self.role.fenced(self.instance)
+    }
+
+    /// It stands still since before this process, which has taken no session over yet.
+    pub(crate) fn never_spoke(&self) -> bool {
+        matches!(self.phase, Phase::Fenced { .. } | Phase::Replaced) && self.promoted.is_none()
+    }
+
     /// Followers may come, and FastForward holds what they do not have.
     fn serve(&mut self, journal: &Journal) {
         // Where nothing is kept it must hear that sessions need no hold.
-        journal.set_gate(Arc::new(Wire(self.holder.clone())));
+        journal.set_gate(Arc::new(self.holder.clone()));
         if !journal.keeps() {
             return;
         }

@@ -63,6 +63,8 @@ pub(crate) struct Session {
     incarnation: u64,
     epoch: Epoch,
     state: State,
+    /// The controller has said that this is the one that speaks: the CVM will find that the other is gone.
+    insists: bool,
 }
 
 fn random() -> u64 {
@@ -77,7 +79,7 @@ pub(crate) fn clock_epoch() -> Epoch {
 
 impl Session {
     pub(crate) fn new(attachment: AttachmentId, instance: Instance, now: Instant) -> Self {
-        Self { attachment, instance, incarnation: random(), epoch: clock_epoch(), state: State::Calling { hello_at: now } }
+        Self { attachment, instance, incarnation: random(), epoch: clock_epoch(), state: State::Calling { hello_at: now }, insists: false }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -106,6 +108,12 @@ impl Session {
             self.instance = instance;
             self.restart(now, Duration::ZERO);
         }
+    }
+
+    /// It speaks although another instance of a higher generation did.
+    pub(crate) fn insist(&mut self, now: Instant) {
+        self.insists = true;
+        self.restart(now, Duration::ZERO);
     }
 
     /// The socket lost a message of ours: what follows would not fit, so start anew.
@@ -138,6 +146,7 @@ impl Session {
         }
         match (message, &mut self.state) {
             (ToPvm::Welcome { .. }, State::Calling { .. }) => {
+                self.insists = false;
                 self.epoch = Epoch(clock_epoch().0.max(self.epoch.0 + 1));
                 let epoch = self.epoch;
                 self.state = State::Up(Up { epoch, heard: now, said: now, credits: 0, worked: 0, ended: false });
@@ -146,6 +155,10 @@ impl Session {
                     send.push(ToCvm::Sync { incarnation, sync: Sync::Begin { epoch } });
                 }
                 Some(Event::Up)
+            }
+            (ToPvm::Refused { reason: Refusal::Superseded, .. }, _) if self.insists => {
+                self.restart(now, REFUSED);
+                Some(Event::Down("the CVM still hears another instance"))
             }
             (ToPvm::Refused { reason: Refusal::Superseded, .. }, _) => {
                 self.state = State::Silent;
@@ -350,6 +363,14 @@ mod tests {
         assert_eq!((s.tick(now + DEAD_AFTER, &mut out), out.len(), s.deadline()), (None, 0, None));
         assert_eq!(s.receive(now, ToPvm::Welcome { incarnation }, &mut out), None);
         s.become_instance(now, Instance { generation: 1, ..Instance::default() });
-        up(&mut s, now);
+        let incarnation = up(&mut s, now);
+        // Or until it is told that the other is gone: the CVM may not know that yet.
+        s.receive(now, ToPvm::Refused { incarnation, reason: Refusal::Superseded }, &mut vec![]);
+        assert_eq!(s.deadline(), None);
+        s.insist(now);
+        let incarnation = call(&mut s, now);
+        let refusal = ToPvm::Refused { incarnation, reason: Refusal::Superseded };
+        assert!(matches!(s.receive(now, refusal, &mut vec![]), Some(Event::Down(_))));
+        up(&mut s, now + REFUSED);
     }
 }

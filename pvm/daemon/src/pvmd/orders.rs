@@ -2,7 +2,7 @@
 
 use super::Pvmd;
 use crate::{
-    forwarder::{self, Seen, Wire},
+    forwarder::{self, Seen},
     instance::Phase,
     mgmt::{self, Reply},
     values::Values,
@@ -68,9 +68,10 @@ impl Pvmd {
     pub(super) fn begin(&mut self, now: Instant) {
         let ready = *self.tap_ready.borrow();
         let Some(restart) = self.restart.as_ref().filter(|_| ready) else { return };
-        let mode = match (self.life.phase, self.life.journal()) {
-            (Phase::Waiting, _) | (Phase::Following, _) | (_, None) => Mode::Following,
-            (_, Some(journal)) => Mode::Live(journal.clone()),
+        let silent = matches!(self.life.phase, Phase::Waiting | Phase::Following) || self.life.never_spoke();
+        let mode = match self.life.journal().filter(|_| !silent) {
+            None => Mode::Following,
+            Some(journal) => Mode::Live(journal.clone()),
         };
         self.customers.start(&self.loaded, mode, restart.restarted(), &mut self.vrf);
         if self.life.phase == Phase::Waiting {
@@ -78,8 +79,13 @@ impl Pvmd {
             for record in std::mem::take(&mut self.records) {
                 self.replay(&record);
             }
-            if self.life.instance.role == InstanceRole::Active {
-                self.promote(now, None);
+            match self.life.fenced() {
+                _ if self.life.instance.role == InstanceRole::Standby => {}
+                Some(until) => {
+                    info!(left = ?until.saturating_duration_since(now), "fenced since before this process");
+                    self.life.phase = Phase::Fenced { until };
+                }
+                None => self.promote(now, None),
             }
         }
     }
@@ -173,6 +179,12 @@ impl Pvmd {
                     self.resume("ordered");
                     None
                 }
+                // Its successor is gone before it took over.
+                Phase::Replaced => {
+                    self.session.insist(now);
+                    self.resume("ordered");
+                    None
+                }
                 Phase::Speaking => None,
                 phase => Some(format!("this instance is {phase:?}: there is nothing to resume")),
             },
@@ -249,7 +261,7 @@ impl Pvmd {
         let mut lost = None;
         if let Some(journal) = self.life.journal().filter(|_| stale) {
             warn!("the leader may have gone on without this standby: its sessions are not taken over");
-            lost = Some(self.customers.abandon(&journal.clone(), &Wire(self.life.holder.clone())));
+            lost = Some(self.customers.abandon(&journal.clone(), &self.life.holder));
         }
         self.promote(now, lost);
     }
@@ -261,7 +273,7 @@ impl Pvmd {
         self.session.epoch_above(self.life.values.epoch());
         self.seed();
         let (holder, neighbors) = (self.life.holder.clone(), self.neighbors());
-        let bgp = self.customers.promote(journal.clone(), &Wire(holder.clone()));
+        let bgp = self.customers.promote(journal.clone(), &holder);
         let bfd = self.bfd.promote(journal);
         self.work.tasks.spawn(async move {
             if !neighbors.is_empty() && !matches!(tokio::time::timeout(FORWARDER, holder.neighbors(neighbors)).await, Ok(Ok(()))) {
@@ -276,7 +288,13 @@ impl Pvmd {
     fn fence(&mut self, now: Instant, lease_ms: u32, reply: Reply) {
         let until = now + Duration::from_millis(lease_ms.into()).min(MAX_LEASE);
         self.work.waiting.push(reply);
+        let still = self.life.never_spoke();
         self.life.phase = Phase::Fenced { until };
+        self.life.set_fence(Some(until));
+        if still {
+            self.work.tasks.spawn(std::future::ready(Done::Committed { committed: true }));
+            return;
+        }
         let (bgp, bfd, holder) = (self.customers.fence(), self.bfd.fence(), self.life.holder.clone());
         self.work.tasks.spawn(async move {
             let seen = tokio::time::timeout(FORWARDER, forwarder::look(&holder)).await;
@@ -290,15 +308,22 @@ impl Pvmd {
 
     fn resume(&mut self, why: &str) {
         info!(why, "the sessions go on");
-        self.life.phase = Phase::Speaking;
+        let past = self.life.never_spoke();
+        self.life.set_fence(None);
         self.customers.unfence();
         self.bfd.unfence();
+        if past {
+            return self.promote(Instant::now(), None);
+        }
+        self.life.phase = Phase::Speaking;
     }
 
     /// Another instance speaks: this one is silent from now on.
     pub(super) fn replaced(&mut self) {
         warn!("another instance of a higher generation speaks for this attachment; this one is silent");
         self.life.phase = Phase::Replaced;
+        // The next process asks again, and the CVM answers it the same.
+        self.life.set_fence(Some(Instant::now() + MAX_LEASE));
         tokio::spawn({
             let (bgp, bfd) = (self.customers.fence(), self.bfd.fence());
             async move { tokio::join!(bgp, bfd) }

@@ -12,7 +12,10 @@ use edgeplex_mgmt::{
     show::{InstanceOrder, InstanceState, PvmQuery, Reloaded},
 };
 use edgeplex_types::MacAddr;
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -126,11 +129,46 @@ fn a_promoted_instance_stays_what_it_is_and_a_replaced_one_is_silent_until_it_ha
         until("the first one is silent", || async { site.order(InstanceOrder::Look).await.unwrap().state == InstanceState::Fenced }).await;
         let s = site.order(InstanceOrder::Look).await.unwrap();
         assert!(s.problems.iter().any(|p| p.contains("higher generation")), "{:?}", s.problems);
-        assert!(site.order(InstanceOrder::Resume).await.is_err());
         second.terminate().await;
+        // The controller alone knows that the other is gone.
+        assert_eq!(site.order(InstanceOrder::Resume).await.map(|s| (s.generation, s.state)), Ok((3, InstanceState::Active)));
         let s = site.order(InstanceOrder::Promote { generation: 5 }).await.unwrap();
         assert_eq!((s.generation, s.state, s.problems), (5, InstanceState::Active, vec![]));
         until("it speaks again", || async { site.status().await.relay_up }).await;
+        pvmd.terminate().await;
+    });
+}
+
+#[test]
+fn a_fence_outlives_the_process() {
+    alone(async {
+        let mut site = Site::new(true);
+        site.cvm.start();
+        let site = site;
+        let look = async || site.order(InstanceOrder::Look).await;
+        let speaks = async || look().await.is_ok_and(|s| s.promoted.is_some() && s.state == InstanceState::Active);
+        let pvmd = site.pvmd_with(Some("journal"));
+        until("it speaks", || async { speaks().await && site.cvm.ends() == 1 }).await;
+        site.order(InstanceOrder::Fence { lease_ms: 60_000 }).await.unwrap();
+        pvmd.terminate().await;
+        let pvmd = site.pvmd_with(Some("journal"));
+        until("it stands still", || async { look().await.is_ok_and(|s| s.state == InstanceState::Fenced) }).await;
+        until("the CVM hears it", || async { site.status().await.relay_up }).await;
+        let s = site.order(InstanceOrder::Fence { lease_ms: 60_000 }).await.unwrap();
+        assert_eq!((s.state, s.promoted, site.cvm.ends()), (InstanceState::Fenced, None, 1), "{s:?}");
+        site.order(InstanceOrder::Resume).await.unwrap();
+        until("it goes on", || async { speaks().await }).await;
+
+        // By itself when its lease is over, not sooner; and once only.
+        let began = Instant::now();
+        site.order(InstanceOrder::Fence { lease_ms: 2000 }).await.unwrap();
+        pvmd.terminate().await;
+        let pvmd = site.pvmd_with(Some("journal"));
+        until("it goes on by itself", || async { speaks().await }).await;
+        assert!(began.elapsed() >= Duration::from_secs(2), "after {:?}", began.elapsed());
+        pvmd.terminate().await;
+        let pvmd = site.pvmd_with(Some("journal"));
+        until("it speaks at once", || async { look().await.is_ok_and(|s| s.promoted.is_some()) }).await;
         pvmd.terminate().await;
     });
 }
