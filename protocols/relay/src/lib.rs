@@ -59,9 +59,10 @@ pub enum Sync<Op> {
 /// PVM to CVM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToCvm {
-    /// An attachment may have two instances: all are told the VPN's routes, but only the one that is not a standby and has the
-    /// highest generation speaks for the customer; others that send routes are refused as superseded. Whoever takes another
-    /// role or generation begins another session: a Hello with another incarnation, on the same connection.
+    /// An attachment may have several instances: standbys are told the VPN's routes too, but only the one that is not a standby and
+    /// has the highest generation speaks for the customer; another one that says Hello is refused as superseded, and so is one that
+    /// spoke as soon as a higher one does. Whoever takes another role or generation begins another session: a Hello with another
+    /// incarnation, on the same connection.
     Hello {
         attachment: AttachmentId,
         incarnation: u64,

@@ -76,8 +76,9 @@ impl<P: Clone + Eq> Vpn<P> {
             self.end_session(now, conn);
         }
         if instance.active {
-            // Whoever spoke before does no more; if it ever does again, then from the start.
-            self.sessions.of_mut(slot).for_each(|(_, s)| s.receiving = None);
+            // Whoever spoke before does no more, and hears of it at once: it may be about to speak to the customer again.
+            let before: Vec<Conn> = self.sessions.of(slot).filter(|(_, s)| s.instance.active).map(|(conn, _)| conn).collect();
+            before.into_iter().for_each(|conn| self.dismiss(conn, Refusal::Superseded));
             self.routes_are_stale(now, slot);
         }
         self.epoch.0 += 1;

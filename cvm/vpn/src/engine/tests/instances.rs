@@ -53,14 +53,18 @@ fn a_standby_is_told_everything_and_its_takeover_withdraws_nothing() {
 }
 
 #[test]
-fn who_was_succeeded_is_fed_until_it_speaks() {
+fn who_is_succeeded_hears_of_it_at_once_and_its_standby_goes_on() {
     let mut b = Bench::new();
     b.snapshot(0, &["10.1.0.0/16"]);
-    b.snapshot_as(100, 2, &["10.1.0.0/16"]);
-    b.update(RR, 50, "10.9.0.0/16", &[100], REMOTE, |_| {});
-    assert_eq!(b.told(0), ["10.9.0.0/16 2050"]);
-    b.withdraw(0, "10.1.0.0/16");
+    b.hello_as(300, 1, true);
+    b.hello_as(100, 2, false);
     assert!(b.is_refused(0, Refusal::Superseded));
+    assert_eq!(b.connected(0), 2);
+    b.pass(0.2);
+    b.snapshot_as(100, 2, &["10.1.0.0/16"]);
+    b.withdraw(0, "10.1.0.0/16");
+    assert!(b.is_refused(0, Refusal::Unknown));
+    b.vpn.undeliverable(b.now, &300);
     b.pass(0.2);
     b.hello(0);
     assert!(b.is_refused(0, Refusal::Superseded));
@@ -69,20 +73,6 @@ fn who_was_succeeded_is_fed_until_it_speaks() {
     b.pass(3.0);
     b.snapshot(0, &["10.2.0.0/16"]);
     assert_eq!(b.advertised(), ["65000:1 10.2.0.0/16 1000"]);
-}
-
-#[test]
-fn who_was_succeeded_and_outlives_its_successor_says_everything_again() {
-    let mut b = Bench::new();
-    b.snapshot(0, &["10.1.0.0/16"]);
-    b.snapshot_as(100, 2, &["10.1.0.0/16"]);
-    b.pass(2.0);
-    b.message(0, ToCvm::Keepalive { incarnation: 0 });
-    b.pass(1.0);
-    assert_eq!(b.connected(0), 1);
-    b.ops(0, vec![route("10.2.0.0/16")]);
-    assert!(b.is_refused(0, Refusal::Unknown));
-    assert_eq!(b.advertised(), ["65000:1 10.1.0.0/16 1000"]);
 }
 
 #[test]
