@@ -150,19 +150,19 @@ impl<I: CoreIo> Control<I> {
         let first = matches!(origin, Origin::Nothing(_));
         let restarting = labels_file.load(now, &mut labels) || !bindings.load().is_empty() || !first;
         let role = paths.journal.as_deref().map_or_else(RoleFile::nowhere, RoleFile::new);
-        let (link, journal, past) = match origin {
-            Origin::Nothing(journal) => (Link::Journal(journal.clone()), Some(journal), vec![]),
-            Origin::Past(journal, records) => (Link::Journal(journal.clone()), Some(journal), records),
+        let (link, past, fenced) = match origin {
+            Origin::Nothing(journal) => (Link::Journal(journal), vec![], None),
+            Origin::Past(journal, records, fenced) => (Link::Journal(journal), records, fenced),
             Origin::Leader(follower, records) => {
                 let view = follower.view();
-                (Link::Leader(follower, view), None, records)
+                (Link::Leader(follower, view), records, None)
             }
         };
         let vpn = Vpn::new(now, Start { epoch: first_epoch(), restarting }, vpn_config(&config), labels);
         let stage = if first { Stage::Speaking } else { Stage::Following };
         let core = CoreSide::start(now, io, &config, bindings, timing, restarting, stage);
         let reflectors = Reflectors::start(&config, timing, restarting, mode);
-        let (standing, instance_out) = Standing::new(role.instance(config.instance), role, link, Values::default());
+        let (standing, instance_out) = Standing::new(role.instance(config.instance), role, link, Values::default(), fenced);
         let (questions_in, questions) = mpsc::channel(64);
         let (fabric, fabric_out) = Publisher::new(now, first_epoch().0, timing.fabric_wait);
         let handler = Management { control: questions_in, fabric: fabric_out, instance: instance_out };
@@ -188,14 +188,15 @@ impl<I: CoreIo> Control<I> {
             exit: None,
             _management: management,
         };
-        control.begin(journal, past).await?;
+        control.begin(first, past).await?;
         info!(name = %control.config.name, restarting, speaks = control.speaks, attachments = control.config.attachments.len(), "cvmd is up");
         Ok(control)
     }
 
-    /// `journal`: it is ours to write, with `past` in it.
-    async fn begin(&mut self, journal: Option<Journal>, past: Vec<Record>) -> anyhow::Result<()> {
-        if let Some(journal) = journal.as_ref().filter(|_| past.is_empty()) {
+    /// `first`: there is nothing to go on from; otherwise there is `past`.
+    async fn begin(&mut self, first: bool, past: Vec<Record>) -> anyhow::Result<()> {
+        let journal = self.standing.journal().cloned();
+        if let Some(journal) = journal.as_ref().filter(|_| first) {
             self.keep(journal).known();
             self.relay.bind(&self.config)?;
             self.begin_to_speak();
@@ -207,8 +208,12 @@ impl<I: CoreIo> Control<I> {
         }
         self.set_reflectors();
         past.iter().for_each(|record| self.replay(record));
-        match journal {
-            Some(journal) if !past.is_empty() => self.take_over(journal).await,
+        match (journal, self.standing.fenced) {
+            (Some(journal), Some(until)) => {
+                info!(left = ?until.saturating_duration_since(Instant::now()), "fenced since before this process");
+                self.serve(&journal)
+            }
+            (Some(journal), None) if !first => self.take_over(journal).await,
             _ => Ok(()),
         }
     }
@@ -242,7 +247,7 @@ impl<I: CoreIo> Control<I> {
                     let event = event.context("the BGP speaker ended")?;
                     self.reflectors.handle(Instant::now(), event, &mut self.vpn);
                 }
-                event = self.standing.event() => self.standing_event(event)?,
+                event = self.standing.event() => self.standing_event(event).await?,
                 Some(question) = self.questions.recv() => self.question(question).await,
                 _ = tick.tick() => self.tick(),
                 () = std::future::ready(()), if more => tokio::task::yield_now().await,

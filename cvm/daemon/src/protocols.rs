@@ -63,12 +63,12 @@ impl Protocols {
         let mode = origin.mode();
         let (bfd, liveness) = bfd::start(mode.clone());
         let bfd_promoted = match origin {
-            Origin::Past(journal, records) => {
+            Origin::Past(journal, records, None) => {
                 // Its neighbours wait for tenths of a second; it needs nothing but the addresses that the past process has set.
                 records.iter().for_each(|record| bfd.replay(record));
                 Some(bfd.promote(journal.clone()).await)
             }
-            Origin::Nothing(_) | Origin::Leader(..) => None,
+            Origin::Past(..) | Origin::Nothing(_) | Origin::Leader(..) => None,
         };
         let (network, kernel) = Network::start(config).await?;
         // Who follows goes on from the journal instead.
@@ -286,12 +286,11 @@ impl CoreIo for Protocols {
     fn taken(&self) -> BoxFuture<'static, ()> {
         let (ospf, ldp) = (self.ospf.as_ref().map(|ospf| ospf.handle.clone()), self.ldp.as_ref().map(|ldp| ldp.handle.clone()));
         async move {
-            // They answer in the order in which they are told.
             if let Some(ospf) = ospf {
-                ospf.show_interfaces().await;
+                ospf.told().await;
             }
             if let Some(ldp) = ldp {
-                ldp.neighbors().await;
+                ldp.told().await;
             }
         }
         .boxed()

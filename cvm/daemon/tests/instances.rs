@@ -213,6 +213,80 @@ async fn fence() {
     following.stop().await;
 }
 
+/// A crash, as far as a process that goes on can have one.
+async fn crash(running: Running) {
+    running.task.abort();
+    let _ = running.task.await;
+}
+
+#[test]
+fn a_fence_outlives_the_process() {
+    common::join(common::in_namespace(fence_stays));
+}
+
+async fn fence_stays() {
+    addresses().await;
+    let site = site();
+    let running = site.start().await;
+    running.core.resolve(GATEWAY, Some(REMOTE_MAC)).await;
+    until(&site, "the core is known", |s| s.forwards).await;
+    order(&site, InstanceOrder::Fence { lease_ms: 60_000 }).await.unwrap();
+    crash(running).await;
+    let mut running = site.start().await;
+    let s = order(&site, InstanceOrder::Look).await.unwrap();
+    assert_eq!((s.state, s.generation, s.promoted), (InstanceState::Fenced, 1, None), "{s:?}");
+    assert!(running.core.verbs().iter().all(|v| matches!(v, Verb::Replay(_))));
+    assert_eq!(running.core.rest(), []);
+    assert!(UnixStream::connect(site.dir.path().join("relay.sock")).await.is_err(), "PVMs are served");
+    // Whoever is to succeed it still can.
+    UnixStream::connect(site.dir.path().join(JOURNAL_SOCKET)).await.unwrap();
+    let s = order(&site, InstanceOrder::Fence { lease_ms: 60_000 }).await.unwrap();
+    assert_eq!((s.state, s.end), (InstanceState::Fenced, s.committed));
+    assert_eq!(order(&site, InstanceOrder::Resume).await.unwrap().state, InstanceState::Active);
+    assert!(running.core.verbs().contains(&Verb::Promote(Part::Labels)));
+    UnixStream::connect(site.dir.path().join("relay.sock")).await.unwrap();
+
+    // By itself when its lease is over, not sooner.
+    let began = Instant::now();
+    order(&site, InstanceOrder::Fence { lease_ms: 1500 }).await.unwrap();
+    crash(running).await;
+    let running = site.start().await;
+    assert_eq!(order(&site, InstanceOrder::Look).await.unwrap().state, InstanceState::Fenced);
+    until(&site, "it goes on", |s| s.state == InstanceState::Active).await;
+    assert!(began.elapsed() >= Duration::from_millis(1500));
+    // What is over is over for all who come after.
+    crash(running).await;
+    let running = site.start().await;
+    let s = order(&site, InstanceOrder::Look).await.unwrap();
+    assert_eq!((s.state, s.promoted.is_some()), (InstanceState::Active, true));
+
+    order(&site, InstanceOrder::Fence { lease_ms: 60_000 }).await.unwrap();
+    crash(running).await;
+    let running = site.start().await;
+    let s = order(&site, InstanceOrder::Promote { generation: 4 }).await.unwrap();
+    assert_eq!((s.state, s.generation), (InstanceState::Active, 4));
+    running.stop().await;
+}
+
+#[test]
+fn one_that_was_fenced_stays_still_after_its_lease_if_another_serves_the_pvms() {
+    common::join(common::in_namespace(fence_stays_behind_another));
+}
+
+async fn fence_stays_behind_another() {
+    let (first, running, second, following, joined) = two().await;
+    order(&first, InstanceOrder::Fence { lease_ms: 1500 }).await.unwrap();
+    order(&second, InstanceOrder::Promote { generation: 3 }).await.unwrap();
+    joined.abort();
+    crash(running).await;
+    let mut running = first.start().await;
+    let s = until(&first, "it knows", |s| !s.problems.is_empty()).await;
+    assert_eq!(s.state, InstanceState::Fenced, "{s:?}");
+    assert!(running.core.verbs().iter().all(|v| matches!(v, Verb::Replay(_))));
+    running.stop().await;
+    following.stop().await;
+}
+
 #[test]
 fn who_lost_its_leader_too_long_ago_begins_anew_with_the_same_labels() {
     common::join(common::in_namespace(cold));

@@ -68,7 +68,13 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn new(instance: Instance, role: RoleFile, link: Link, values: Values) -> (Self, watch::Receiver<InstanceStatus>) {
+    pub(super) fn new(
+        instance: Instance,
+        role: RoleFile,
+        link: Link,
+        values: Values,
+        fenced: Option<Instant>,
+    ) -> (Self, watch::Receiver<InstanceStatus>) {
         let empty = InstanceStatus {
             generation: instance.generation,
             state: InstanceState::Standby,
@@ -86,7 +92,7 @@ impl Standing {
         };
         let (told, out) = watch::channel(empty);
         let news = link.changed();
-        let (fenced, promoted) = Default::default();
+        let promoted = None;
         let unkept = matches!(&link, Link::Journal(journal) if !journal.keeps() && role.is_kept());
         let problem = unkept.then(|| "no journal: sessions will not outlive this process".to_owned());
         (Self { instance, role, link, news, values, fenced, replayed: false, caught_up: false, promoted, problem, told }, out)
@@ -141,7 +147,19 @@ impl Standing {
     /// Sets generation and role for this process and those after it.
     pub(super) fn become_instance(&mut self, instance: Instance, cold: bool) {
         self.instance = instance;
-        if let Err(error) = self.role.save(instance, cold) {
+        let saved = self.role.save(instance, cold);
+        self.kept(saved);
+    }
+
+    /// Stands still until then, also if the process is started again; `None`: no longer.
+    fn set_fence(&mut self, until: Option<Instant>) {
+        self.fenced = until;
+        let saved = self.role.fence(self.instance, until);
+        self.kept(saved);
+    }
+
+    fn kept(&mut self, saved: std::io::Result<()>) {
+        if let Err(error) = saved {
             error!(%error, "not written down which instance this is");
             self.problem = Some(format!("role file: {error}"));
         }
@@ -192,12 +210,17 @@ impl<I: CoreIo> Control<I> {
     pub(super) async fn order(&mut self, order: InstanceOrder) -> Result<InstanceStatus, String> {
         match order {
             InstanceOrder::Look | InstanceOrder::Watch { .. } => {}
-            InstanceOrder::Fence { .. } | InstanceOrder::Resume if !self.speaks => return Err("this instance does not speak".into()),
+            InstanceOrder::Fence { .. } | InstanceOrder::Resume if !self.is_active() => return Err("this instance does not speak".into()),
             InstanceOrder::Fence { lease_ms } => self.fence(Duration::from_millis(lease_ms.into())).await?,
-            InstanceOrder::Resume => self.resume().map_err(|e| format!("{e:#}"))?,
+            InstanceOrder::Resume => self.resume().await.map_err(|e| format!("{e:#}"))?,
             InstanceOrder::Promote { generation } => self.promote(generation).await.map_err(|e| format!("{e:#}"))?,
         }
         Ok(self.tell_instance())
+    }
+
+    /// It speaks, or would if it were not fenced.
+    fn is_active(&self) -> bool {
+        self.speaks || self.standing.fenced.is_some()
     }
 
     async fn fence(&mut self, lease: Duration) -> Result<(), String> {
@@ -215,7 +238,7 @@ impl<I: CoreIo> Control<I> {
             self.vpn.disconnect(Instant::now());
             self.core.set_forwarding(&self.config, false);
         }
-        self.standing.fenced = Some(began + lease);
+        self.standing.set_fence(Some(began + lease));
         if let Some(journal) = self.standing.journal().cloned() {
             let committed = tokio::time::timeout(FENCED_WITHIN, journal.committed_all()).await;
             return committed.map_err(|_| "the standby does not take what there is".into());
@@ -223,48 +246,54 @@ impl<I: CoreIo> Control<I> {
         Ok(())
     }
 
-    pub(super) fn standing_event(&mut self, event: Event) -> anyhow::Result<()> {
+    pub(super) async fn standing_event(&mut self, event: Event) -> anyhow::Result<()> {
         match event {
             Event::Leader(followed) => self.follow(followed),
             Event::News => drop(self.tell_instance()),
-            Event::LeaseOver => self.lease_over()?,
+            Event::LeaseOver => self.lease_over().await?,
         }
         Ok(())
     }
 
     /// Nobody has taken over: it goes on.
-    fn resume(&mut self) -> anyhow::Result<()> {
-        if self.standing.fenced.take().is_some() {
-            info!("no longer fenced");
-            self.core.unfence();
-            self.reflectors.unfence();
-            self.core.set_forwarding(&self.config, true);
-            self.relay.bind(&self.config)?;
+    async fn resume(&mut self) -> anyhow::Result<()> {
+        if self.standing.fenced.is_none() {
+            return Ok(());
         }
-        Ok(())
+        info!("no longer fenced");
+        self.standing.set_fence(None);
+        if !self.speaks {
+            // It was a past process that was fenced.
+            let journal = self.standing.journal().cloned().unwrap_or_else(Journal::none);
+            return self.take_over(journal).await;
+        }
+        self.core.unfence();
+        self.reflectors.unfence();
+        self.core.set_forwarding(&self.config, true);
+        self.relay.bind(&self.config)
     }
 
     /// The lease of a fence is over without a word.
-    fn lease_over(&mut self) -> anyhow::Result<()> {
+    async fn lease_over(&mut self) -> anyhow::Result<()> {
         if self.relay.is_taken(&self.config) {
             warn!("the fence is over, but another instance serves the PVMs: this one stays still");
             self.standing.problem = Some("another instance serves the PVMs".into());
-            self.standing.fenced = Some(Instant::now() + STILL);
+            self.standing.set_fence(Some(Instant::now() + STILL));
             return Ok(());
         }
-        self.resume()
+        self.resume().await
     }
 
     async fn promote(&mut self, generation: u64) -> anyhow::Result<()> {
         let own = self.standing.instance;
         let instance = Instance { generation, role: InstanceRole::Active };
-        if instance == own && self.speaks {
-            return self.resume();
+        if instance == own && self.is_active() {
+            return self.resume().await;
         }
         anyhow::ensure!(generation > own.generation, "generation {generation}: this instance has {} already", own.generation);
-        if self.speaks {
+        if self.is_active() {
             self.standing.become_instance(instance, false);
-            return self.resume();
+            return self.resume().await;
         }
         if let Some(ago) = self.standing.stale() {
             warn!(?ago, "the leader may have gone on without this standby: neighbours are asked to wait instead");

@@ -62,7 +62,7 @@ impl Relay {
 
     /// Somebody else has bound the name since, and is there.
     pub(crate) fn is_taken(&self, config: &CvmConfig) -> bool {
-        self.file.is_some() && file(config) != self.file && path(config).is_some_and(|path| UnixStream::connect(path).is_ok())
+        file(config) != self.file && path(config).is_some_and(|path| UnixStream::connect(path).is_ok())
     }
 
     /// The name is bound to nobody: to an instance that is no more, perhaps, which had it after us.

@@ -9,7 +9,7 @@
 use super::{Control, core::Event, instance::Link};
 use crate::{
     core_io::{CoreEvent, CoreIo},
-    instance::{HeldByFastForward, empty_labels},
+    instance::empty_labels,
     network::NetworkEvent,
 };
 use anyhow::Context;
@@ -54,7 +54,7 @@ impl<I: CoreIo> Control<I> {
     /// It holds also where nothing is kept: it must hear that sessions need no hold.
     pub(super) fn keep(&mut self, journal: &Journal) -> Holder {
         let holder = Holder::start(self.paths.run.join(FIB_SOCKET));
-        journal.set_gate(Arc::new(HeldByFastForward(holder.clone())));
+        journal.set_gate(Arc::new(holder.clone()));
         if journal.keeps() {
             self.standing.values.write_to(journal.clone());
             self.standing.values.put_identity(&self.config);
@@ -87,22 +87,28 @@ impl<I: CoreIo> Control<I> {
     /// Everything has been replayed, and nobody else speaks.
     pub(super) async fn take_over(&mut self, journal: Journal) -> anyhow::Result<()> {
         let begun = Instant::now();
+        let mut stages = Stages::new(begun);
         let mut labels = empty_labels(begun, super::wall_clock(), &self.config);
-        if self.standing.values.labels(begun, &mut labels) {
+        let labels_known = self.standing.values.labels(begun, &mut labels);
+        if labels_known {
             self.vpn.take_over(begun, labels);
-            self.labels_stored = self.labels_file.save(self.vpn.labels()).is_ok();
         }
         let (neighbors, settled) = (self.standing.values.neighbors(), self.standing.values.settled());
-        self.core.store(begun, self.standing.values.bindings());
+        let bindings = self.standing.values.bindings();
         let holder = self.keep(&journal);
+        stages.end("values");
 
         let routing = self.core.promote_routing(neighbors, &journal);
         let routing = self.meanwhile(routing).await;
+        stages.end("OSPF and BFD");
         let routes = self.core.route();
         self.meanwhile(routes).await;
+        stages.end("kernel routes");
         let sessions = futures::future::join(self.core.promote_labels(&journal), self.reflectors.promote(&journal));
         let (labels, bgp) = self.meanwhile(sessions).await;
         holder.known();
+        stages.end("BGP and LDP");
+        // Only then is all of it known: what LDP has yet to say would be taken for labels that are gone.
         let told = self.core.speak();
         self.meanwhile(told).await;
         let settled = settled && routing.lost == 0 && labels.lost == 0;
@@ -110,19 +116,27 @@ impl<I: CoreIo> Control<I> {
         if settled {
             self.core.knows_all();
             self.reflectors.core_converged(&mut self.vpn);
+            self.think();
         }
+        stages.end("FECs");
         self.relay.bind(&self.config)?;
         self.core.set_forwarding(&self.config, true);
         self.begin_to_speak();
         self.serve(&journal)?;
+        stages.end("relay");
         let all = [routing, labels, bgp];
         let promoted = Promoted {
             sessions: all.iter().map(|p| p.sessions).sum(),
             lost: all.iter().map(|p| p.lost).sum(),
             took_us: u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
         };
-        info!(?routing, ?labels, ?bgp, us = promoted.took_us, settled, "taken over");
+        info!(?routing, ?labels, ?bgp, us = promoted.took_us, settled, %stages, "taken over");
         self.standing.promoted = Some(promoted);
+        // They stand in the journal, which outlives the process; the files, which outlive the VM, need the disk.
+        self.core.store(begun, bindings);
+        if labels_known {
+            self.labels_stored = self.labels_file.save(self.vpn.labels()).is_ok();
+        }
         Ok(())
     }
 
@@ -140,16 +154,42 @@ impl<I: CoreIo> Control<I> {
         loop {
             let more = self.think();
             tokio::select! {
-                // All that came before it was done has been taken then.
+                // All that the core said before it was done has been taken then. A table of the reflectors' may take long, and
+                // nobody waits for it.
                 biased;
                 event = self.core.event() => self.core_event(event),
-                Some(event) = self.reflectors.event() => self.reflectors.handle(Instant::now(), event, &mut self.vpn),
                 done = &mut wanted => {
                     self.think();
                     return done;
                 }
+                Some(event) = self.reflectors.event() => self.reflectors.handle(Instant::now(), event, &mut self.vpn),
                 () = std::future::ready(()), if more => tokio::task::yield_now().await,
             }
         }
+    }
+}
+
+/// How long each stage has taken.
+struct Stages {
+    since: Instant,
+    said: String,
+}
+
+impl Stages {
+    fn new(now: Instant) -> Self {
+        Self { since: now, said: String::new() }
+    }
+
+    fn end(&mut self, stage: &str) {
+        let now = Instant::now();
+        let separator = if self.said.is_empty() { "" } else { ", " };
+        self.said += &format!("{separator}{stage} {} us", (now - self.since).as_micros());
+        self.since = now;
+    }
+}
+
+impl std::fmt::Display for Stages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.said)
     }
 }

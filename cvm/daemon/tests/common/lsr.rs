@@ -45,6 +45,11 @@ impl Lsr {
         }
     }
 
+    /// What it was asked next, if that is here already.
+    pub(crate) fn next(&mut self) -> Option<Request> {
+        self.requests.try_recv().ok()
+    }
+
     fn take(&mut self, request: Request) {
         match request {
             Request::Begin { .. } => self.begun += 1,

@@ -29,7 +29,7 @@ impl Pvm {
     /// Hello until welcome, then a snapshot of these prefixes.
     pub(crate) async fn join(&mut self, prefixes: &[&str]) {
         self.incarnation += 100;
-        let (incarnation, epoch) = (self.incarnation, Epoch(1));
+        let incarnation = self.incarnation;
         self.ended = false;
         timeout(LIMIT, async {
             loop {
@@ -43,6 +43,11 @@ impl Pvm {
         })
         .await
         .expect("welcomed");
+        self.snapshot(prefixes);
+    }
+    /// Of a session that stands.
+    pub(crate) fn snapshot(&mut self, prefixes: &[&str]) {
+        let (incarnation, epoch) = (self.incarnation, Epoch(1));
         let sync = |sync| ToCvm::Sync { incarnation, sync };
         assert_eq!(self.say(ToCvm::Grant { incarnation, credits: 16 }), Delivery::Queued);
         assert_eq!(self.say(sync(Sync::Begin { epoch })), Delivery::Queued);
