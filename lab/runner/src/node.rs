@@ -1,4 +1,4 @@
-//! A node: a process tree in namespaces of its own (network, mount, PID, UTS, IPC) over the host's file system.
+//! A node: a process tree in namespaces of its own (network, mount, PID, UTS, IPC; a further host's clock) over the host's file system.
 //!
 //! ```text
 //!  runner ── node-init (outer): unshares, starts ──► node-init (pid 1): mounts, waits for ever, reaps
@@ -41,7 +41,12 @@ pub struct Spec {
     pub private: Vec<(PathBuf, Option<String>)>,
     /// Source, target, read-only.
     pub binds: Vec<(PathBuf, PathBuf, bool)>,
+    /// Seconds by which its monotonic and boot-time clocks are ahead of the machine's: hosts do not start at the same moment.
+    pub clock: Option<u32>,
 }
+
+/// Of a further host.
+const OTHER_CLOCK: u32 = 1_000_000;
 
 impl Spec {
     pub fn new(topology: &Topology, hostname: &str) -> Self {
@@ -56,7 +61,8 @@ impl Spec {
         let mpls = if topology.wants_mpls(hostname) { topology.interfaces(hostname).map(|(i, _)| i.to_owned()).collect() } else { vec![] };
         let binds = node.binds.iter().map(|b| (b.source.clone(), b.target.clone(), b.read_only)).collect();
         let edgeplex = matches!(image, Image::EdgePlex | Image::Host).then(|| PathBuf::from(format!("pe/{lab}-{hostname}")));
-        Self { hostname: hostname.to_owned(), edgeplex, mpls, private, binds }
+        let clock = (image == Image::Host).then_some(OTHER_CLOCK);
+        Self { hostname: hostname.to_owned(), edgeplex, mpls, private, binds, clock }
     }
 }
 
@@ -99,7 +105,12 @@ impl Node {
     pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let path = env::var("PATH").unwrap_or_default();
         let mut c = Command::new("nsenter");
-        c.args(["-t", &self.init.pid.to_string(), "-m", "-u", "-i", "-n", "-p", "--", program]).args(arguments);
+        c.args(["-t", &self.init.pid.to_string(), "-m", "-u", "-i", "-n", "-p"]);
+        let clock = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/time")).ok();
+        if clock(&self.init.pid.to_string()) != clock("self") {
+            c.arg("-T");
+        }
+        c.args(["--", program]).args(arguments);
         c.env("PATH", format!("{}:{path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", self.bin_dir.display()));
         c.env("EDGEPLEX_SOCKET", "/run/edgeplex/api.sock").env("OVS_RUNDIR", "/run/openvswitch").env("OVS_LOGDIR", "/run/lab");
         c.current_dir("/");
@@ -171,11 +182,19 @@ pub fn own_program() -> Result<PathBuf> {
     Ok(name.strip_suffix(" (deleted)").map_or_else(|| path.clone(), PathBuf::from))
 }
 
+/// time_namespaces(7): for children only.
+const CLONE_NEWTIME: i32 = 0x80;
+
 /// `edgeplex-lab node-init DIR`, outer half: new namespaces, then pid 1 within them.
 pub fn init_outer(dir: &Path) -> Result<()> {
     nix::unistd::setsid().context("setsid")?;
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWPID)
         .context("unshare (root is needed)")?;
+    let spec: Spec = crate::state::read_json(&dir.join("spec.json"))?;
+    if let Some(ahead) = spec.clock.filter(|_| Path::new("/proc/self/ns/time").exists()) {
+        unshare(CloneFlags::from_bits_retain(CLONE_NEWTIME)).context("a clock of its own")?;
+        fs::write("/proc/self/timens_offsets", format!("monotonic {ahead} 0\nboottime {ahead} 0\n")).context("a clock of its own")?;
+    }
     let mut inner = Command::new(own_program()?).arg(NODE_INIT).arg(dir).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let pid = i32::try_from(inner.id())?;
     let process = Process::find(pid).context("the node's first process is gone")?;

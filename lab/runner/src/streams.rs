@@ -45,6 +45,8 @@ pub struct Direction {
     pub slowest: Duration,
     /// When each arrived, microseconds since 1970.
     pub arrivals: Vec<u64>,
+    /// When each that arrived left, and how long it took, microseconds.
+    pub delays: Vec<(u64, u64)>,
 }
 
 impl Streams {
@@ -82,9 +84,10 @@ impl Direction {
         for (number, at) in received {
             let Some((seen, left)) = usize::try_from(*number).ok().and_then(|n| Some((first.get_mut(n)?, sent.get(n)?))) else { continue };
             duplicates += u64::from(std::mem::replace(seen, true));
-            delays.push(at.saturating_sub(*left));
+            delays.push((*left, at.saturating_sub(*left)));
         }
-        delays.sort_unstable();
+        let mut sorted: Vec<u64> = delays.iter().map(|(_, took)| *took).collect();
+        sorted.sort_unstable();
         let gap = received.windows(2).map(|pair| pair[1].1.saturating_sub(pair[0].1)).max().unwrap_or_default();
         Self {
             name,
@@ -92,9 +95,10 @@ impl Direction {
             lost: first.iter().zip(sent).filter(|(seen, _)| !**seen).map(|(_, at)| *at).collect(),
             duplicates,
             gap: Duration::from_micros(gap),
-            delay: Duration::from_micros(delays.get(delays.len() / 2).copied().unwrap_or_default()),
-            slowest: Duration::from_micros(delays.last().copied().unwrap_or_default()),
+            delay: Duration::from_micros(sorted.get(sorted.len() / 2).copied().unwrap_or_default()),
+            slowest: Duration::from_micros(sorted.last().copied().unwrap_or_default()),
             arrivals: received.iter().map(|(_, at)| *at).collect(),
+            delays,
         }
     }
 
@@ -106,6 +110,12 @@ impl Direction {
     /// Lost of those that left in a span of time.
     pub fn lost_within(&self, from: u64, to: u64) -> u64 {
         self.lost.iter().filter(|left| (from..to).contains(*left)).count() as u64
+    }
+
+    /// The slowest of those that left in a span of time and arrived.
+    pub fn slowest_within(&self, from: u64, to: u64) -> Duration {
+        let within = self.delays.iter().filter(|(left, _)| (from..to).contains(left));
+        Duration::from_micros(within.map(|(_, took)| *took).max().unwrap_or_default())
     }
 
     /// The longest time without an arrival that touches a span of time.
@@ -132,6 +142,10 @@ mod tests {
         assert_eq!((d.gap, d.delay, d.slowest), (Duration::from_micros(3200), Duration::from_micros(500), Duration::from_micros(800)));
         assert_eq!((d.lost_after(11_999), d.lost_after(12_000), d.lost_after(13_000)), (2, 1, 0));
         assert_eq!((d.lost_within(0, 12_500), d.lost_within(12_500, 20_000)), (1, 1));
+        assert_eq!(
+            (d.slowest_within(0, 14_000), d.slowest_within(14_000, 15_000)),
+            (Duration::from_micros(500), Duration::from_micros(800))
+        );
         assert_eq!(d.gap_within(14_750, 20_000), Duration::from_micros(700));
     }
 

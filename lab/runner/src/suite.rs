@@ -21,12 +21,47 @@ pub fn root() -> PathBuf {
     env::var_os("EDGEPLEX_ROOT").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), PathBuf::from)
 }
 
+/// The modules of root's tests that wait most of the time, so that some can run at once.
+const AT_LEISURE: &str = "at_leisure::";
+
 /// Name, program and arguments. Cargo's release profile is the one the lab runs, so artifacts are shared.
 const STEPS: &[(&str, &[&str])] = &[
     ("format", &["cargo", "fmt", "--all", "--check"]),
     ("clippy", &["cargo", "clippy", "--locked", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     ("tests", &["cargo", "test", "--locked", "--release", "--workspace", "--no-fail-fast"]),
-    ("tests as root", &["cargo", "test", "--locked", "--release", "--workspace", "--no-fail-fast", "--", "--ignored", "--test-threads=1"]),
+    (
+        "tests as root",
+        &[
+            "cargo",
+            "test",
+            "--locked",
+            "--release",
+            "--workspace",
+            "--tests",
+            "--no-fail-fast",
+            "--",
+            "--ignored",
+            "--test-threads=1",
+            "--skip",
+            AT_LEISURE,
+        ],
+    ),
+    (
+        "tests as root that wait",
+        &[
+            "cargo",
+            "test",
+            "--locked",
+            "--release",
+            "--workspace",
+            "--tests",
+            "--no-fail-fast",
+            "--",
+            "--ignored",
+            "--test-threads=4",
+            AT_LEISURE,
+        ],
+    ),
     ("fuzz", &["lab/fuzz/run", "5"]),
 ];
 

@@ -11,7 +11,10 @@ use crate::{
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 const BENCH: &str = "resilience";
 pub(super) const ACME: &str = "acme/denver-1";
@@ -19,6 +22,8 @@ const CVM: &str = "cvm";
 /// Of the streams beside a hundred kills; those beside planned moves are asked for by `--pps`.
 const SLOW: u32 = 1_000;
 const TARGET: &str = "target";
+/// Before a planned move.
+const CALM: Duration = Duration::from_millis(300);
 
 /// What ran, and its rows.
 #[derive(Debug)]
@@ -31,10 +36,14 @@ fn row(case: &str, metric: &str, unit: &str, values: &[f64], peer: Peer) -> Row 
     Row::new(BENCH, case, metric, unit, values, peer)
 }
 
-/// Rows that every case has: who noticed, what was lost, what came twice.
+/// Rows that every case has: how many trials went as promised, who noticed, what was lost, what came twice.
 fn common(case: &str, t: &Trials, lost: Peer) -> Vec<Row> {
+    #[expect(clippy::cast_precision_loss, reason = "counts of trials")]
+    let (good, asked) = ((t.outcomes.len() - t.failed()) as f64, t.asked as f64);
     vec![
+        row(case, "trials as promised", "trials", &[good], Peer::AtLeast(asked, "asked for")),
         row(case, "routers that noticed", "sessions", &t.noticed(), Peer::Never(0.0, TARGET)),
+        row(case, "routes lost or left over", "routes", &t.wrong_routes(), Peer::Never(0.0, TARGET)),
         row(case, "packets lost", "packets a trial", &t.lost(), lost),
         row(case, "packets twice", "packets in all", &t.duplicates(), Peer::Never(0.0, TARGET)),
         row(case, "longest silence", "ms", &t.gaps(), Peer::Nobody),
@@ -54,34 +63,42 @@ fn figure(answer: &Value, name: &str) -> Option<f64> {
 pub(super) fn planned_move(world: &World<'_>, n: usize, pps: u32) -> Result<Case> {
     let case = "planned move between hosts";
     world.wait_protected(ACME)?;
-    let trials = trials(world, case, n, ("acme", pps), |_| {
+    let mut commands = vec![];
+    let trials = trials(world, case, n, ("acme", pps), |_, moment| {
         let to = if world.instance(ACME, "active")?.host == LOCAL { HOST } else { LOCAL };
+        // What the packets before the move are compared with: such a time in which nothing happens.
+        thread::sleep(CALM);
+        moment.is_now();
+        let started = Instant::now();
         let said = world.edgeplex_json(&["migrate", "acme", "--to", to])?;
+        commands.push(started.elapsed().as_secs_f64() * 1e3);
         let now = world.instance(ACME, "active")?;
         ensure!(now.host == to, "acme is on {}, not on {to}", now.host);
         world.wait_protected(ACME)?;
-        Ok(figure(&said, "took_ms"))
+        Ok(Some(figure(&said, "took_ms").context("the command does not say how long it took")?))
     })?;
     let mut rows = common(case, &trials, Peer::Never(0.0, TARGET));
     let says: Vec<f64> = trials.outcomes.iter().filter_map(|o| o.says_ms).collect();
+    rows.push(row(case, "extra delay of the slowest packet", "ms", &trials.extra_delays(), Peer::AtMost(1.0, TARGET)));
     rows.push(row(case, "command to done", "ms", &says, Peer::AtMost(50.0, TARGET)));
+    rows.push(row(case, "start to end of the command line", "ms", &commands, Peer::Nobody));
     Ok(Case { trials, rows })
 }
 
 /// `kill -9` of one program of acme's PVM at random moments; it is to be there again, its session the same.
 fn kill_within(world: &World<'_>, case: &str, n: usize, program: &str, chance: &mut Chance) -> Result<Trials> {
     world.wait_protected(ACME)?;
-    trials(world, case, n, ("acme", SLOW), |_| {
+    trials(world, case, n, ("acme", SLOW), |_, moment| {
         thread::sleep(Duration::from_millis(chance.below(300)));
         let before = world.instance(ACME, "active")?;
         let victim = world.process(&before, program)?;
+        moment.is_now();
         victim.kill();
         wait::until_true(&format!("a working {program} of acme"), CONVERGE, || {
             let now = world.instance(ACME, "active")?;
             let fresh = world.process(&now, program).is_ok_and(|p| p != victim && p.alive());
             Ok(fresh && speaks(world, &now))
         })?;
-        world.calm("acme")?;
         Ok(None)
     })
 }
@@ -111,15 +128,16 @@ pub(super) fn kill_forwarder(world: &World<'_>, n: usize, chance: &mut Chance) -
 pub(super) fn kill_pvm(world: &World<'_>, n: usize, chance: &mut Chance) -> Result<Case> {
     let case = "kill -9 the whole PVM";
     world.wait_protected(ACME)?;
-    let trials = trials(world, case, n, ("acme", SLOW), |_| {
+    let trials = trials(world, case, n, ("acme", SLOW), |_, moment| {
         thread::sleep(Duration::from_millis(chance.below(300)));
         let before = world.instance(ACME, "active")?;
-        world.first_process(&before, "pvmd")?.kill();
+        let victim = world.first_process(&before, "pvmd")?;
+        moment.is_now();
+        victim.kill();
         wait::until_true("another instance serves acme", CONVERGE, || {
             Ok(world.instance(ACME, "active").is_ok_and(|i| i.vm != before.vm && speaks(world, &i)))
         })?;
         world.wait_protected(ACME)?;
-        world.calm("acme")?;
         Ok(None)
     })?;
     let mut rows = common(case, &trials, Peer::Nobody);
@@ -133,10 +151,12 @@ pub(super) fn kill_cvm(world: &World<'_>, n: usize, chance: &mut Chance) -> Resu
     world.wait_protected(CVM)?;
     let labels = labels(world)?;
     let mut speaks = vec![];
-    let trials = trials(world, case, n, ("acme", SLOW), |_| {
+    let trials = trials(world, case, n, ("acme", SLOW), |_, moment| {
         thread::sleep(Duration::from_millis(chance.below(300)));
         let before = world.instance(CVM, "active")?;
-        world.first_process(&before, "cvmd")?.kill();
+        let victim = world.first_process(&before, "cvmd")?;
+        moment.is_now();
+        victim.kill();
         wait::until_true("another CVM is active", CONVERGE, || Ok(world.instance(CVM, "active").is_ok_and(|i| i.vm != before.vm)))?;
         world.wait_protected(CVM)?;
         let now = self::labels(world)?;
@@ -145,7 +165,6 @@ pub(super) fn kill_cvm(world: &World<'_>, n: usize, chance: &mut Chance) -> Resu
         let row = said.as_array().into_iter().flatten().find(|r| r["unit"] == CVM && r["place"] == "active").cloned();
         let took = row.as_ref().and_then(|r| figure(r, "failover_ms"));
         speaks.extend(took);
-        world.calm("acme")?;
         Ok(took)
     })?;
     let mut rows = common(case, &trials, Peer::Never(0.0, TARGET));
@@ -163,17 +182,17 @@ fn labels(world: &World<'_>) -> Result<Value> {
 pub(super) fn kill_cvmd(world: &World<'_>, n: usize, chance: &mut Chance) -> Result<Case> {
     let case = "kill -9 cvmd alone";
     world.wait_protected(CVM)?;
-    let trials = trials(world, case, n, ("acme", SLOW), |_| {
+    let trials = trials(world, case, n, ("acme", SLOW), |_, moment| {
         thread::sleep(Duration::from_millis(chance.below(300)));
         let before = world.instance(CVM, "active")?;
         let victim = world.process(&before, "cvmd")?;
+        moment.is_now();
         victim.kill();
         wait::until_true("cvmd is back", CONVERGE, || {
             let now = world.instance(CVM, "active")?;
             Ok(world.process(&now, "cvmd").is_ok_and(|p| p != victim) && world.edgeplex(&["show", "bgp"]).is_ok())
         })?;
         world.wait_protected(CVM)?;
-        world.calm("acme")?;
         Ok(None)
     })?;
     let rows = common(case, &trials, Peer::Never(0.0, TARGET));
@@ -185,7 +204,9 @@ pub(super) fn upgrade(world: &World<'_>, n: usize, pps: u32) -> Result<Case> {
     let case = "upgrade and rollback";
     other_version(world, "next")?;
     world.wait_protected(ACME)?;
-    let trials = trials(world, case, n, ("acme", pps), |trial| {
+    let trials = trials(world, case, n, ("acme", pps), |trial, moment| {
+        thread::sleep(CALM);
+        moment.is_now();
         if trial % 2 == 0 {
             world.edgeplex(&["upgrade", "--to", "next", "--canary", "1", "--then", "100%", "--soak", "1"])?;
         } else {
@@ -200,7 +221,8 @@ pub(super) fn upgrade(world: &World<'_>, n: usize, pps: u32) -> Result<Case> {
         world.wait_protected(ACME)?;
         Ok(None)
     })?;
-    let rows = common(case, &trials, Peer::Never(0.0, TARGET));
+    let mut rows = common(case, &trials, Peer::Never(0.0, TARGET));
+    rows.push(row(case, "extra delay of the slowest packet", "ms", &trials.extra_delays(), Peer::AtMost(1.0, TARGET)));
     Ok(Case { trials, rows })
 }
 
@@ -235,7 +257,7 @@ pub(super) fn bad_version(world: &World<'_>) -> Result<Case> {
     let path = dir.canonicalize()?.to_string_lossy().into_owned();
     world.edgeplex(&["image", "add", "broken", &path])?;
     world.wait_protected(ACME)?;
-    let trials = trials(world, case, 1, ("acme", SLOW), |_| {
+    let trials = trials(world, case, 1, ("acme", SLOW), |_, _| {
         let out = world.node(PE)?.output(&["edgeplex", "upgrade", "--to", "broken", "--canary", "1", "--soak", "1"])?;
         ensure!(!out.status.success(), "the upgrade was promoted: {}", String::from_utf8_lossy(&out.stdout));
         let now = world.wait_protected(ACME).and_then(|_| world.instance(ACME, "active"))?;
@@ -250,13 +272,14 @@ pub(super) fn bad_version(world: &World<'_>) -> Result<Case> {
 pub(super) fn kill_controller(world: &World<'_>, n: usize, chance: &mut Chance) -> Result<Case> {
     let case = "kill -9 edgeplexd during a move";
     world.wait_protected(ACME)?;
-    let trials = trials(world, case, n, ("acme", SLOW), |_| {
+    let trials = trials(world, case, n, ("acme", SLOW), |_, moment| {
         let to = if world.instance(ACME, "active")?.host == LOCAL { HOST } else { LOCAL };
         let node = world.node(PE)?;
         let mut moving = node.command("edgeplex", &["migrate", "acme", "--to", to, "-o", "json"]);
         let mut moving = moving.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn()?;
         thread::sleep(Duration::from_millis(chance.below(60)));
         let old: Vec<_> = node.processes("edgeplexd").into_iter().filter_map(crate::process::Process::find).collect();
+        moment.is_now();
         old.iter().for_each(|p| p.kill());
         wait::until_true("edgeplexd ends", CONVERGE, || Ok(!old.iter().any(|p| p.alive())))?;
         // Beyond the lease of a fenced instance, too.
@@ -268,7 +291,6 @@ pub(super) fn kill_controller(world: &World<'_>, n: usize, chance: &mut Chance) 
             Ok(matches!(&active[..], [one] if speaks(world, one)))
         })?;
         world.wait_protected(ACME)?;
-        world.calm("acme")?;
         Ok(None)
     })?;
     let rows = common(case, &trials, Peer::Never(0.0, TARGET));
@@ -283,12 +305,11 @@ pub(super) fn host_dies(world: &World<'_>) -> Result<Case> {
     }
     let standby = world.wait_protected(ACME)?;
     ensure!(standby.host == LOCAL, "the standby is on {}", standby.host);
-    let trials = trials(world, case, 1, ("acme", SLOW), |_| {
+    let trials = trials(world, case, 1, ("acme", SLOW), |_, _| {
         world.node(HOST)?.init.kill();
         wait::until_true("acme is served by the other host", CONVERGE, || {
             Ok(world.instance(ACME, "active").is_ok_and(|i| i.host == LOCAL && speaks(world, &i)))
         })?;
-        world.calm("acme")?;
         Ok(None)
     })?;
     let mut rows = common(case, &trials, Peer::Nobody);
@@ -298,18 +319,23 @@ pub(super) fn host_dies(world: &World<'_>) -> Result<Case> {
 
 /// What the standby CVM is sent, by the length of an interval: the paper's table 2.2 copies memory instead.
 pub(super) fn shipped(world: &World<'_>, samples: usize) -> Result<Vec<Row>> {
-    /// Interval, ms; what the paper's prototype sent in it, MB.
-    const PAPER: [(u64, f64); 4] = [(100, 7.47), (200, 7.92), (500, 16.6), (1000, 36.6)];
+    /// Interval, ms; what the paper's prototype sent in it, MB; that and the promise in words.
+    const PAPER: [(u64, f64, &str); 4] = [
+        (100, 7.47, "= 7.47 MB of the paper / 500"),
+        (200, 7.92, "= 7.92 MB of the paper / 500"),
+        (500, 16.6, "= 16.6 MB of the paper / 500"),
+        (1000, 36.6, "= 36.6 MB of the paper / 500"),
+    ];
     world.wait_protected(CVM)?;
     let read = || -> Result<f64> {
         #[expect(clippy::cast_precision_loss, reason = "bytes of minutes")]
         Ok(world.instance(CVM, "active")?.journaled() as f64)
     };
     let mut rows = vec![];
-    for (interval, paper) in PAPER {
+    for (interval, paper, words) in PAPER {
         let mut values = vec![];
         for _ in 0..samples {
-            let (from, started) = (read()?, std::time::Instant::now());
+            let (from, started) = (read()?, Instant::now());
             thread::sleep(Duration::from_millis(interval));
             let to = read()?;
             // Asking takes time of its own.
@@ -317,7 +343,7 @@ pub(super) fn shipped(world: &World<'_>, samples: usize) -> Result<Vec<Row>> {
             values.push((to - from) * share / 1e6);
         }
         let case = "standby CVM at 200 updates/s";
-        rows.push(row(case, &format!("shipped in {interval} ms"), "MB", &values, Peer::AtMost(paper / 500.0, "paper's table 2.2 / 500")));
+        rows.push(row(case, &format!("shipped in {interval} ms"), "MB", &values, Peer::AtMost(paper / 500.0, words)));
     }
     Ok(rows)
 }

@@ -5,7 +5,11 @@ use super::{
     chance::Chance,
     world::{CONVERGE, HOST, LOCAL, PE, World},
 };
-use crate::{launch, process::Process, wait};
+use crate::{
+    launch,
+    process::{self, Process},
+    wait,
+};
 use anyhow::{Context, Result};
 use nix::{
     sys::signal::{Signal, kill},
@@ -25,6 +29,12 @@ pub(super) struct Fault {
 const NONE: Duration = Duration::ZERO;
 /// The forwarder itself is gone: what the promise of 50 ms is on a machine of which half is busy with judging.
 const FORWARDER: Duration = Duration::from_millis(500);
+/// The forwarder stands still, or its only way is cut, for at most [`LONGEST`].
+const STANDSTILL: Duration = Duration::from_secs(3);
+/// A host is gone: its silence must first be told from a delay.
+const HOST_GONE: Duration = Duration::from_secs(5);
+/// The longest of those troubles that last, ms.
+const LONGEST: u64 = 2500;
 
 pub(super) const ALL: &[Fault] = &[
     Fault { name: "kill -9 pvmd", bound: NONE, strike: |w, _| end(w, ACME, "pvmd") },
@@ -39,9 +49,16 @@ pub(super) const ALL: &[Fault] = &[
     Fault { name: "pvmd stands still", bound: NONE, strike: |w, c| pause(w, ACME, "pvmd", c) },
     Fault { name: "cvmd stands still", bound: NONE, strike: |w, c| pause(w, "cvm", "cvmd", c) },
     Fault { name: "the standby stands still", bound: NONE, strike: |w, c| pause_standby(w, c) },
-    Fault { name: "the link to the other host is cut", bound: Duration::from_secs(5), strike: |w, c| cut(w, "eth3", c) },
+    Fault { name: "edgeplexd stands still", bound: NONE, strike: |w, c| pause_all(w, PE, "edgeplexd", c) },
+    Fault { name: "the agent stands still", bound: FORWARDER, strike: |w, c| pause_all(w, HOST, "edgeplex-agent", c) },
+    Fault { name: "the whole PVM stands still", bound: STANDSTILL, strike: |w, c| freeze(w, ACME, "pvmd", c) },
+    Fault { name: "the whole CVM stands still", bound: NONE, strike: |w, c| freeze(w, "cvm", "cvmd", c) },
+    Fault { name: "everything on the other host dies", bound: HOST_GONE, strike: |w, _| other_host(w) },
+    Fault { name: "the link to the other host is cut", bound: STANDSTILL, strike: |w, c| cut(w, "eth3", c) },
     Fault { name: "the controller's way to the agent is cut", bound: FORWARDER, strike: |w, c| cut(w, "mgmt0", c) },
-    Fault { name: "the journal's disk is full", bound: NONE, strike: |w, c| full(w, c) },
+    Fault { name: "the journal's disk is full", bound: NONE, strike: |w, c| full(w, ACME, "active", "pvmd", c) },
+    Fault { name: "the standby's journal's disk is full", bound: NONE, strike: |w, c| full(w, ACME, "standby", "pvmd", c) },
+    Fault { name: "the CVM's journal's disk is full", bound: NONE, strike: |w, c| full(w, "cvm", "active", "cvmd", c) },
     Fault { name: "acme's router stands still", bound: NONE, strike: |w, c| slow_peer(w, c) },
     Fault { name: "acme moves", bound: NONE, strike: |w, _| migrate(w) },
     Fault { name: "the other host is drained", bound: NONE, strike: |w, _| drain(w) },
@@ -101,9 +118,9 @@ impl Drop for Stopped {
     }
 }
 
-/// 100 ms to 2.5 s.
+/// From 100 ms to [`LONGEST`].
 fn a_while(chance: &mut Chance) {
-    thread::sleep(Duration::from_millis(100 + chance.below(2400)));
+    thread::sleep(Duration::from_millis(100 + chance.below(LONGEST - 100)));
 }
 
 fn pause(world: &World<'_>, owner: &str, program: &str, chance: &mut Chance) -> Result<()> {
@@ -118,6 +135,30 @@ fn pause_standby(world: &World<'_>, chance: &mut Chance) -> Result<()> {
     Ok(())
 }
 
+fn pause_all(world: &World<'_>, node: &str, program: &str, chance: &mut Chance) -> Result<()> {
+    let _stopped = all_of(world, node, program)?.into_iter().map(Stopped::new).collect::<Result<Vec<_>>>()?;
+    a_while(chance);
+    Ok(())
+}
+
+/// Everything in a VM stands still at once. When it goes on, all its clocks have jumped, between one instruction and the next.
+fn freeze(world: &World<'_>, owner: &str, program: &str, chance: &mut Chance) -> Result<()> {
+    let first = world.first_process(&world.instance(owner, "active")?, program)?;
+    // The first process of a VM comes first, and starts nobody in the place of one that ends meanwhile.
+    let _stopped: Vec<Stopped> =
+        process::tree(first.pid).into_iter().filter_map(Process::find).filter_map(|p| Stopped::new(p).ok()).collect();
+    a_while(chance);
+    Ok(())
+}
+
+/// Its agent and all its VMs. The host itself, its switch and its links stay.
+fn other_host(world: &World<'_>) -> Result<()> {
+    for program in ["edgeplex-agent", "edgeplex-init"] {
+        kill_all(world, HOST, program)?;
+    }
+    world.start_agent()
+}
+
 /// What the node would send there is dropped, and what comes from there.
 fn cut(world: &World<'_>, interface: &str, chance: &mut Chance) -> Result<()> {
     let node = world.node(PE)?;
@@ -129,8 +170,8 @@ fn cut(world: &World<'_>, interface: &str, chance: &mut Chance) -> Result<()> {
     node.run(&["nft", "delete", "table", "netdev", "cut"]).map(drop)
 }
 
-fn full(world: &World<'_>, chance: &mut Chance) -> Result<()> {
-    let daemon = world.process(&world.instance(ACME, "active")?, "pvmd")?;
+fn full(world: &World<'_>, owner: &str, place: &str, program: &str, chance: &mut Chance) -> Result<()> {
+    let daemon = world.process(&world.instance(owner, place)?, program)?;
     let fill = format!("/proc/{}/root/run/journal/fill", daemon.pid);
     // Until there is no room any more.
     let written = std::fs::File::create(&fill).and_then(|mut f| std::io::copy(&mut std::io::repeat(0), &mut f));

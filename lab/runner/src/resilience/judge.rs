@@ -1,15 +1,14 @@
 //! The judges: what other people's routers say of their sessions with us. Each knows since when a session stands or how often it has
 //! changed; another answer than before means that it noticed.
 
-use super::world::World;
-use crate::wait;
+use crate::{lab::Lab, wait};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
 
 /// A session as its other end sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Seat {
+pub(crate) enum Seat {
     /// Node, neighbour.
     FrrBgp(&'static str, &'static str),
     /// Node, protocol.
@@ -20,24 +19,24 @@ pub(super) enum Seat {
 }
 
 /// Sessions of denver's customers, in the order of the customers.
-pub(super) const CES: [(&str, Seat); 3] = [
+pub(crate) const CES: [(&str, Seat); 3] = [
     ("acme", Seat::FrrBgp("acme-denver", "192.168.1.1")),
     ("beta", Seat::BirdBgp("beta-denver", "edgeplex")),
     ("gamma", Seat::GoBgp("gamma-denver", "192.168.1.1")),
 ];
 /// Sessions of the core with denver.
-pub(super) const CORE: [Seat; 4] =
+pub(crate) const CORE: [Seat; 4] =
     [Seat::FrrBgp("rr", "10.255.0.1"), Seat::BirdBgp("rr2", "denver"), Seat::FrrOspf("p1", "10.255.0.1"), Seat::FrrLdp("p1", "10.255.0.1")];
 
 /// What a seat says of the present session; another value is another session. `None`: there is none now.
 type Word = Option<String>;
 
 impl Seat {
-    pub(super) fn all() -> impl Iterator<Item = Self> {
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
         CES.into_iter().map(|(_, seat)| seat).chain(CORE)
     }
 
-    pub(super) fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         match self {
             Self::FrrBgp(node, _) => format!("FRR {node}"),
             Self::BirdBgp(node, _) => format!("BIRD {node}"),
@@ -47,9 +46,9 @@ impl Seat {
         }
     }
 
-    fn ask(self, world: &World<'_>) -> Result<Word> {
+    fn ask(self, lab: &Lab) -> Result<Word> {
         let json = |node: &str, line: &[&str]| -> Result<Value> {
-            let text = world.node(node)?.run(line)?;
+            let text = lab.node(node)?.run(line)?;
             serde_json::from_str(&text).with_context(|| format!("{node}: {}: not JSON", line.join(" ")))
         };
         Ok(match self {
@@ -59,7 +58,7 @@ impl Seat {
                 (of["bgpState"] == "Established").then(|| format!("{}/{}", of["connectionsEstablished"], of["connectionsDropped"]))
             }
             Self::BirdBgp(node, protocol) => {
-                let said = world.node(node)?.run(&["birdc", "show", "protocols", protocol])?;
+                let said = lab.node(node)?.run(&["birdc", "show", "protocols", protocol])?;
                 let line = said.lines().find(|l| l.starts_with(protocol)).unwrap_or_default().to_owned();
                 line.contains("Established").then(|| line.split_whitespace().collect::<Vec<_>>().join(" "))
             }
@@ -78,10 +77,10 @@ impl Seat {
                 full.then(|| row["stateChangeCounter"].to_string())
             }
             Self::FrrLdp(node, neighbor) => {
-                let said = world.node(node)?.run(&["vtysh", "-c", "show mpls ldp neighbor"])?;
+                let said = lab.node(node)?.run(&["vtysh", "-c", "show mpls ldp neighbor"])?;
                 let up = said.lines().any(|l| l.contains(neighbor) && l.contains("OPERATIONAL"));
                 // Its uptime has whole seconds; its log says each time that it became operational.
-                let file = world.node(node)?.log("ldpd");
+                let file = lab.node(node)?.log("ldpd");
                 let log = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
                 let times = log.lines().filter(|l| l.contains(neighbor) && l.contains("to OPERATIONAL")).count();
                 ensure!(!up || times > 0, "{node}: the log of ldpd does not tell of sessions");
@@ -93,15 +92,15 @@ impl Seat {
 
 /// All seats' words at one moment.
 #[derive(Debug, Clone)]
-pub(super) struct Sitting(BTreeMap<Seat, String>);
+pub(crate) struct Sitting(BTreeMap<Seat, String>);
 
 impl Sitting {
     /// Waits until each of them has a session.
-    pub(super) fn open(world: &World<'_>, patience: Duration) -> Result<Self> {
+    pub(crate) fn open(lab: &Lab, seats: impl IntoIterator<Item = Seat>, patience: Duration) -> Result<Self> {
         let mut words = BTreeMap::new();
-        for seat in Seat::all() {
+        for seat in seats {
             let word = wait::until(&format!("{} has its session", seat.name()), patience, || {
-                Ok(match seat.ask(world) {
+                Ok(match seat.ask(lab) {
                     Ok(Some(word)) => Ok(word),
                     Ok(None) => Err("no session".into()),
                     Err(e) => Err(format!("{e:#}")),
@@ -113,10 +112,10 @@ impl Sitting {
     }
 
     /// Who says that its session is another one now, or gone.
-    pub(super) fn noticed(&self, world: &World<'_>) -> Result<Vec<String>> {
+    pub(crate) fn noticed(&self, lab: &Lab) -> Result<Vec<String>> {
         let mut noticed = vec![];
         for (seat, before) in &self.0 {
-            let now = seat.ask(world)?;
+            let now = seat.ask(lab)?;
             if now.as_ref() != Some(before) {
                 noticed.push(format!("{}: {before} → {}", seat.name(), now.as_deref().unwrap_or("no session")));
             }
@@ -125,8 +124,8 @@ impl Sitting {
     }
 
     /// [`Self::noticed`], of which nothing may be.
-    pub(super) fn insist(&self, world: &World<'_>) -> Result<()> {
-        let noticed = self.noticed(world)?;
+    pub(crate) fn insist(&self, lab: &Lab) -> Result<()> {
+        let noticed = self.noticed(lab)?;
         if noticed.is_empty() { Ok(()) } else { bail!("noticed by {}", noticed.join("; ")) }
     }
 }

@@ -7,7 +7,7 @@ mod chance;
 pub mod chaos;
 mod churn;
 mod faults;
-mod judge;
+pub(crate) mod judge;
 mod outcome;
 mod rival;
 mod world;
@@ -25,7 +25,6 @@ use crate::{
 use anyhow::{Result, ensure};
 use cases::Case;
 use chance::Chance;
-use churn::Churn;
 use outcome::Outcome;
 use std::{path::PathBuf, thread};
 use world::{CUSTOMERS, FAR, PE, PLATFORMS, World};
@@ -66,7 +65,7 @@ fn cases() -> Vec<(&'static str, Run)> {
         ("kill cvmd", Box::new(move |w, o, c| cases::kill_cvmd(w, few(o), c))),
         ("kill CVM", Box::new(|w, o, c| cases::kill_cvm(w, o.kills, c))),
         ("kill edgeplexd", Box::new(move |w, o, c| cases::kill_controller(w, few(o), c))),
-        ("upgrade", Box::new(|w, o, _| cases::upgrade(w, 4, o.pps))),
+        ("upgrade", Box::new(|w, o, _| cases::upgrade(w, 6, o.pps))),
         ("bad version", Box::new(|w, _, _| cases::bad_version(w))),
         ("host dies", Box::new(|w, _, _| cases::host_dies(w))),
     ]
@@ -107,11 +106,13 @@ pub fn run(options: &Options) -> Result<bool> {
     std::fs::write(options.out.join("outcomes.json"), serde_json::to_vec_pretty(&outcomes)?)?;
     let picture = options.out.join("goodput.svg");
     if !panels.is_empty() {
-        bench::draw(&picture, "Datagrams that arrive, in bins of 10 ms", &panels, 10_000, 500_000, 2_500_000)?;
+        bench::draw(&picture, "Datagrams that arrive, in bins of 10 ms", &panels, 10_000, 500_000, 4_500_000)?;
     }
     bench::report(&rows, options.json.as_deref())?;
-    for failed in outcomes.iter().filter(|o: &&Outcome| o.error.is_some() || !o.noticed.is_empty()) {
-        complain!("{} #{}: {}{}", failed.case, failed.trial, failed.error.as_deref().unwrap_or(""), failed.noticed.join("; "));
+    for failed in outcomes.iter().filter(|o: &&Outcome| o.failed()) {
+        let routes = (failed.wrong_routes > 0).then(|| format!("{} routes are wrong", failed.wrong_routes));
+        let why: Vec<&str> = failed.error.iter().chain(&failed.noticed).chain(&routes).map(String::as_str).collect();
+        complain!("{} #{}: {}", failed.case, failed.trial, why.join("; "));
     }
     say!("every trial in {}, the picture is {}; seed {}", options.out.join("outcomes.json").display(), picture.display(), options.seed);
     let missed = rows.iter().filter(|r: &&Row| r.held == Some(false)).count();
@@ -128,11 +129,13 @@ fn measure(ledger: &mut Ledger, options: &Options, name: &str, all: &[(&'static 
         Ok((lab, evidence))
     });
     let Some(lab) = up else { return };
-    let world = World { lab: &lab, out: options.out.clone() };
+    let world = World::new(&lab, options.out.clone());
     let servers = ledger.step("provisioned, converged", || Ok((ready(&world)?, Evidence::new("every session of every router is up"))));
     let Some(_servers) = servers else { return };
-    let churn = ledger.step("200 updates a second", || Ok((Churn::start(&world)?, Evidence::default())));
-    let Some(_churn) = churn else { return };
+    let churn = ledger.step("200 updates a second", || Ok((world.start_churn()?, Evidence::default())));
+    if churn.is_none() {
+        return;
+    }
     let mut chance = Chance::new(options.seed);
     if wanted(options.only.as_deref(), SHIPPED) {
         let shipped = ledger.step("bytes to the standby", || Ok((cases::shipped(&world, 10)?, Evidence::default())));
@@ -141,12 +144,12 @@ fn measure(ledger: &mut Ledger, options: &Options, name: &str, all: &[(&'static 
     for (case, run) in all.iter().filter(|(case, _)| wanted(options.only.as_deref(), case)) {
         let done = ledger.step(case, || {
             let done = run(&world, options, &mut chance)?;
-            let (n, failed) = (done.trials.outcomes.len(), done.trials.failed());
             outcomes.extend(done.trials.outcomes.iter().cloned());
-            let evidence = Evidence::new(format!("{} of {n} as promised", n - failed));
+            let evidence = Evidence::new(done.trials.summary());
             Ok((done, evidence))
         });
         let Some(done) = done else { continue };
+        say!("        {}", done.trials.summary());
         rows.extend(done.rows);
         // The first trial stands for the others.
         if let (Some(first), Some(direction)) = (done.trials.outcomes.first(), done.trials.directions.get(1)) {
@@ -167,7 +170,7 @@ fn ready(world: &World<'_>) -> Result<Servers> {
     let servers = Servers::start(world.lab, hosts)?;
     provision(world)?;
     ["acme", "beta"].into_iter().try_for_each(|c| world.wait_datagrams(c))?;
-    judge::Sitting::open(world, world::CONVERGE)?;
+    judge::Sitting::open(world.lab, judge::Seat::all(), world::CONVERGE)?;
     Ok(servers)
 }
 

@@ -1,5 +1,6 @@
 //! The lab as the bench and the chaos see it: who is where, which instance serves whom, and how to hurt it.
 
+use super::churn::Churn;
 use crate::{
     lab::Lab,
     launch,
@@ -12,7 +13,7 @@ use crate::{
 use anyhow::{Context, Result, ensure};
 use edgeplex_mgmt::show::{InstanceState, InstanceStatus};
 use serde_json::Value;
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::OnceLock, time::Duration};
 
 pub(super) const PE: &str = "denver";
 pub(super) const FAR: &str = "boston";
@@ -22,12 +23,15 @@ pub(super) const HOST: &str = "denver-b";
 pub(super) const LOCAL: &str = "local";
 pub(super) const PLATFORMS: [&str; 2] = [PE, FAR];
 pub(super) const CUSTOMERS: [&str; 3] = ["acme", "beta", "gamma"];
+/// Everybody who has an active instance and a standby.
+pub(super) const OWNERS: [&str; 4] = ["acme/denver-1", "beta/denver-1", "gamma/denver-1", "cvm"];
 pub(super) const CONVERGE: Duration = Duration::from_secs(90);
 
 #[derive(Debug)]
 pub(super) struct World<'a> {
     pub(super) lab: &'a Lab,
     pub(super) out: PathBuf,
+    churn: OnceLock<Churn>,
 }
 
 /// An instance as `edgeplex show instances` tells it.
@@ -61,7 +65,21 @@ impl Instance {
     }
 }
 
-impl World<'_> {
+impl<'a> World<'a> {
+    pub(super) fn new(lab: &'a Lab, out: PathBuf) -> Self {
+        Self { lab, out, churn: OnceLock::new() }
+    }
+
+    /// From now on there are 200 UPDATEs a second.
+    pub(super) fn start_churn(&self) -> Result<()> {
+        self.churn.set(Churn::start(self)?).map_err(|_| anyhow::anyhow!("it runs already"))
+    }
+
+    /// How many routes customers' routers lack or have too many.
+    pub(super) fn wrong_routes(&self) -> Result<usize> {
+        self.churn.get().map_or(Ok(0), |churn| churn.wrong(self))
+    }
+
     pub(super) fn node(&self, name: &str) -> Result<&Node> {
         self.lab.node(name)
     }
@@ -121,6 +139,11 @@ impl World<'_> {
                 Err(e) => Err(format!("{e:#}")),
             })
         })
+    }
+
+    /// [`Self::wait_protected`] of everybody.
+    pub(super) fn wait_all_protected(&self) -> Result<()> {
+        OWNERS.iter().try_for_each(|owner| self.wait_protected(owner).map(drop))
     }
 
     /// The node on which a host's VMs run.
