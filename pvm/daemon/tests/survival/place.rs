@@ -56,7 +56,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// The customer's router stands on the bridge `lan`.
+    /// The customer's router stands on the bridge `lan`, which always has a port that is up: BIRD ends sessions over an interface
+    /// without a carrier, and while the switch leads elsewhere the bridge would have none for a moment.
     pub fn new() -> Self {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
@@ -104,7 +105,9 @@ impl Place {
         let ce = place.customer();
         sh(&format!(
             "ip netns add {ce} && ip -n {ce} link set lo up && ip -n {ce} link add lan type bridge &&
-             ip -n {ce} link set lan address 02:00:00:00:01:02 && ip -n {ce} addr add {CE}/29 dev lan && ip -n {ce} link set lan up &&
+             ip -n {ce} link set lan address 02:00:00:00:01:02 && ip -n {ce} link add always type veth peer name idle &&
+             ip -n {ce} link set idle up && ip -n {ce} link set always master lan && ip -n {ce} link set always up &&
+             ip -n {ce} addr add {CE}/29 dev lan && ip -n {ce} link set lan up &&
              ip netns exec {ce} ethtool -K lan tx off sg off tso off gso off gro off >/dev/null"
         ));
         place
@@ -167,6 +170,26 @@ impl Drop for Place {
             let _ = Command::new("ip").args(["netns", "del", &format!("{}v{n}", self.name)]).status();
         }
     }
+}
+
+/// This machine took so long that the trial says nothing.
+#[derive(Debug)]
+pub struct TooSlow(pub String);
+
+/// Trials, until one says something.
+const TRIALS: u32 = 5;
+
+/// Runs a test, and again where it was too slow to say anything.
+pub fn run_in_time(test: impl AsyncFn() -> Result<(), TooSlow>) {
+    run(async {
+        for trial in 1..=TRIALS {
+            match test().await {
+                Ok(()) => return,
+                Err(TooSlow(why)) => eprintln!("trial {trial} says nothing: {why}"),
+            }
+        }
+        panic!("{TRIALS} trials say nothing: this machine is too slow");
+    });
 }
 
 /// Runs a test. The CVM and what joins instances have threads of their own: the test blocks now and then.

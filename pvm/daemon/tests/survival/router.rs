@@ -115,3 +115,11 @@ include "{path}/many.conf";
         since.filter(|l| signs.iter().any(|s| l.contains(s))).map(str::to_owned).collect()
     }
 }
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the router noticed:\n{}", self.noticed().join("\n"));
+        }
+    }
+}
