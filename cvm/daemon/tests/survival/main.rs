@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, dead_code)] // a test, though not under cfg(test)
 
-mod killed;
+mod at_leisure;
+#[path = "../common/lsr.rs"]
+mod lsr;
 mod place;
 #[path = "../common/pvm.rs"]
 mod pvm;
 mod router;
-mod succession;
+mod silence;
 mod vm;
 
 pub(crate) const LIMIT: std::time::Duration = place::LIMIT;

@@ -1,11 +1,17 @@
 //! The core's router, which is the route reflector too: FRR. It judges.
 
 use crate::place::{BFD_MS, CORE, PE, Place, sh, until};
-use std::{path::PathBuf, process::Command};
+use std::{
+    net::Ipv4Addr,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
 
 /// A VPN route of another PE, and the next one.
 pub const VPN: &str = "10.2.0.0/16";
 pub const LATER: &str = "10.3.0.0/16";
+/// Another address of the router's, which is none of a neighbour.
+pub const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 5);
 
 #[derive(Debug)]
 pub struct Router {
@@ -60,20 +66,38 @@ impl Router {
         router
     }
 
-    pub fn ask(&self, lines: &[&str]) -> String {
+    fn vtysh(&self, lines: &[&str]) -> Command {
         let d = self.dir.to_str().unwrap();
-        let out = Command::new("vtysh")
-            .args(["--vty_socket", d, "--config_dir", d])
-            .args(lines.iter().flat_map(|line| ["-c", line]))
-            .output()
-            .unwrap();
+        let mut vtysh = Command::new("vtysh");
+        vtysh.args(["--vty_socket", d, "--config_dir", d]).args(lines.iter().flat_map(|line| ["-c", line]));
+        vtysh
+    }
+
+    pub fn ask(&self, lines: &[&str]) -> String {
+        let out = self.vtysh(lines).output().unwrap();
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
-    /// Tells one more route, or takes it back.
-    pub fn later(&self, told: bool) {
+    /// Tells one more route, or takes it back; done when the child has ended.
+    pub fn telling(&self, told: bool) -> Child {
         let network = format!("{}network {LATER} rd 65000:7 label 2001", if told { "" } else { "no " });
-        self.ask(&["conf t", "router bgp 65000", "address-family ipv4 vpn", &network]);
+        self.vtysh(&["conf t", "router bgp 65000", "address-family ipv4 vpn", &network]).stdout(Stdio::null()).spawn().unwrap()
+    }
+
+    pub fn later(&self, told: bool) {
+        self.telling(told).wait().unwrap();
+    }
+
+    /// VPN routes lead to an address behind the router from now on.
+    pub fn behind(&self) {
+        let next_hop = format!("set ipv4 vpn next-hop {BEHIND}");
+        self.ask(&["conf t", "route-map target permit 10", &next_hop]);
+    }
+
+    /// Our router LSA as it has it: its sequence number.
+    pub fn lsa(&self) -> String {
+        let all = self.ask(&[&format!("show ip ospf database router {PE}")]);
+        all.lines().find(|l| l.contains("LS Seq Number")).unwrap_or_default().trim().to_owned()
     }
 
     /// Everything stands.

@@ -11,15 +11,16 @@ use crate::{
 use edgeplex_ff_fib_api::{FibOp, Request};
 use edgeplex_mgmt::{
     config::{Instance, InstanceRole},
-    show::{CvmQuery, Fabric},
+    show::{CvmQuery, Fabric, FabricLabel, FabricNeighbor},
 };
 use edgeplex_relay::{Sync, ToCvm, ToPvm, VpnOp};
+use edgeplex_transport::mgmt::ask;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     time::{Duration, Instant},
 };
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 
 const ROUNDS: usize = 12;
 /// As a PVM calls where nobody answers.
@@ -88,12 +89,33 @@ struct Witnesses {
     vpn: Memory<VpnOp>,
     lsr: Lsr,
     map: Memory<FibOp>,
-    fabric: Option<Fabric>,
+    /// Labels and neighbours.
+    switch: Memory<(Vec<FabricLabel>, Vec<FabricNeighbor>)>,
+    fabrics: mpsc::UnboundedReceiver<Fabric>,
+}
+
+/// The controller's part: asks for what is new, whoever answers.
+fn watch(vm: &Vm) -> mpsc::UnboundedReceiver<Fabric> {
+    let (out, fabrics) = mpsc::unbounded_channel();
+    let socket = vm.run.join("mgmt.sock");
+    tokio::spawn(async move {
+        let mut seen = 0;
+        while !out.is_closed() {
+            match ask::<_, Fabric>(&socket, &CvmQuery::Fabric { seen }, crate::LIMIT).await {
+                Ok(fabric) => {
+                    seen = fabric.generation;
+                    let _ = out.send(fabric);
+                }
+                Err(_) => tokio::time::sleep(CALL).await,
+            }
+        }
+    });
+    fabrics
 }
 
 impl Witnesses {
     /// Calls until there is somebody, and hears until the snapshot has ended; then a while longer.
-    async fn hear(&mut self, vm: &Vm) {
+    async fn hear(&mut self) {
         self.pvm.incarnation += 1;
         let incarnation = self.pvm.incarnation;
         let hello = ToCvm::Hello { attachment: self.pvm.id.parse().unwrap(), incarnation, generation: 1, standby: false };
@@ -128,13 +150,15 @@ impl Witnesses {
                 _ => {}
             }
         }
-        let seen = CvmQuery::Fabric { seen: 0 };
-        self.fabric = Some(vm.ask(seen).await.unwrap());
+        while let Ok(Fabric { labels, neighbors, .. }) = self.fabrics.try_recv() {
+            self.switch.hear(Some("fabric".into()), &(labels, neighbors));
+        }
     }
 
     fn changes(&mut self) -> Vec<String> {
-        let (vpn, map) = (std::mem::take(&mut self.vpn.changes), std::mem::take(&mut self.map.changes));
-        vpn.into_iter().map(|c| format!("PVM: {c}")).chain(map.into_iter().map(|c| format!("LSR: {c}"))).collect()
+        let of = |who: &'static str, changes: &mut Vec<String>| std::mem::take(changes).into_iter().map(move |c| format!("{who}: {c}"));
+        let (vpn, map) = (of("PVM", &mut self.vpn.changes), of("LSR", &mut self.map.changes));
+        vpn.chain(map).chain(of("switch", &mut self.switch.changes)).collect()
     }
 }
 
@@ -154,7 +178,8 @@ fn a_killed_cvmd_takes_nothing_back() {
         router.up().await;
         router.behind();
         vm.until("the core is known", |s| s.forwards).await;
-        let mut all = Witnesses { pvm: place.pvm(), vpn: Memory::new(), lsr, map: Memory::new(), fabric: None };
+        let (pvm, fabrics) = (place.pvm(), watch(&vm));
+        let mut all = Witnesses { pvm, vpn: Memory::new(), lsr, map: Memory::new(), switch: Memory::new(), fabrics };
         // Behind a neighbour nothing is reached without LDP.
         until("a tunnel that needs a label", async || {
             let rows: Vec<edgeplex_mgmt::show::TunnelRow> = vm.ask(CvmQuery::Tunnels).await.ok()?;
@@ -162,19 +187,17 @@ fn a_killed_cvmd_takes_nothing_back() {
         })
         .await;
         vm.has(VPN, true).await;
-        all.hear(&vm).await;
+        all.hear().await;
         assert!(all.vpn.told.contains_key(&format!("route {VPN}")) && !all.map.told.is_empty(), "{:?} {:?}", all.vpn, all.map);
         all.changes();
-        let (fabric, lsa, bindings) = (all.fabric.clone().unwrap(), router.lsa(), router.bindings());
-        assert_eq!(fabric.neighbors.len(), 1, "{fabric:?}");
+        let (lsa, bindings) = (router.lsa(), router.bindings());
+        assert_eq!(all.switch.told["fabric"].1.len(), 1, "{:?}", all.switch);
         let since = router.mark();
         for round in 0..ROUNDS {
             vm.kill_cvmd();
             vm.start_cvmd();
-            all.hear(&vm).await;
+            all.hear().await;
             assert_eq!(all.changes(), Vec::<String>::new(), "round {round}");
-            let now = all.fabric.clone().unwrap();
-            assert_eq!((&now.labels, &now.neighbors), (&fabric.labels, &fabric.neighbors), "round {round}");
             assert_eq!(router.bindings(), bindings, "round {round}");
             // An LSA that says something else has another sequence number, also when it says the same again.
             assert_eq!(router.lsa(), lsa, "round {round}: {CORE} was told another cost");

@@ -1,7 +1,7 @@
 //! A second instance follows the first and takes its place.
 
 use crate::{
-    place::{Place, run, until},
+    place::{Place, TooSlow, run, run_in_time, soon, until},
     pvm::Pvm,
     router::{LATER, Router, VPN},
     vm::{Vm, join},
@@ -62,47 +62,56 @@ impl Two {
 #[test]
 #[ignore = "needs root, FRR, fastforward and network namespaces; the lab's test command runs it"]
 fn a_whole_vm_dies_and_the_standby_goes_on() {
-    run(async {
+    run_in_time(async || {
         let mut two = two().await;
         let (labels, bindings, since) = (two.first.labels().await, two.router.bindings(), two.router.mark());
-        two.first.kill();
         let dead = Instant::now();
+        two.first.kill();
         two.place.lead_to(&two.second);
         let s = two.second.order(InstanceOrder::Promote { generation: 3 }).await.unwrap();
-        eprintln!("{:?} after the death: {:?}", dead.elapsed(), s.promoted);
+        eprintln!("{:?} after the death: {:?}", soon(dead)?, s.promoted);
         assert_eq!((s.generation, s.state, s.promoted.unwrap().lost), (3, InstanceState::Active, 0), "{s:?}");
         let again = two.second.order(InstanceOrder::Promote { generation: 3 }).await.unwrap();
         assert_eq!(again.promoted, s.promoted);
         two.works(&since).await;
         assert_eq!((two.second.labels().await, two.router.bindings()), (labels, bindings));
         // Started again it is what it was promoted to, whatever its file tells.
+        let dead = Instant::now();
         two.second.kill_cvmd();
         two.second.start_cvmd();
         let s = two.second.until("it speaks again", |s| s.promoted.is_some()).await;
+        soon(dead)?;
         assert_eq!((s.generation, s.state, s.promoted.unwrap().lost), (3, InstanceState::Active, 0));
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(two.router.noticed(&since), Vec::<String>::new());
+        Ok(())
     });
 }
 
 #[test]
 #[ignore = "needs root, FRR, fastforward and network namespaces; the lab's test command runs it"]
 fn a_planned_move_and_one_that_is_called_off() {
-    run(async {
+    run_in_time(async || {
         let mut two = two().await;
         let since = two.router.mark();
+        let began = Instant::now();
         let s = two.first.order(InstanceOrder::Fence { lease_ms: 5000 }).await.unwrap();
         assert_eq!((s.state, s.committed), (InstanceState::Fenced, s.end));
         assert_eq!(two.first.order(InstanceOrder::Resume).await.unwrap().state, InstanceState::Active);
+        soon(began)?;
+        let began = Instant::now();
         two.first.order(InstanceOrder::Fence { lease_ms: 50 }).await.unwrap();
         two.first.until("it goes on by itself", |s| s.state == InstanceState::Active).await;
+        soon(began)?;
 
         let began = Instant::now();
-        let s = two.first.order(InstanceOrder::Fence { lease_ms: 1000 }).await.unwrap();
-        assert!(s.in_sync, "{s:?}");
+        let s = two.first.order(InstanceOrder::Fence { lease_ms: 20_000 }).await.unwrap();
+        if !s.in_sync {
+            return Err(TooSlow("the standby does not keep pace with its leader".into()));
+        }
         two.place.lead_to(&two.second);
         let s = two.second.order(InstanceOrder::Promote { generation: 3 }).await.unwrap();
-        eprintln!("moved in {:?}: {:?}", began.elapsed(), s.promoted);
+        eprintln!("moved in {:?}: {:?}", soon(began)?, s.promoted);
         assert_eq!((s.state, s.promoted.unwrap().lost), (InstanceState::Active, 0), "{s:?}");
         two.works(&since).await;
         // Nobody has told the first; it finds the PVMs served.
@@ -111,6 +120,7 @@ fn a_planned_move_and_one_that_is_called_off() {
         assert!(s.problems.iter().any(|p| p.contains("another instance")), "{s:?}");
         two.joined.abort();
         two.first.stop_cvmd();
+        Ok(())
     });
 }
 

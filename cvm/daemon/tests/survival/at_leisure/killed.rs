@@ -1,7 +1,7 @@
 //! cvmd dies and is started again in the same VM.
 
 use crate::{
-    place::{Place, run, until},
+    place::{Place, run_in_time, soon, until},
     router::{LATER, Router, VPN},
     vm::Vm,
 };
@@ -30,20 +30,22 @@ async fn standing() -> (Place, Router, Vm, crate::pvm::Pvm) {
 #[test]
 #[ignore = "needs root, FRR, fastforward and network namespaces; the lab's test command runs it"]
 fn a_killed_cvmd_goes_on_and_no_neighbor_notices() {
-    run(async {
+    run_in_time(async || {
         let (_place, router, mut vm, mut pvm) = standing().await;
         let (labels, bindings) = (vm.labels().await, router.bindings());
         let since = router.mark();
         let mut gaps = vec![];
         for round in 0..5 {
-            vm.kill_cvmd();
             let dead = Instant::now();
+            vm.kill_cvmd();
             // Told while nobody is there.
-            router.later(round % 2 == 0);
+            let mut telling = router.telling(round % 2 == 0);
             vm.start_cvmd();
             let s = vm.until("it speaks again", |s| s.promoted.is_some()).await;
-            gaps.push((dead.elapsed(), s.promoted.unwrap()));
-            let promoted = s.promoted.unwrap();
+            let gap = soon(dead);
+            telling.wait().unwrap();
+            let (gap, promoted) = (gap?, s.promoted.unwrap());
+            gaps.push((gap, promoted));
             assert_eq!((promoted.lost, s.state, &s.problems[..]), (0, InstanceState::Active, &[][..]), "{s:?}");
             vm.has(LATER, round % 2 == 0).await;
             vm.has(VPN, true).await;
@@ -63,23 +65,27 @@ fn a_killed_cvmd_goes_on_and_no_neighbor_notices() {
         pvm.join(&["10.1.0.0/16", "10.4.0.0/16"]).await;
         until("what comes after", async || router.ask(&["show bgp ipv4 vpn 10.4.0.0/16"]).contains("Remote label: 1000").then_some(()))
             .await;
+        Ok(())
     });
 }
 
 #[test]
 #[ignore = "needs root, FRR, fastforward and network namespaces; the lab's test command runs it"]
 fn one_that_ends_in_order_leaves_in_silence() {
-    run(async {
+    run_in_time(async || {
         let (_place, router, mut vm, _pvm) = standing().await;
         let since = router.mark();
+        let silent = Instant::now();
         vm.stop_cvmd();
         vm.start_cvmd();
         let s = vm.until("it speaks again", |s| s.promoted.is_some()).await;
+        soon(silent)?;
         assert_eq!(s.promoted.unwrap().lost, 0);
         // The longest that a neighbour here waits.
         tokio::time::sleep(Duration::from_secs(16)).await;
         assert_eq!(router.noticed(&since), Vec::<String>::new());
         let s = vm.order(InstanceOrder::Look).await.unwrap();
         assert!(s.sessions >= 2, "{s:?}");
+        Ok(())
     });
 }

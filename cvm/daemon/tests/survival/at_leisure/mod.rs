@@ -1,0 +1,4 @@
+//! They mostly wait: `lab/test` runs several of them at once.
+
+mod killed;
+mod succession;
