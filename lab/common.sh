@@ -24,7 +24,7 @@ need_root() {
 
 # Builds what the lab runs; quick when nothing has changed.
 build() {
-    (cd "$root" && cargo build --release --locked --workspace)
+    (cd "$root" && cargo build --release --locked --workspace "$@")
 }
 
 runner() {

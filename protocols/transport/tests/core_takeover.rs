@@ -348,129 +348,134 @@ impl Instance {
     }
 }
 
-/// A planned move, and one that is called off: a standby that has followed all the time takes over from one that stands still.
-#[test]
-#[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
-fn frr_does_not_notice_planned_moves() {
-    let kind = "passive";
-    let mut wire = Wire::new();
-    prepare(&wire, loopback(kind));
-    let _gate = Gate::between(&wire);
-    sh(&format!("ip -n {} route add {THEIRS}/32 via {PEER}", wire.ours));
-    start_frr(&mut wire, kind);
-    let (wire, dir) = (&wire, wire.path());
-    wire.run(|| async move {
-        let (mut journal, _) = Journal::open(&dir.join("journal0")).unwrap();
-        journal.set_gate(Tell::new(&dir.join("gate.sock")));
-        let mut active = Instance::new(kind, &Mode::Live(journal.clone()));
-        until("LDP at FRR", || vtysh(wire, "show mpls ldp neighbor"), |a| a.contains("OPERATIONAL")).await;
-        until("BFD at FRR", || vtysh(wire, "show bfd peers"), |a| a.contains("Status: up")).await;
-        let ours = |a: &str| a.lines().any(|l| l.contains("10.77.0.1/32") && l.contains("5000"));
-        until("our labels at FRR", || vtysh(wire, "show mpls ldp binding"), ours).await;
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        let (before, labels) = (counted(wire), active.labels.load(Ordering::Relaxed));
-        for n in 1..=4 {
-            // The platform joins the leader's socket and the follower's.
-            let sockets = [dir.join(format!("journal{n}.sock")), dir.join(format!("follow{n}.sock"))];
-            journal.serve(sockets[0].clone()).unwrap();
-            let (mut follower, past) = Follower::listen(sockets[1].clone(), &dir.join(format!("journal{n}"))).unwrap();
-            assert!(past.is_empty());
-            let joined = tokio::spawn(async move {
-                let [mut leader, mut follower] =
-                    [UnixStream::connect(&sockets[0]).await.unwrap(), UnixStream::connect(&sockets[1]).await.unwrap()];
-                let _ = tokio::io::copy_bidirectional(&mut leader, &mut follower).await;
-            });
-            let standby = Instance::new(kind, &Mode::Following);
-            loop {
-                let followed = tokio::time::timeout(LIMIT, follower.next()).await.expect("the leader is there");
-                let caught_up = followed == Followed::CaughtUp;
-                standby.follow(followed);
-                if caught_up {
-                    break;
+/// They mostly wait: `lab/test` runs several of them at once.
+mod at_leisure {
+    use super::*;
+
+    /// A planned move, and one that is called off: a standby that has followed all the time takes over from one that stands still.
+    #[test]
+    #[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
+    fn frr_does_not_notice_planned_moves() {
+        let kind = "passive";
+        let mut wire = Wire::new();
+        prepare(&wire, loopback(kind));
+        let _gate = Gate::between(&wire);
+        sh(&format!("ip -n {} route add {THEIRS}/32 via {PEER}", wire.ours));
+        start_frr(&mut wire, kind);
+        let (wire, dir) = (&wire, wire.path());
+        wire.run(|| async move {
+            let (mut journal, _) = Journal::open(&dir.join("journal0")).unwrap();
+            journal.set_gate(Tell::new(&dir.join("gate.sock")));
+            let mut active = Instance::new(kind, &Mode::Live(journal.clone()));
+            until("LDP at FRR", || vtysh(wire, "show mpls ldp neighbor"), |a| a.contains("OPERATIONAL")).await;
+            until("BFD at FRR", || vtysh(wire, "show bfd peers"), |a| a.contains("Status: up")).await;
+            let ours = |a: &str| a.lines().any(|l| l.contains("10.77.0.1/32") && l.contains("5000"));
+            until("our labels at FRR", || vtysh(wire, "show mpls ldp binding"), ours).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let (before, labels) = (counted(wire), active.labels.load(Ordering::Relaxed));
+            for n in 1..=4 {
+                // The platform joins the leader's socket and the follower's.
+                let sockets = [dir.join(format!("journal{n}.sock")), dir.join(format!("follow{n}.sock"))];
+                journal.serve(sockets[0].clone()).unwrap();
+                let (mut follower, past) = Follower::listen(sockets[1].clone(), &dir.join(format!("journal{n}"))).unwrap();
+                assert!(past.is_empty());
+                let joined = tokio::spawn(async move {
+                    let [mut leader, mut follower] =
+                        [UnixStream::connect(&sockets[0]).await.unwrap(), UnixStream::connect(&sockets[1]).await.unwrap()];
+                    let _ = tokio::io::copy_bidirectional(&mut leader, &mut follower).await;
+                });
+                let standby = Instance::new(kind, &Mode::Following);
+                loop {
+                    let followed = tokio::time::timeout(LIMIT, follower.next()).await.expect("the leader is there");
+                    let caught_up = followed == Followed::CaughtUp;
+                    standby.follow(followed);
+                    if caught_up {
+                        break;
+                    }
                 }
-            }
-            // It goes on following while time passes, and knows the same routes and labels.
-            let passed = tokio::time::sleep(Duration::from_secs(2));
-            tokio::pin!(passed);
-            loop {
-                tokio::select! {
-                    followed = follower.next() => standby.follow(followed),
-                    () = &mut passed => break,
+                // It goes on following while time passes, and knows the same routes and labels.
+                let passed = tokio::time::sleep(Duration::from_secs(2));
+                tokio::pin!(passed);
+                loop {
+                    tokio::select! {
+                        followed = follower.next() => standby.follow(followed),
+                        () = &mut passed => break,
+                    }
                 }
-            }
-            assert_eq!(standby.labels.load(Ordering::Relaxed), labels, "the standby's labels are hot");
-            active.fence().await;
-            if n % 2 == 0 {
-                // Called off.
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                active.unfence();
+                assert_eq!(standby.labels.load(Ordering::Relaxed), labels, "the standby's labels are hot");
+                active.fence().await;
+                if n % 2 == 0 {
+                    // Called off.
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    active.unfence();
+                    joined.abort();
+                    tokio::time::sleep(Duration::from_secs(2)).await;
+                    continue;
+                }
+                active.leave().await;
+                let (next, rest) = follower.into_journal().unwrap();
+                rest.into_iter().for_each(|followed| standby.follow(followed));
+                next.set_gate(Tell::new(&dir.join("gate.sock")));
+                assert_eq!(standby.promote(&next).await, [1; 3], "move {n}");
+                assert_eq!(active.downs.load(Ordering::Relaxed), 0);
+                (active, journal) = (standby, next);
                 joined.abort();
-                tokio::time::sleep(Duration::from_secs(2)).await;
-                continue;
+                tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            active.leave().await;
-            let (next, rest) = follower.into_journal().unwrap();
-            rest.into_iter().for_each(|followed| standby.follow(followed));
-            next.set_gate(Tell::new(&dir.join("gate.sock")));
-            assert_eq!(standby.promote(&next).await, [1; 3], "move {n}");
-            assert_eq!(active.downs.load(Ordering::Relaxed), 0);
-            (active, journal) = (standby, next);
-            joined.abort();
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        tokio::time::sleep(Duration::from_secs(6)).await;
-        assert_eq!(counted(wire), before);
-        assert_eq!((active.downs.load(Ordering::Relaxed), active.labels.load(Ordering::Relaxed)), (0, labels));
-        sh(&format!("ip -n {} addr add 10.78.0.1/32 dev lo", wire.theirs));
-        let ours = |a: &str| a.lines().any(|l| l.contains("10.78.0.1/32") && l.contains("5000"));
-        until("a label for a new route", || vtysh(wire, "show mpls ldp binding"), ours).await;
-    });
-}
-
-#[test]
-#[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
-fn frr_that_connects_never_notices() {
-    killed_before_frr("passive");
-}
-
-#[test]
-#[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
-fn frr_on_a_segment_with_md5_never_notices() {
-    killed_before_frr("active-segment-md5");
-}
-
-#[test]
-#[ignore = "needs root, BIRD and network namespaces; the lab's test command runs it"]
-fn bird_never_notices() {
-    let mut wire = Wire::new();
-    prepare(&wire, LOWER);
-    let gate = Gate::between(&wire);
-    let dir = wire.path().display().to_string();
-    let conf = format!(
-        r#"router id {THEIRS}; log "{dir}/bird.log" all; debug protocols {{ events, states }};
-        protocol device {{ }}
-        protocol direct {{ ipv4; interface "lo"; }}
-        protocol bfd {{ interface "v0" {{ min rx interval 600 ms; min tx interval 600 ms; multiplier 3; }}; }}
-        protocol ospf v2 core {{ ipv4 {{ import all; }}; area 0 {{ interface "lo" {{ stub; }};
-          interface "v0" {{ type ptp; hello 1; dead 4; bfd yes; }}; }}; }}"#
-    );
-    std::fs::write(wire.path().join("bird.conf"), conf).unwrap();
-    wire.start(&format!("bird -f -c {dir}/bird.conf -s {dir}/bird.ctl -P {dir}/bird.pid"));
-    let birdc = |words: &[&str]| ask("birdc", &[&["-s", &format!("{dir}/bird.ctl")], words].concat());
-    let mut lives = Lives::<NUMBERS>::begin(&wire, "passive");
-    lives.until("all is up", |[.., routes, _, bfd]| routes >= 3 && bfd == 1);
-    wait("OSPF at BIRD", || birdc(&["show", "ospf", "neighbors"]), |a| a.contains("Full"));
-    wait("BFD at BIRD", || birdc(&["show", "bfd", "sessions"]), |a| a.contains("Up"));
-    let log = || std::fs::read_to_string(format!("{dir}/bird.log")).unwrap();
-    let read = log().len();
-    for kill in 0..KILLS {
-        lives.kill();
-        lives.until("taken over", |[taken, ..]| taken == 2);
-        std::thread::sleep(Duration::from_millis(300 * (kill as u64 % 4)));
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            assert_eq!(counted(wire), before);
+            assert_eq!((active.downs.load(Ordering::Relaxed), active.labels.load(Ordering::Relaxed)), (0, labels));
+            sh(&format!("ip -n {} addr add 10.78.0.1/32 dev lo", wire.theirs));
+            let ours = |a: &str| a.lines().any(|l| l.contains("10.78.0.1/32") && l.contains("5000"));
+            until("a label for a new route", || vtysh(wire, "show mpls ldp binding"), ours).await;
+        });
     }
-    std::thread::sleep(Duration::from_secs(6));
-    let said: Vec<_> = log()[read..].lines().filter(|l| l.contains("changed state") || l.contains("Bad")).map(str::to_owned).collect();
-    assert_eq!(said, Vec::<String>::new());
-    assert!(birdc(&["show", "ospf", "neighbors"]).contains("Full") && birdc(&["show", "bfd", "sessions"]).contains("Up"));
-    drop(gate);
+
+    #[test]
+    #[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
+    fn frr_that_connects_never_notices() {
+        killed_before_frr("passive");
+    }
+
+    #[test]
+    #[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
+    fn frr_on_a_segment_with_md5_never_notices() {
+        killed_before_frr("active-segment-md5");
+    }
+
+    #[test]
+    #[ignore = "needs root, BIRD and network namespaces; the lab's test command runs it"]
+    fn bird_never_notices() {
+        let mut wire = Wire::new();
+        prepare(&wire, LOWER);
+        let gate = Gate::between(&wire);
+        let dir = wire.path().display().to_string();
+        let conf = format!(
+            r#"router id {THEIRS}; log "{dir}/bird.log" all; debug protocols {{ events, states }};
+            protocol device {{ }}
+            protocol direct {{ ipv4; interface "lo"; }}
+            protocol bfd {{ interface "v0" {{ min rx interval 600 ms; min tx interval 600 ms; multiplier 3; }}; }}
+            protocol ospf v2 core {{ ipv4 {{ import all; }}; area 0 {{ interface "lo" {{ stub; }};
+              interface "v0" {{ type ptp; hello 1; dead 4; bfd yes; }}; }}; }}"#
+        );
+        std::fs::write(wire.path().join("bird.conf"), conf).unwrap();
+        wire.start(&format!("bird -f -c {dir}/bird.conf -s {dir}/bird.ctl -P {dir}/bird.pid"));
+        let birdc = |words: &[&str]| ask("birdc", &[&["-s", &format!("{dir}/bird.ctl")], words].concat());
+        let mut lives = Lives::<NUMBERS>::begin(&wire, "passive");
+        lives.until("all is up", |[.., routes, _, bfd]| routes >= 3 && bfd == 1);
+        wait("OSPF at BIRD", || birdc(&["show", "ospf", "neighbors"]), |a| a.contains("Full"));
+        wait("BFD at BIRD", || birdc(&["show", "bfd", "sessions"]), |a| a.contains("Up"));
+        let log = || std::fs::read_to_string(format!("{dir}/bird.log")).unwrap();
+        let read = log().len();
+        for kill in 0..KILLS {
+            lives.kill();
+            lives.until("taken over", |[taken, ..]| taken == 2);
+            std::thread::sleep(Duration::from_millis(300 * (kill as u64 % 4)));
+        }
+        std::thread::sleep(Duration::from_secs(6));
+        let said: Vec<_> = log()[read..].lines().filter(|l| l.contains("changed state") || l.contains("Bad")).map(str::to_owned).collect();
+        assert_eq!(said, Vec::<String>::new());
+        assert!(birdc(&["show", "ospf", "neighbors"]).contains("Full") && birdc(&["show", "bfd", "sessions"]).contains("Up"));
+        drop(gate);
+    }
 }

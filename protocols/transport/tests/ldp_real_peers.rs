@@ -220,123 +220,128 @@ fn has_line(answer: &str, words: &[&str]) -> bool {
 
 const BINDINGS: &str = "show mpls ldp binding";
 
-#[test]
-#[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
-fn frr_connects_to_us() {
-    labels_both_ways(LOWER);
-}
+/// They mostly wait: `lab/test` runs several of them at once.
+mod at_leisure {
+    use super::*;
 
-#[test]
-#[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
-fn we_connect_to_frr() {
-    labels_both_ways(HIGHER);
-}
+    #[test]
+    #[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
+    fn frr_connects_to_us() {
+        labels_both_ways(LOWER);
+    }
 
-fn labels_both_ways(us: Ipv4Addr) {
-    let mut wire = Wire::new(us);
-    wire.start_ldpd();
-    wire.run(|mut wire| async move {
-        let (handle, mut events) = wire.start_ours(wire.config(), Start::default());
-        let begun = Instant::now();
-        assert_eq!(await_event("session", &mut events, is_up).await, FRR);
-        eprintln!("{us}: operational {:?} after our start", begun.elapsed());
+    #[test]
+    #[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
+    fn we_connect_to_frr() {
+        labels_both_ways(HIGHER);
+    }
 
-        // FRR's labels: its own networks by implicit null, and it is their next hop.
-        label_is(&mut events, "10.77.0.0/24", Some(3)).await;
-        let us_net = format!("{us}/32");
-        // Ours at FRR, which is egress for nothing of ours.
-        wire.until("our loopback", BINDINGS, |a| has_line(a, &[&us_net, &us.to_string(), "imp-null", "yes"])).await;
-        wire.until("a label that FRR does not need", BINDINGS, |a| has_line(a, &["10.77.0.0/24", &us.to_string(), "no"])).await;
-        let rows = handle.bindings().await;
-        let row = rows.iter().find(|r| r.prefix.to_string() == "10.88.0.0/24").unwrap();
-        assert!(row.remote.iter().any(|r| r.label.get() >= 16 && !r.in_use), "FRR's label of a route towards us: {row:?}");
-        let synced = |e: &Event| (*e == Event::Synced { interface: "v0".into(), synced: true }).then_some(());
-        await_event("in step", &mut events, synced).await;
-
-        // Withdrawals: FRR's, then ours.
-        sh(&format!("ip -n {} addr del 10.77.0.1/24 dev lo", wire.theirs));
-        label_is(&mut events, "10.77.0.0/24", None).await;
-        wire.until("what has nothing behind it is withdrawn", BINDINGS, |a| !has_line(a, &["10.77.0.0/24", &us.to_string()])).await;
-        sh(&format!("ip -n {} addr add 10.77.0.1/24 dev lo", wire.theirs));
-        label_is(&mut events, "10.77.0.0/24", Some(3)).await;
-        wire.until("and comes back", BINDINGS, |a| has_line(a, &["10.77.0.0/24", &us.to_string(), "no"])).await;
-        let mut fewer = wire.routes();
-        fewer.remove(&"10.88.0.0/24".parse().unwrap());
-        handle.routes(Arc::new(fewer));
-        wire.until("withdrawn", BINDINGS, |a| !has_line(a, &["10.88.0.0/24", &us.to_string()])).await;
-        let row = handle.neighbors().await.remove(0);
-        assert_eq!((row.lsr_id, row.state.as_str(), row.interfaces), (FRR, "operational", vec!["v0".to_owned()]));
-
-        // FRR goes and comes back.
-        wire.stop_ldpd("-TERM");
-        await_event("down", &mut events, is_down).await;
+    fn labels_both_ways(us: Ipv4Addr) {
+        let mut wire = Wire::new(us);
         wire.start_ldpd();
-        let begun = Instant::now();
-        await_event("up again", &mut events, is_up).await;
-        eprintln!("{us}: operational {:?} after FRR's restart", begun.elapsed());
-        label_is(&mut events, "10.77.0.0/24", Some(3)).await;
+        wire.run(|mut wire| async move {
+            let (handle, mut events) = wire.start_ours(wire.config(), Start::default());
+            let begun = Instant::now();
+            assert_eq!(await_event("session", &mut events, is_up).await, FRR);
+            eprintln!("{us}: operational {:?} after our start", begun.elapsed());
 
-        // We reset it, then leave for good.
-        handle.reset(FRR);
-        await_event("reset", &mut events, is_down).await;
-        await_event("and up", &mut events, is_up).await;
-        handle.shutdown(false).await;
-        wire.until("we are gone", "show mpls ldp neighbor", |a| !a.contains("OPERATIONAL")).await;
-    });
-}
+            // FRR's labels: its own networks by implicit null, and it is their next hop.
+            label_is(&mut events, "10.77.0.0/24", Some(3)).await;
+            let us_net = format!("{us}/32");
+            // Ours at FRR, which is egress for nothing of ours.
+            wire.until("our loopback", BINDINGS, |a| has_line(a, &[&us_net, &us.to_string(), "imp-null", "yes"])).await;
+            wire.until("a label that FRR does not need", BINDINGS, |a| has_line(a, &["10.77.0.0/24", &us.to_string(), "no"])).await;
+            let rows = handle.bindings().await;
+            let row = rows.iter().find(|r| r.prefix.to_string() == "10.88.0.0/24").unwrap();
+            assert!(row.remote.iter().any(|r| r.label.get() >= 16 && !r.in_use), "FRR's label of a route towards us: {row:?}");
+            let synced = |e: &Event| (*e == Event::Synced { interface: "v0".into(), synced: true }).then_some(());
+            await_event("in step", &mut events, synced).await;
 
-#[test]
-#[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
-fn md5_when_frr_connects() {
-    md5(LOWER);
-}
+            // Withdrawals: FRR's, then ours.
+            sh(&format!("ip -n {} addr del 10.77.0.1/24 dev lo", wire.theirs));
+            label_is(&mut events, "10.77.0.0/24", None).await;
+            wire.until("what has nothing behind it is withdrawn", BINDINGS, |a| !has_line(a, &["10.77.0.0/24", &us.to_string()])).await;
+            sh(&format!("ip -n {} addr add 10.77.0.1/24 dev lo", wire.theirs));
+            label_is(&mut events, "10.77.0.0/24", Some(3)).await;
+            wire.until("and comes back", BINDINGS, |a| has_line(a, &["10.77.0.0/24", &us.to_string(), "no"])).await;
+            let mut fewer = wire.routes();
+            fewer.remove(&"10.88.0.0/24".parse().unwrap());
+            handle.routes(Arc::new(fewer));
+            wire.until("withdrawn", BINDINGS, |a| !has_line(a, &["10.88.0.0/24", &us.to_string()])).await;
+            let row = handle.neighbors().await.remove(0);
+            assert_eq!((row.lsr_id, row.state.as_str(), row.interfaces), (FRR, "operational", vec!["v0".to_owned()]));
 
-#[test]
-#[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
-fn md5_when_we_connect() {
-    md5(HIGHER);
-}
+            // FRR goes and comes back.
+            wire.stop_ldpd("-TERM");
+            await_event("down", &mut events, is_down).await;
+            wire.start_ldpd();
+            let begun = Instant::now();
+            await_event("up again", &mut events, is_up).await;
+            eprintln!("{us}: operational {:?} after FRR's restart", begun.elapsed());
+            label_is(&mut events, "10.77.0.0/24", Some(3)).await;
 
-fn md5(us: Ipv4Addr) {
-    let mut wire = Wire::new(us);
-    wire.configure(&format!("neighbor {us} password not-a-word"));
-    wire.start_ldpd();
-    wire.run(|wire| async move {
-        let with = |password: &str| Config { passwords: BTreeMap::from([(FRR, password.to_owned())]), ..wire.config() };
-        let (handle, mut events) = wire.start_ours(with("wrong"), Start::default());
-        // Both hear each other's Hellos, and yet there is no session.
-        wire.until("heard", "show mpls ldp discovery", |a| a.contains(&us.to_string())).await;
-        let quiet = tokio::time::timeout(Duration::from_secs(8), await_event("a session", &mut events, is_up)).await;
-        assert!(quiet.is_err(), "up with the wrong password");
-        handle.configure(with("not-a-word"));
-        await_event("up with the right password", &mut events, is_up).await;
-        label_is(&mut events, "10.77.0.0/24", Some(3)).await;
-        handle.configure(wire.config());
-        assert!(await_event("down without", &mut events, is_down).await.contains("password"));
-        handle.shutdown(true).await;
-    });
-}
+            // We reset it, then leave for good.
+            handle.reset(FRR);
+            await_event("reset", &mut events, is_down).await;
+            await_event("and up", &mut events, is_up).await;
+            handle.shutdown(false).await;
+            wire.until("we are gone", "show mpls ldp neighbor", |a| !a.contains("OPERATIONAL")).await;
+        });
+    }
 
-/// Stored labels come back to their FECs.
-#[test]
-#[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
-fn our_labels_survive_our_restart() {
-    let mut wire = Wire::new(HIGHER);
-    wire.start_ldpd();
-    wire.run(|wire| async move {
-        let (handle, mut events) = wire.start_ours(wire.config(), Start::default());
-        let fec: Ipv4Net = "10.77.0.0/24".parse().unwrap();
-        let stored = await_event("stored", &mut events, |e| {
-            if let Event::Store(bindings) = e { bindings.contains_key(&fec).then(|| bindings.clone()) } else { None }
-        })
-        .await;
-        handle.shutdown(true).await;
-        let mut bindings = stored.clone();
-        // As if others had come before it.
-        bindings.insert(fec, Label::try_from(500_777).unwrap());
-        let (handle, mut events) = wire.start_ours(wire.config(), Start { restarting: true, bindings });
-        wire.until("the same label", BINDINGS, |a| has_line(a, &["10.77.0.0/24", &HIGHER.to_string(), "500777"])).await;
-        await_event("recovered", &mut events, |e| (*e == Event::Recovered).then_some(())).await;
-        handle.shutdown(false).await;
-    });
+    #[test]
+    #[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
+    fn md5_when_frr_connects() {
+        md5(LOWER);
+    }
+
+    #[test]
+    #[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
+    fn md5_when_we_connect() {
+        md5(HIGHER);
+    }
+
+    fn md5(us: Ipv4Addr) {
+        let mut wire = Wire::new(us);
+        wire.configure(&format!("neighbor {us} password not-a-word"));
+        wire.start_ldpd();
+        wire.run(|wire| async move {
+            let with = |password: &str| Config { passwords: BTreeMap::from([(FRR, password.to_owned())]), ..wire.config() };
+            let (handle, mut events) = wire.start_ours(with("wrong"), Start::default());
+            // Both hear each other's Hellos, and yet there is no session.
+            wire.until("heard", "show mpls ldp discovery", |a| a.contains(&us.to_string())).await;
+            let quiet = tokio::time::timeout(Duration::from_secs(8), await_event("a session", &mut events, is_up)).await;
+            assert!(quiet.is_err(), "up with the wrong password");
+            handle.configure(with("not-a-word"));
+            await_event("up with the right password", &mut events, is_up).await;
+            label_is(&mut events, "10.77.0.0/24", Some(3)).await;
+            handle.configure(wire.config());
+            assert!(await_event("down without", &mut events, is_down).await.contains("password"));
+            handle.shutdown(true).await;
+        });
+    }
+
+    /// Stored labels come back to their FECs.
+    #[test]
+    #[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
+    fn our_labels_survive_our_restart() {
+        let mut wire = Wire::new(HIGHER);
+        wire.start_ldpd();
+        wire.run(|wire| async move {
+            let (handle, mut events) = wire.start_ours(wire.config(), Start::default());
+            let fec: Ipv4Net = "10.77.0.0/24".parse().unwrap();
+            let stored = await_event("stored", &mut events, |e| {
+                if let Event::Store(bindings) = e { bindings.contains_key(&fec).then(|| bindings.clone()) } else { None }
+            })
+            .await;
+            handle.shutdown(true).await;
+            let mut bindings = stored.clone();
+            // As if others had come before it.
+            bindings.insert(fec, Label::try_from(500_777).unwrap());
+            let (handle, mut events) = wire.start_ours(wire.config(), Start { restarting: true, bindings });
+            wire.until("the same label", BINDINGS, |a| has_line(a, &["10.77.0.0/24", &HIGHER.to_string(), "500777"])).await;
+            await_event("recovered", &mut events, |e| (*e == Event::Recovered).then_some(())).await;
+            handle.shutdown(false).await;
+        });
+    }
 }

@@ -258,183 +258,195 @@ async fn both_ways(handle: &Handle, routes: &BTreeMap<Ipv4Net, Route>, theirs: i
     assert!(database.iter().any(|l| l.kind == "external" && l.contents[0] == "prefix 10.9.0.0/16, type 1, cost 20"), "{database:#?}");
 }
 
-#[test]
-#[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
-fn frr_on_wires_with_md5() {
-    let mut wires = Wires::new();
-    let interface = " ip ospf network point-to-point\n ip ospf hello-interval 1\n ip ospf dead-interval 4\n ip ospf retransmit-interval 2\n \
-                     ip ospf authentication message-digest\n ip ospf message-digest-key 7 md5 not a word";
-    // FRR takes a key without spaces.
-    wires.write_frr(&interface.replace("not a word", "notaword"), " capability opaque\n graceful-restart helper enable");
-    wires.start_frr();
-    wires.run(async |wires| {
-        let authentication = Authentication::Cryptographic { algorithm: Algorithm::Md5, key_id: 7, key: "notaword".into() };
-        let config = config(Network::PointToPoint, &authentication);
-        let (handle, mut events) = start(&config, false);
-        let have = routes(&mut events, &handle, "all of FRR's, over both wires", |r| complete(r, &["v0", "v1"])).await;
-        both_ways(&handle, &have, || wires.vtysh(&["show ip ospf route"])).await;
+/// They mostly wait: `lab/test` runs several of them at once.
+mod at_leisure {
+    use super::*;
 
-        // One wire less, and again both.
-        sh(&format!("ip -n {} link set v1 down", wires.theirs));
-        handle.interface("v1", false);
-        routes(&mut events, &handle, "one wire", |r| complete(r, &["v0"])).await;
-        sh(&format!("ip -n {} link set v1 up", wires.theirs));
-        handle.interface("v1", true);
-        routes(&mut events, &handle, "both wires again", |r| complete(r, &["v0", "v1"])).await;
-
-        // Its cost, and ours.
-        let mut dear = config.clone();
-        dear.interfaces.get_mut("v1").unwrap().cost = 100;
-        handle.configure(dear);
-        routes(&mut events, &handle, "the cheaper wire", |r| complete(r, &["v0"])).await;
-        handle.configure(config.clone());
-        routes(&mut events, &handle, "equal again", |r| complete(r, &["v0", "v1"])).await;
-        wires.vtysh(&["conf t", "router ospf", "no redistribute kernel"]);
-        routes(&mut events, &handle, "withdrawn", |r| !r.contains_key(&net("10.9.0.0/16"))).await;
-        wires.vtysh(&["conf t", "router ospf", "redistribute kernel metric-type 1 metric 20"]);
-        routes(&mut events, &handle, "announced again", |r| complete(r, &["v0", "v1"])).await;
-
-        // Drained: everything through us at the highest cost.
-        handle.configure(Config { stub_router: true, ..config.clone() });
-        until("drained", || wires.vtysh(&["show ip ospf database router 10.255.0.1"]), |a| a.contains("TOS 0 Metric: 65535")).await;
-        handle.configure(config.clone());
-
-        // FRR restarts.
-        wires.kill("ospfd");
-        routes(&mut events, &handle, "FRR is gone", |r| hops(r, THEIR_LOOPBACK).is_empty()).await;
-        wires.start_frr_daemon("ospfd");
-        routes(&mut events, &handle, "FRR is back", |r| complete(r, &["v0", "v1"])).await;
-
-        // We restart, and FRR keeps our loopback all the time; over one wire, for FRR 8.4 helps one adjacency with a router alone.
-        let one = Config { interfaces: config.interfaces.iter().take(1).map(|(n, i)| (n.clone(), i.clone())).collect(), ..config.clone() };
-        handle.configure(one.clone());
-        routes(&mut events, &handle, "one wire", |r| complete(r, &["v0"])).await;
-        until("one wire", || wires.vtysh(&["show ip ospf neighbor"]), |a| !a.contains("10.0.1.1")).await;
-        until("known", || wires.vtysh(&["show ip ospf route"]), |a| a.contains("10.255.0.1/32")).await;
-        handle.shutdown(true).await;
-        drop(events);
-        let kept = async || {
-            for _ in 0..30 {
-                assert!(
-                    wires.vtysh(&["show ip ospf route"]).contains("10.255.0.1/32"),
-                    "{}",
-                    wires.vtysh(&["show ip ospf neighbor detail"])
-                );
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        };
-        kept().await;
-        let (handle, mut events) = start(&one, true);
-        routes(&mut events, &handle, "complete after the restart", |r| complete(r, &["v0"])).await;
-        kept().await;
-        assert!(wires.vtysh(&["show ip ospf graceful-restart helper"]).contains("Successful"));
-        handle.configure(config.clone());
-        handle.interface("v1", true);
-        let have = routes(&mut events, &handle, "both wires", |r| complete(r, &["v0", "v1"])).await;
-        both_ways(&handle, &have, || wires.vtysh(&["show ip ospf route"])).await;
-
-        // Another password.
-        wires.vtysh(&["conf t", "interface v1", "no ip ospf message-digest-key 7", "ip ospf message-digest-key 7 md5 another"]);
-        routes(&mut events, &handle, "one believed wire", |r| complete(r, &["v0"])).await;
-        let refused = handle.show_interfaces().await.into_iter().find(|i| i.interface == "v1").unwrap().refused;
-        assert!(refused.iter().any(|(reason, n)| reason == "authentication" && *n > 0), "{refused:?}");
-
-        handle.shutdown(false).await;
-        until("told so", || wires.vtysh(&["show ip ospf route"]), |a| !a.contains("10.255.0.1/32")).await;
-    });
-}
-
-#[test]
-#[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
-fn frr_on_segments() {
-    let mut wires = Wires::new();
-    wires.write_frr(" ip ospf hello-interval 1\n ip ospf dead-interval 4\n ip ospf retransmit-interval 2\n ip ospf priority 3", "");
-    wires.start_frr();
-    wires.run(async |wires| {
-        let config = config(Network::Broadcast, &Authentication::Null);
-        let (handle, mut events) = start(&config, false);
-        let have = routes(&mut events, &handle, "all of FRR's, over both segments", |r| complete(r, &["v0", "v1"])).await;
-        both_ways(&handle, &have, || wires.vtysh(&["show ip ospf route"])).await;
-        let roles =
-            handle.show_interfaces().await.into_iter().map(|i| (i.state, i.designated.unwrap().octets()[3], i.backup.unwrap().octets()[3]));
-        assert_eq!(roles.collect::<Vec<_>>(), [("backup".to_owned(), 2, 1), ("backup".to_owned(), 2, 1)], "FRR has the higher priority");
-
-        // The designated router goes: we are it, and it comes back as our backup.
-        wires.kill("ospfd");
-        routes(&mut events, &handle, "FRR is gone", |r| hops(r, THEIR_LOOPBACK).is_empty()).await;
-        wires.start_frr_daemon("ospfd");
-        let have = routes(&mut events, &handle, "FRR is back", |r| complete(r, &["v0", "v1"])).await;
-        both_ways(&handle, &have, || wires.vtysh(&["show ip ospf route"])).await;
-        assert!(handle.show_interfaces().await.iter().all(|i| i.state == "dr"), "{:?}", handle.show_interfaces().await);
-        handle.shutdown(false).await;
-    });
-}
-
-#[test]
-#[ignore = "needs root, BIRD and network namespaces; the lab's test command runs it"]
-fn bird_on_segments_with_hmac_sha() {
-    for (algorithm, name) in
-        [(Algorithm::HmacSha256, "hmac sha256"), (Algorithm::HmacSha384, "hmac sha384"), (Algorithm::HmacSha512, "hmac sha512")]
-    {
+    #[test]
+    #[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
+    fn frr_on_wires_with_md5() {
         let mut wires = Wires::new();
-        wires.write_bird(&format!(
-            "type broadcast; hello 1; dead 4; retransmit 2; wait 4; authentication cryptographic; password \"not a word\" {{ id 7; algorithm {name}; }};"
-        ));
-        wires.start_bird();
+        let interface = " ip ospf network point-to-point\n ip ospf hello-interval 1\n ip ospf dead-interval 4\n ip ospf retransmit-interval 2\n \
+                         ip ospf authentication message-digest\n ip ospf message-digest-key 7 md5 not a word";
+        // FRR takes a key without spaces.
+        wires.write_frr(&interface.replace("not a word", "notaword"), " capability opaque\n graceful-restart helper enable");
+        wires.start_frr();
         wires.run(async |wires| {
-            let config = config(Network::Broadcast, &key(algorithm));
+            let authentication = Authentication::Cryptographic { algorithm: Algorithm::Md5, key_id: 7, key: "notaword".into() };
+            let config = config(Network::PointToPoint, &authentication);
             let (handle, mut events) = start(&config, false);
-            let have = routes(&mut events, &handle, "all of BIRD's, over both segments", |r| complete(r, &["v0", "v1"])).await;
-            both_ways(&handle, &have, || wires.birdc("show route for 10.255.0.1")).await;
+            let have = routes(&mut events, &handle, "all of FRR's, over both wires", |r| complete(r, &["v0", "v1"])).await;
+            both_ways(&handle, &have, || wires.vtysh(&["show ip ospf route"])).await;
+
+            // One wire less, and again both.
+            sh(&format!("ip -n {} link set v1 down", wires.theirs));
+            handle.interface("v1", false);
+            routes(&mut events, &handle, "one wire", |r| complete(r, &["v0"])).await;
+            sh(&format!("ip -n {} link set v1 up", wires.theirs));
+            handle.interface("v1", true);
+            routes(&mut events, &handle, "both wires again", |r| complete(r, &["v0", "v1"])).await;
+
+            // Its cost, and ours.
+            let mut dear = config.clone();
+            dear.interfaces.get_mut("v1").unwrap().cost = 100;
+            handle.configure(dear);
+            routes(&mut events, &handle, "the cheaper wire", |r| complete(r, &["v0"])).await;
+            handle.configure(config.clone());
+            routes(&mut events, &handle, "equal again", |r| complete(r, &["v0", "v1"])).await;
+            wires.vtysh(&["conf t", "router ospf", "no redistribute kernel"]);
+            routes(&mut events, &handle, "withdrawn", |r| !r.contains_key(&net("10.9.0.0/16"))).await;
+            wires.vtysh(&["conf t", "router ospf", "redistribute kernel metric-type 1 metric 20"]);
+            routes(&mut events, &handle, "announced again", |r| complete(r, &["v0", "v1"])).await;
+
+            // Drained: everything through us at the highest cost.
+            handle.configure(Config { stub_router: true, ..config.clone() });
+            until("drained", || wires.vtysh(&["show ip ospf database router 10.255.0.1"]), |a| a.contains("TOS 0 Metric: 65535")).await;
+            handle.configure(config.clone());
+
+            // FRR restarts.
+            wires.kill("ospfd");
+            routes(&mut events, &handle, "FRR is gone", |r| hops(r, THEIR_LOOPBACK).is_empty()).await;
+            wires.start_frr_daemon("ospfd");
+            routes(&mut events, &handle, "FRR is back", |r| complete(r, &["v0", "v1"])).await;
+
+            // We restart, and FRR keeps our loopback all the time; over one wire, for FRR 8.4 helps one adjacency with a router alone.
+            let one =
+                Config { interfaces: config.interfaces.iter().take(1).map(|(n, i)| (n.clone(), i.clone())).collect(), ..config.clone() };
+            handle.configure(one.clone());
+            routes(&mut events, &handle, "one wire", |r| complete(r, &["v0"])).await;
+            until("one wire", || wires.vtysh(&["show ip ospf neighbor"]), |a| !a.contains("10.0.1.1")).await;
+            until("known", || wires.vtysh(&["show ip ospf route"]), |a| a.contains("10.255.0.1/32")).await;
+            handle.shutdown(true).await;
+            drop(events);
+            let kept = async || {
+                for _ in 0..30 {
+                    assert!(
+                        wires.vtysh(&["show ip ospf route"]).contains("10.255.0.1/32"),
+                        "{}",
+                        wires.vtysh(&["show ip ospf neighbor detail"])
+                    );
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            };
+            kept().await;
+            let (handle, mut events) = start(&one, true);
+            routes(&mut events, &handle, "complete after the restart", |r| complete(r, &["v0"])).await;
+            kept().await;
+            assert!(wires.vtysh(&["show ip ospf graceful-restart helper"]).contains("Successful"));
+            handle.configure(config.clone());
+            handle.interface("v1", true);
+            let have = routes(&mut events, &handle, "both wires", |r| complete(r, &["v0", "v1"])).await;
+            both_ways(&handle, &have, || wires.vtysh(&["show ip ospf route"])).await;
+
+            // Another password.
+            wires.vtysh(&["conf t", "interface v1", "no ip ospf message-digest-key 7", "ip ospf message-digest-key 7 md5 another"]);
+            routes(&mut events, &handle, "one believed wire", |r| complete(r, &["v0"])).await;
+            let refused = handle.show_interfaces().await.into_iter().find(|i| i.interface == "v1").unwrap().refused;
+            assert!(refused.iter().any(|(reason, n)| reason == "authentication" && *n > 0), "{refused:?}");
+
             handle.shutdown(false).await;
-            until("told so", || wires.birdc("show route"), |a| !a.contains("10.255.0.1/32")).await;
+            until("told so", || wires.vtysh(&["show ip ospf route"]), |a| !a.contains("10.255.0.1/32")).await;
         });
     }
-}
 
-#[test]
-#[ignore = "needs root, BIRD and network namespaces; the lab's test command runs it"]
-fn bird_on_wires_with_md5() {
-    let mut wires = Wires::new();
-    let interface =
-        "type ptp; hello 1; dead 4; retransmit 2; authentication cryptographic; password \"not a word\" { id 7; algorithm keyed md5; };";
-    wires.write_bird(interface);
-    wires.start_bird();
-    wires.run(async |wires| {
-        let config = config(Network::PointToPoint, &key(Algorithm::Md5));
-        let (handle, mut events) = start(&config, false);
-        let have = routes(&mut events, &handle, "all of BIRD's, over both wires", |r| complete(r, &["v0", "v1"])).await;
-        both_ways(&handle, &have, || wires.birdc("show route for 10.255.0.1")).await;
+    #[test]
+    #[ignore = "needs root, FRR and network namespaces; the lab's test command runs it"]
+    fn frr_on_segments() {
+        let mut wires = Wires::new();
+        wires.write_frr(" ip ospf hello-interval 1\n ip ospf dead-interval 4\n ip ospf retransmit-interval 2\n ip ospf priority 3", "");
+        wires.start_frr();
+        wires.run(async |wires| {
+            let config = config(Network::Broadcast, &Authentication::Null);
+            let (handle, mut events) = start(&config, false);
+            let have = routes(&mut events, &handle, "all of FRR's, over both segments", |r| complete(r, &["v0", "v1"])).await;
+            both_ways(&handle, &have, || wires.vtysh(&["show ip ospf route"])).await;
+            let roles = handle
+                .show_interfaces()
+                .await
+                .into_iter()
+                .map(|i| (i.state, i.designated.unwrap().octets()[3], i.backup.unwrap().octets()[3]));
+            assert_eq!(
+                roles.collect::<Vec<_>>(),
+                [("backup".to_owned(), 2, 1), ("backup".to_owned(), 2, 1)],
+                "FRR has the higher priority"
+            );
 
-        // BIRD forgets something, and remembers.
-        wires.birdc("disable outside");
-        routes(&mut events, &handle, "withdrawn", |r| !r.contains_key(&net("10.9.0.0/16"))).await;
-        wires.birdc("enable outside");
-        routes(&mut events, &handle, "announced again", |r| complete(r, &["v0", "v1"])).await;
+            // The designated router goes: we are it, and it comes back as our backup.
+            wires.kill("ospfd");
+            routes(&mut events, &handle, "FRR is gone", |r| hops(r, THEIR_LOOPBACK).is_empty()).await;
+            wires.start_frr_daemon("ospfd");
+            let have = routes(&mut events, &handle, "FRR is back", |r| complete(r, &["v0", "v1"])).await;
+            both_ways(&handle, &have, || wires.vtysh(&["show ip ospf route"])).await;
+            assert!(handle.show_interfaces().await.iter().all(|i| i.state == "dr"), "{:?}", handle.show_interfaces().await);
+            handle.shutdown(false).await;
+        });
+    }
 
-        // We restart, and BIRD keeps our loopback all the time.
-        let kept = async || {
-            for _ in 0..30 {
-                assert!(wires.birdc("show route for 10.255.0.1").contains("10.255.0.1/32"), "{}", wires.birdc("show ospf neighbors"));
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        };
-        handle.shutdown(true).await;
-        drop(events);
-        kept().await;
-        let (handle, mut events) = start(&config, true);
-        routes(&mut events, &handle, "complete after the restart", |r| complete(r, &["v0", "v1"])).await;
-        kept().await;
+    #[test]
+    #[ignore = "needs root, BIRD and network namespaces; the lab's test command runs it"]
+    fn bird_on_segments_with_hmac_sha() {
+        for (algorithm, name) in
+            [(Algorithm::HmacSha256, "hmac sha256"), (Algorithm::HmacSha384, "hmac sha384"), (Algorithm::HmacSha512, "hmac sha512")]
+        {
+            let mut wires = Wires::new();
+            wires.write_bird(&format!(
+                "type broadcast; hello 1; dead 4; retransmit 2; wait 4; authentication cryptographic; password \"not a word\" {{ id 7; algorithm {name}; }};"
+            ));
+            wires.start_bird();
+            wires.run(async |wires| {
+                let config = config(Network::Broadcast, &key(algorithm));
+                let (handle, mut events) = start(&config, false);
+                let have = routes(&mut events, &handle, "all of BIRD's, over both segments", |r| complete(r, &["v0", "v1"])).await;
+                both_ways(&handle, &have, || wires.birdc("show route for 10.255.0.1")).await;
+                handle.shutdown(false).await;
+                until("told so", || wires.birdc("show route"), |a| !a.contains("10.255.0.1/32")).await;
+            });
+        }
+    }
 
-        // BIRD restarts, not gracefully, then with another password.
-        wires.kill("bird");
-        routes(&mut events, &handle, "BIRD is gone", |r| hops(r, THEIR_LOOPBACK).is_empty()).await;
+    #[test]
+    #[ignore = "needs root, BIRD and network namespaces; the lab's test command runs it"]
+    fn bird_on_wires_with_md5() {
+        let mut wires = Wires::new();
+        let interface = "type ptp; hello 1; dead 4; retransmit 2; authentication cryptographic; password \"not a word\" { id 7; algorithm keyed md5; };";
+        wires.write_bird(interface);
         wires.start_bird();
-        routes(&mut events, &handle, "BIRD is back", |r| complete(r, &["v0", "v1"])).await;
-        wires.write_bird(&interface.replace("not a word", "another"));
-        wires.birdc("configure");
-        routes(&mut events, &handle, "nothing is believed", |r| hops(r, THEIR_LOOPBACK).is_empty()).await;
-        assert!(handle.show_interfaces().await.iter().all(|i| i.refused.iter().any(|(reason, _)| reason == "authentication")));
-        handle.shutdown(false).await;
-    });
+        wires.run(async |wires| {
+            let config = config(Network::PointToPoint, &key(Algorithm::Md5));
+            let (handle, mut events) = start(&config, false);
+            let have = routes(&mut events, &handle, "all of BIRD's, over both wires", |r| complete(r, &["v0", "v1"])).await;
+            both_ways(&handle, &have, || wires.birdc("show route for 10.255.0.1")).await;
+
+            // BIRD forgets something, and remembers.
+            wires.birdc("disable outside");
+            routes(&mut events, &handle, "withdrawn", |r| !r.contains_key(&net("10.9.0.0/16"))).await;
+            wires.birdc("enable outside");
+            routes(&mut events, &handle, "announced again", |r| complete(r, &["v0", "v1"])).await;
+
+            // We restart, and BIRD keeps our loopback all the time.
+            let kept = async || {
+                for _ in 0..30 {
+                    assert!(wires.birdc("show route for 10.255.0.1").contains("10.255.0.1/32"), "{}", wires.birdc("show ospf neighbors"));
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            };
+            handle.shutdown(true).await;
+            drop(events);
+            kept().await;
+            let (handle, mut events) = start(&config, true);
+            routes(&mut events, &handle, "complete after the restart", |r| complete(r, &["v0", "v1"])).await;
+            kept().await;
+
+            // BIRD restarts, not gracefully, then with another password.
+            wires.kill("bird");
+            routes(&mut events, &handle, "BIRD is gone", |r| hops(r, THEIR_LOOPBACK).is_empty()).await;
+            wires.start_bird();
+            routes(&mut events, &handle, "BIRD is back", |r| complete(r, &["v0", "v1"])).await;
+            wires.write_bird(&interface.replace("not a word", "another"));
+            wires.birdc("configure");
+            routes(&mut events, &handle, "nothing is believed", |r| hops(r, THEIR_LOOPBACK).is_empty()).await;
+            assert!(handle.show_interfaces().await.iter().all(|i| i.refused.iter().any(|(reason, _)| reason == "authentication")));
+            handle.shutdown(false).await;
+        });
+    }
 }
