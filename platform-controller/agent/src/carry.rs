@@ -38,10 +38,14 @@ async fn park(dialer: Dialer, places: Arc<Semaphore>) {
         match taken.await {
             Ok((mut stream, Greeting::Welcome)) => {
                 let path = dialer.config.dir.join(RELAY);
+                let dialer = dialer.clone();
                 tokio::spawn(async move {
                     match UnixStream::connect(&path).await {
                         // However it ends, both ends see it.
-                        Ok(mut relay) => drop(copy_bidirectional(&mut stream, &mut relay).await),
+                        Ok(mut relay) => tokio::select! {
+                            _ = copy_bidirectional(&mut stream, &mut relay) => {}
+                            () = dialer.released() => {}
+                        },
                         Err(e) => tracing::debug!("{}: {e}", path.display()),
                     }
                     drop(place);

@@ -1,15 +1,15 @@
 //! The controller's end: a [`Runtime`] whose VMs are on another host.
 
 use crate::{
-    AgentError, Fingerprint, Identity, SILENCE,
+    AgentError, Fingerprint, Identity, SILENCE, image,
     link::{Dialer, Order, keep},
     wire::{Failure, Purpose, Question, Reply, Spec, text},
 };
-use edgeplex_runtime::{Answer, Image, Reach, Runtime, RuntimeError, Stream, VmId, VmInfo, VmSpec};
+use edgeplex_runtime::{Answer, Image, Reach, Runtime, RuntimeError, Stream, Told, VmId, VmInfo, VmSpec};
 use std::{
     io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -80,16 +80,15 @@ impl AgentRuntime {
     async fn ask(&self, question: Question, limit: Option<Duration>) -> Result<Reply, RuntimeError> {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
-        let gone = || self.dialer.unreachable("it is not there");
         let vm = subject(&question);
-        self.orders.send(Order::Ask { id, question, answer }).await.map_err(|_| gone())?;
+        self.orders.send(Order::Ask { id, question, answer }).await.map_err(|_| self.dialer.gone())?;
         let mut asked = Asked { orders: &self.orders, id: Some(id) };
         let got = match limit {
             Some(limit) => timeout(limit, answered).await.map_err(|_| self.dialer.unreachable("it does not answer"))?,
             None => answered.await,
         };
         asked.id = None;
-        got.map_err(|_| gone())?.map_err(|failure| match (failure, vm) {
+        got.map_err(|_| self.dialer.gone())?.map_err(|failure| match (failure, vm) {
             (Failure::Exists(id), _) => RuntimeError::Exists(id),
             (Failure::Unknown(id), _) => RuntimeError::Unknown(id),
             (Failure::Other(what), Some(id)) => RuntimeError::Failed { id, what: format!("on host {}: {what}", self.dialer.config.host) },
@@ -203,6 +202,9 @@ impl Runtime for AgentRuntime {
 
     fn connect<'a>(&'a self, id: &'a VmId, socket: &'a str) -> Answer<'a, Stream> {
         Box::pin(async move {
+            if self.dialer.is_released() {
+                return Err(self.dialer.gone());
+            }
             let purpose = Purpose::Connect { vm: id.clone(), socket: socket.to_owned() };
             let absent = |why| io::Error::new(io::ErrorKind::ConnectionRefused, why);
             let stream = self.dialer.welcome(purpose).await.map_err(|e| match e {
@@ -222,7 +224,16 @@ impl Runtime for AgentRuntime {
         })
     }
 
+    fn ship_image<'a>(&'a self, name: &'a str, from: &'a Path, told: &'a Told<'a>) -> Answer<'a, ()> {
+        Box::pin(async move { image::ship(&self.dialer, name, from, told).await.map_err(|e| self.dialer.unreachable(e)) })
+    }
+
     fn reach(&self) -> watch::Receiver<Reach> {
         self.reach.clone()
+    }
+
+    fn release(&self) {
+        self.dialer.release();
+        self.task.abort();
     }
 }

@@ -79,16 +79,26 @@ impl Identity {
         if !path.exists() {
             make(dir, &path)?;
         }
-        let wrong = |e| AgentError::Key(format!("{}: {e}", path.display()));
-        Ok(Self {
-            certificate: CertificateDer::from_pem_file(&path).map_err(wrong)?,
-            key: PrivateKeyDer::from_pem_file(&path).map_err(wrong)?,
-        })
+        load(&path)
+    }
+
+    /// Reads `<dir>/agent.pem`, if it is there.
+    pub fn read(dir: &Path) -> Result<Option<Self>, AgentError> {
+        let path = dir.join("agent.pem");
+        path.exists().then(|| load(&path)).transpose()
     }
 
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.certificate)
     }
+}
+
+fn load(path: &Path) -> Result<Identity, AgentError> {
+    let wrong = |e| AgentError::Key(format!("{}: {e}", path.display()));
+    Ok(Identity {
+        certificate: CertificateDer::from_pem_file(path).map_err(wrong)?,
+        key: PrivateKeyDer::from_pem_file(path).map_err(wrong)?,
+    })
 }
 
 /// Key and certificate in one file, which is there whole or not at all.
@@ -121,7 +131,9 @@ mod tests {
     #[test]
     fn an_identity_is_made_once_and_for_its_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
+        assert!(Identity::read(dir.path()).unwrap().is_none() && fs::read_dir(dir.path()).unwrap().next().is_none());
         let first = Identity::open(dir.path()).unwrap();
+        assert_eq!(Identity::read(dir.path()).unwrap().unwrap().fingerprint(), first.fingerprint());
         assert_eq!(Identity::open(dir.path()).unwrap().fingerprint(), first.fingerprint());
         assert_eq!(fs::metadata(dir.path().join("agent.pem")).unwrap().permissions().mode() & 0o777, 0o600);
         let other = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@
 //!  controller's host                                   another host
 //!  AgentRuntime ── control: questions, answers, beats ──► edgeplex-agent ── sandbox, Open vSwitch
 //!               ── a connection to a VM's socket ───────►      └── run/<socket> of that VM
+//!               ── an image, chunk by chunk ────────────►      images/<name>/
 //!  relay.sock ◄─── parked until a PVM connects ─────────► relay.sock that the PVMs here see
 //!  fabric ════════ link: one tag for each vNIC ═════════ bridge, a port extender
 //! ```
@@ -13,6 +14,7 @@
 mod carry;
 mod client;
 mod host;
+mod image;
 mod key;
 mod link;
 mod parking;

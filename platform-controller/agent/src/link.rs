@@ -6,13 +6,13 @@ use crate::{
     tls,
     wire::{Failure, FromAgent, FromController, Greeting, Hello, Purpose, Question, Reply, VERSION, frame, receive, send},
 };
-use edgeplex_runtime::{Reach, RuntimeError};
+use edgeplex_runtime::{Patience, Reach, RuntimeError};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncWriteExt, split},
     net::TcpStream,
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+    time::{sleep, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 
@@ -25,6 +25,10 @@ const RETRY: Duration = Duration::from_millis(50);
 pub(crate) struct Dialer {
     pub(crate) config: Arc<AgentConfig>,
     connector: TlsConnector,
+    /// Why there is no connection, where there is none.
+    trouble: watch::Sender<String>,
+    /// The host is none of ours any more.
+    released: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Dialer {
@@ -35,7 +39,13 @@ impl std::fmt::Debug for Dialer {
 
 impl Dialer {
     pub(crate) fn new(config: AgentConfig, identity: &Identity) -> Result<Self, AgentError> {
-        Ok(Self { connector: tls::connector(identity, config.key)?, config: Arc::new(config) })
+        let trouble = watch::Sender::new("it was not reached yet".to_owned());
+        Ok(Self {
+            connector: tls::connector(identity, config.key)?,
+            config: Arc::new(config),
+            trouble,
+            released: watch::Sender::new(false),
+        })
     }
 
     /// A connection for that purpose, not greeted yet.
@@ -45,7 +55,7 @@ impl Dialer {
             let stream = TcpStream::connect(address).await.map_err(AgentError::io(address.to_string()))?;
             tune(&stream).map_err(AgentError::io("socket"))?;
             let name = ServerName::IpAddress(address.ip().into());
-            let mut stream = self.connector.connect(name, stream).await.map_err(AgentError::io("TLS"))?;
+            let mut stream = self.connector.connect(name, stream).await.map_err(tls::told)?;
             send(&mut stream, &Hello { version: VERSION, purpose }).await?;
             Ok(stream)
         };
@@ -55,8 +65,9 @@ impl Dialer {
     /// The same, greeted. An agent that does not know our certificate hangs up instead.
     pub(crate) async fn welcome(&self, purpose: Purpose) -> Result<TlsStream<TcpStream>, AgentError> {
         let mut stream = self.dial(purpose).await?;
-        let greeting = timeout(CONNECT, receive(&mut stream)).await;
-        match greeting.unwrap_or_else(|_| Err(AgentError::Refused("it does not greet".into())))? {
+        let greeting =
+            timeout(CONNECT, receive(&mut stream)).await.unwrap_or_else(|_| Err(AgentError::Refused("it does not greet".into())));
+        match greeting.map_err(|e| if let AgentError::Io { error, .. } = e { tls::told(error) } else { e })? {
             Greeting::Welcome => Ok(stream),
             Greeting::Refused(why) => Err(AgentError::Refused(why)),
             Greeting::Absent(why) => Err(AgentError::Absent(why)),
@@ -65,6 +76,29 @@ impl Dialer {
 
     pub(crate) fn unreachable(&self, what: impl ToString) -> RuntimeError {
         RuntimeError::Unreachable { host: self.config.host.clone(), what: what.to_string() }
+    }
+
+    pub(crate) fn is_in_trouble(&self, why: &str) {
+        self.trouble.send_replace(why.into());
+    }
+
+    pub(crate) fn release(&self) {
+        self.is_in_trouble("it is no longer one of the platform's");
+        self.released.send_replace(true);
+    }
+
+    pub(crate) async fn released(&self) {
+        // The sender is our own.
+        let _ = self.released.subscribe().wait_for(|released| *released).await;
+    }
+
+    pub(crate) fn is_released(&self) -> bool {
+        *self.released.borrow()
+    }
+
+    /// There is nobody to ask; why.
+    pub(crate) fn gone(&self) -> RuntimeError {
+        self.unreachable(self.trouble.borrow().as_str())
     }
 }
 
@@ -76,21 +110,23 @@ pub(crate) enum Order {
 
 /// Keeps the control connection, and tells how the host is.
 pub(crate) async fn keep(dialer: Dialer, mut orders: mpsc::Receiver<Order>, reach: watch::Sender<Reach>) {
-    let (silence, host) = (dialer.config.silence, dialer.config.host.clone());
-    let mut heard = Instant::now();
+    let host = dialer.config.host.clone();
+    // Ends when nothing was heard for as long as is allowed, with a connection or without.
+    let mut patience = Patience::new(dialer.config.silence);
     let mut last = String::new();
     loop {
-        let Some(dialled) = alone(dialer.welcome(Purpose::Control), &mut orders, &reach, heard + silence).await else { return };
+        let Some(dialled) = alone(dialer.welcome(Purpose::Control), &mut orders, &reach, &mut patience).await else { return };
         let why = match dialled {
             Ok(stream) => {
-                heard = Instant::now();
+                patience.renew();
+                dialer.is_in_trouble("the connection has ended");
                 reach.send_replace(Reach::Up);
                 tracing::info!("host {host} is there");
                 // Parked connections end with the control connection.
                 let carried = carry::start(&dialer);
-                let why = Control::new(stream, silence).run(&mut orders, &mut heard).await;
+                let why = control(stream, &mut orders, &mut patience).await;
                 drop(carried);
-                reach.send_replace(if Instant::now() < heard + silence { Reach::Broken } else { Reach::Lost });
+                reach.send_replace(if patience.is_over() { Reach::Lost } else { Reach::Broken });
                 why
             }
             Err(e) => e,
@@ -99,95 +135,90 @@ pub(crate) async fn keep(dialer: Dialer, mut orders: mpsc::Receiver<Order>, reac
         if why != last {
             tracing::warn!("host {host}: {why}");
         }
+        dialer.is_in_trouble(&why);
         last = why;
-        if alone(sleep(RETRY), &mut orders, &reach, heard + silence).await.is_none() {
+        if alone(sleep(RETRY), &mut orders, &reach, &mut patience).await.is_none() {
             return;
         }
     }
 }
 
-/// Waits for `f` while there is no connection: the host is lost at its time, and what is asked is not answered. `None` when nobody
-/// can ask any more.
+/// Waits for `f` while there is no connection: the host is lost when patience ends, and what is asked is not answered. `None` when
+/// nobody can ask any more.
 async fn alone<T>(
     f: impl Future<Output = T>,
     orders: &mut mpsc::Receiver<Order>,
     reach: &watch::Sender<Reach>,
-    lost: Instant,
+    patience: &mut Patience,
 ) -> Option<T> {
     let mut f = std::pin::pin!(f);
     loop {
         tokio::select! {
             biased;
-            () = sleep_until(lost), if *reach.borrow() != Reach::Lost => drop(reach.send_replace(Reach::Lost)),
             done = &mut f => return Some(done),
+            () = patience.ends(), if *reach.borrow() != Reach::Lost => drop(reach.send_replace(Reach::Lost)),
             // Dropping the question answers it: nobody is there.
             order = orders.recv() => drop(order?),
         }
     }
 }
 
-/// One control connection.
-struct Control {
-    stream: TlsStream<TcpStream>,
-    silence: Duration,
-}
-
-impl Control {
-    fn new(stream: TlsStream<TcpStream>, silence: Duration) -> Self {
-        Self { stream, silence }
-    }
-
-    /// Until it ends; why. What was asked and not answered is dropped, and so is known to be unanswered.
-    async fn run(self, orders: &mut mpsc::Receiver<Order>, heard: &mut Instant) -> AgentError {
-        let (mut reader, mut writer) = split(self.stream);
-        let mut waiting: BTreeMap<u64, oneshot::Sender<Result<Reply, Failure>>> = BTreeMap::new();
-        let (frames, mut arrived) = mpsc::channel(64);
-        // In a task of its own: a frame that has come half-way must not be forgotten for the sake of an order.
-        let reading = tokio::spawn(async move {
-            loop {
-                let got = receive::<FromAgent>(&mut reader).await;
-                let last = got.is_err();
-                if frames.send(got).await.is_err() || last {
-                    return;
-                }
+/// Serves a control connection until it ends; why. What was asked and not answered is dropped, and so is known to be unanswered.
+async fn control(stream: TlsStream<TcpStream>, orders: &mut mpsc::Receiver<Order>, patience: &mut Patience) -> AgentError {
+    let (mut reader, mut writer) = split(stream);
+    let mut waiting: BTreeMap<u64, oneshot::Sender<Result<Reply, Failure>>> = BTreeMap::new();
+    let (frames, mut arrived) = mpsc::channel(64);
+    // In a task of its own: a frame that has come half-way must not be forgotten for the sake of an order.
+    let reading = tokio::spawn(async move {
+        loop {
+            let got = receive::<FromAgent>(&mut reader).await;
+            let last = got.is_err();
+            if frames.send(got).await.is_err() || last {
+                return;
             }
-        });
-        let ended = async {
-            loop {
-                tokio::select! {
-                    got = timeout_at(*heard + self.silence, arrived.recv()) => {
-                        let silent = || AgentError::Refused(format!("nothing was heard for {:?}", self.silence));
-                        let frame = got.map_err(|_| silent())?.ok_or_else(silent)??;
-                        *heard = Instant::now();
-                        if let FromAgent::Answer { id, answer } = frame
-                            && let Some(asker) = waiting.remove(&id)
-                        {
-                            // It may have gone.
-                            let _ = asker.send(answer);
+        }
+    });
+    let ended = || AgentError::Refused("it ended".into());
+    let silent = || AgentError::Refused("nothing is heard any more".into());
+    let served = async {
+        loop {
+            tokio::select! {
+                biased;
+                got = arrived.recv() => {
+                    let frame = got.ok_or_else(ended)??;
+                    patience.renew();
+                    if let FromAgent::Answer { id, answer } = frame
+                        && let Some(asker) = waiting.remove(&id)
+                    {
+                        // It may have gone.
+                        let _ = asker.send(answer);
+                    }
+                }
+                order = orders.recv() => {
+                    let message = match order {
+                        Some(Order::Ask { id, question, answer }) => {
+                            waiting.insert(id, answer);
+                            FromController::Ask { id, question }
                         }
-                    }
-                    order = orders.recv() => {
-                        let message = match order {
-                            Some(Order::Ask { id, question, answer }) => {
-                                waiting.insert(id, answer);
-                                FromController::Ask { id, question }
-                            }
-                            Some(Order::Cancel(id)) => {
-                                waiting.remove(&id);
-                                FromController::Cancel { id }
-                            }
-                            None => return Err(AgentError::Refused("the controller ends".into())),
-                        };
-                        let bytes = frame(&message)?;
-                        let sent = timeout_at(*heard + self.silence, async { writer.write_all(&bytes).await?; writer.flush().await });
-                        let stuck = |_| Err(std::io::ErrorKind::TimedOut.into());
-                        sent.await.unwrap_or_else(stuck).map_err(AgentError::io("connection"))?;
+                        Some(Order::Cancel(id)) => {
+                            waiting.remove(&id);
+                            FromController::Cancel { id }
+                        }
+                        None => return Err(AgentError::Refused("the controller ends".into())),
+                    };
+                    let bytes = frame(&message)?;
+                    let send = async { writer.write_all(&bytes).await?; writer.flush().await };
+                    tokio::select! {
+                        biased;
+                        sent = send => sent.map_err(AgentError::io("connection"))?,
+                        () = patience.ends() => return Err(silent()),
                     }
                 }
+                () = patience.ends() => return Err(silent()),
             }
-        };
-        let why: Result<(), AgentError> = ended.await;
-        reading.abort();
-        why.err().unwrap_or_else(|| AgentError::Refused("it ended".into()))
-    }
+        }
+    };
+    let why: Result<(), AgentError> = served.await;
+    reading.abort();
+    why.err().unwrap_or_else(ended)
 }

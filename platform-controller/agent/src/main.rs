@@ -56,6 +56,10 @@ fn main() -> Result<()> {
 
 async fn run(arguments: Arguments) -> Result<()> {
     let dir = arguments.dir;
+    if arguments.show_key {
+        // A directory that was mistyped is not made.
+        anyhow::ensure!(dir.is_dir(), "{}: there is no such directory; make it, or start edgeplex-agent, which makes it", dir.display());
+    }
     fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     let identity = Identity::open(&dir)?;
     let (Some(controller), Some(uplink), false) = (arguments.controller_key, arguments.uplink, arguments.show_key) else {

@@ -1,7 +1,7 @@
 //! The agent's end: lets the controller in, and does what it asks.
 
 use crate::{
-    AgentError, BEAT, Fingerprint, Host, Identity,
+    AgentError, BEAT, Fingerprint, Host, Identity, image,
     parking::{self, Parking},
     tls,
     wire::{Failure, FromAgent, FromController, Greeting, Hello, Purpose, Question, Reply, VERSION, frame, receive, send, text},
@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncWriteExt, copy_bidirectional, split},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc, watch},
+    sync::{Mutex, Semaphore, mpsc, watch},
     task::{AbortHandle, JoinSet},
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -43,6 +43,8 @@ struct Shared {
     parking: mpsc::Sender<Parking>,
     /// Counts control connections: all but the latest end.
     controllers: watch::Sender<u64>,
+    /// Held while an image comes.
+    image: Mutex<()>,
 }
 
 /// Small frames go at once, and a peer that has vanished without a word is noticed.
@@ -63,7 +65,7 @@ impl Server {
     /// Runs until the relay's socket cannot be served.
     pub async fn run(self) -> Result<(), AgentError> {
         let (parking, parked) = mpsc::channel(64);
-        let shared = Arc::new(Shared { host: self.host.clone(), parking, controllers: watch::Sender::default() });
+        let shared = Arc::new(Shared { host: self.host.clone(), parking, controllers: watch::Sender::default(), image: Mutex::default() });
         let relay = parking::serve(self.host.dir().to_owned(), parked);
         tokio::select! {
             ended = relay => ended,
@@ -141,6 +143,10 @@ async fn serve(mut stream: TlsStream<TcpStream>, purpose: Purpose, shared: &Arc<
             }
         },
         Purpose::Park => drop(shared.parking.send(Parking::Park(Box::new(stream))).await),
+        Purpose::Image { name, programs } => match image::take(stream, shared.host.dir(), &name, programs, &shared.image).await {
+            Ok(()) => tracing::info!("image {name} is here"),
+            Err(e) => tracing::warn!("image {name}: {e}"),
+        },
     }
 }
 

@@ -1,11 +1,11 @@
 //! TLS 1.3 with both certificates pinned: no authority, no names, no expiry; the one certificate or none.
 
 use crate::{AgentError, Fingerprint, Identity};
-use std::sync::Arc;
+use std::{io, sync::Arc};
 use tokio_rustls::{
     TlsAcceptor, TlsConnector,
     rustls::{
-        self, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+        self, AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
         client::{
             Resumption,
             danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -112,6 +112,19 @@ fn pinned(peer: Fingerprint) -> (Arc<CryptoProvider>, Arc<Pinned>) {
 
 fn wrong(e: rustls::Error) -> AgentError {
     AgentError::Key(e.to_string())
+}
+
+/// What became of a handshake, in words that help.
+pub(crate) fn told(error: io::Error) -> AgentError {
+    match error.get_ref().and_then(|e| e.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            AgentError::Key("the agent has another certificate than `key` of this host in the Platform says".into())
+        }
+        Some(rustls::Error::AlertReceived(AlertDescription::AccessDenied)) => AgentError::Key(
+            "the agent expects another controller: its `--controller-key` must be what `edgeplexd --show-key` prints".into(),
+        ),
+        _ => AgentError::Io { what: "TLS".into(), error },
+    }
 }
 
 /// The agent's end.

@@ -2,7 +2,7 @@
 //!
 //! Each connection begins with the controller's [`Hello`], which says what it is for; the agent's [`Greeting`] follows.
 
-use crate::AgentError;
+use crate::{AgentError, image::Program};
 use edgeplex_runtime::{Image, Nic, Process, RuntimeError, Share, SharedDir, VmId, VmInfo, VmKind, VmSpec, is_file_name};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{io, path::Path};
@@ -28,6 +28,8 @@ pub(crate) enum Purpose {
     Connect { vm: VmId, socket: String },
     /// The greeting comes when a VM has connected to the relay's socket here; its bytes follow.
     Park,
+    /// Programs follow; see [`crate::image`].
+    Image { name: String, programs: Vec<Program> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -274,6 +276,8 @@ mod tests {
     fn messages_of_version_1_read() {
         let hello: Hello = serde_json::from_str(r#"{"version":1,"purpose":{"connect":{"vm":"cvm","socket":"mgmt.sock"}}}"#).unwrap();
         assert!(matches!(hello.purpose, Purpose::Connect { .. }));
+        let image = r#"{"version":1,"purpose":{"image":{"name":"v2","programs":[{"name":"pvmd","bytes":9,"sha256":"ab"}]}}}"#;
+        assert!(matches!(serde_json::from_str::<Hello>(image).unwrap().purpose, Purpose::Image { programs, .. } if programs.len() == 1));
         let ask: FromController = serde_json::from_str(r#"{"ask":{"id":3,"question":{"exited":"pvm-a-b-g1"}}}"#).unwrap();
         assert_eq!(ask, FromController::Ask { id: 3, question: Question::Exited("pvm-a-b-g1".parse().unwrap()) });
         let answer: FromAgent = serde_json::from_str(r#"{"answer":{"id":3,"answer":{"Ok":"done"}}}"#).unwrap();

@@ -5,11 +5,12 @@
 use edgeplex_agent::{AgentConfig, AgentRuntime, BEAT, Fingerprint, Host, HostConfig, Identity, Server};
 use edgeplex_runtime::{Reach, Runtime, RuntimeError};
 use std::{
+    fs,
     net::SocketAddr,
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -71,6 +72,9 @@ async fn only_the_controller_is_let_in_and_only_the_agent_is_believed() {
         assert!(matches!(refused.list().await, Err(RuntimeError::Unreachable { .. })));
         assert!(matches!(refused.connect(&"cvm".parse().unwrap(), "mgmt.sock").await, Err(RuntimeError::Unreachable { .. })));
     }
+    let told = async |refused: &AgentRuntime| refused.list().await.unwrap_err().to_string();
+    assert!(told(&stranger).await.starts_with("host far: key: the agent expects another controller"), "{}", told(&stranger).await);
+    assert!(told(&misled).await.starts_with("host far: key: the agent has another certificate"), "{}", told(&misled).await);
     // What speaks no TLS.
     let mut noise = TcpStream::connect(address).await.unwrap();
     noise.write_all(&[0; 64]).await.unwrap();
@@ -163,6 +167,38 @@ async fn a_silence_loses_a_host_and_a_cut_says_so_first() {
     until(&mut reach, Reach::Lost).await;
 }
 
+/// A host that is taken out of the platform and put in again is reached by one runtime, whoever still holds the former.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_released_does_not_come_back() {
+    let dirs = Dirs::new();
+    let (address, key, _agent) = agent(dirs.at(0), dirs.key(1), "127.0.0.1:0").await;
+    let former = controller(dirs.at(1), address, key);
+    until(&mut former.reach(), Reach::Up).await;
+    former.release();
+    let next = controller(dirs.at(1), address, key);
+    let mut reach = next.reach();
+    until(&mut reach, Reach::Up).await;
+    let changed = timeout(SILENCE, reach.changed()).await;
+    assert!(changed.is_err(), "{:?}", *reach.borrow());
+    assert!(former.list().await.unwrap_err().to_string().contains("no longer"));
+    assert!(former.connect(&"cvm".parse().unwrap(), "mgmt.sock").await.unwrap_err().to_string().contains("no longer"));
+}
+
+/// Both ends are not served by their processor for longer than a host may be silent: nobody beat, and nobody listened.
+#[tokio::test]
+async fn a_machine_that_stood_still_loses_nobody() {
+    let dirs = Dirs::new();
+    let (address, key, _agent) = agent(dirs.at(0), dirs.key(1), "127.0.0.1:0").await;
+    let runtime = controller(dirs.at(1), address, key);
+    let mut reach = runtime.reach();
+    until(&mut reach, Reach::Up).await;
+    for _ in 0..5 {
+        std::thread::sleep(2 * SILENCE);
+        let changed = timeout(4 * BEAT, reach.changed()).await;
+        assert!(changed.is_err(), "{:?}", *reach.borrow());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_restarts_at_once_is_not_lost() {
     let dirs = Dirs::new();
@@ -209,4 +245,41 @@ async fn a_busy_host_is_not_lost() {
     stop.store(true, Ordering::Relaxed);
     busy.into_iter().for_each(|t| t.join().unwrap());
     assert!(changed.is_err(), "{:?}", *reach.borrow());
+}
+
+/// Cut in the middle, it goes on where it was; and it is no image before it is whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_is_shipped_over_a_wire_that_is_cut() {
+    const LONG: usize = 3 << 20;
+    let dirs = Dirs::new();
+    let (address, key, _agent) = agent(dirs.at(0), dirs.key(1), "127.0.0.1:0").await;
+    let (image, there) = (dirs.at(2), dirs.at(0).join("images/v2"));
+    let long: Vec<u8> = (0..LONG).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    fs::write(image.join("pvmd"), &long).unwrap();
+    fs::write(image.join("cvmd"), "short").unwrap();
+    let wire = Wire::to(address).await;
+    let far = controller(dirs.at(1), wire.address, key);
+    until(&mut far.reach(), Reach::Up).await;
+    let cut = move |done: u64, _: u64| {
+        if done > 1 << 20 {
+            wire.task.abort();
+        }
+    };
+    let error = timeout(PATIENCE, far.ship_image("v2", image, &cut)).await.unwrap().unwrap_err();
+    assert!(matches!(error, RuntimeError::Unreachable { .. }) && !there.exists(), "{error}");
+
+    let far = controller(dirs.at(1), address, key);
+    until(&mut far.reach(), Reach::Up).await;
+    let least = Arc::new(AtomicU64::new(u64::MAX));
+    let seen = least.clone();
+    let told = move |done: u64, all: u64| {
+        assert!(done <= all);
+        seen.fetch_min(done, Ordering::Relaxed);
+    };
+    timeout(PATIENCE, far.ship_image("v2", image, &told)).await.unwrap().unwrap();
+    assert!((1 << 20..u64::MAX).contains(&least.load(Ordering::Relaxed)), "it began anew");
+    assert!(fs::read(there.join("pvmd")).unwrap() == long);
+    timeout(PATIENCE, far.ship_image("v2", image, &|_, _| panic!("nothing is to be done"))).await.unwrap().unwrap();
+    let none = dirs.at(2).join("nowhere");
+    assert!(far.ship_image("v3", &none, &|_, _| {}).await.is_err());
 }

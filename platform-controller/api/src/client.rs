@@ -14,15 +14,16 @@ use tokio::net::UnixStream;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("{path}: {error}; is edgeplexd running? --socket or EDGEPLEX_SOCKET names its socket", path = path.display())]
+    #[error("{path}: {error}; is edgeplexd running? --socket or EDGEPLEX_SOCKET names its socket", path = path.display(), error = crate::plain(error))]
     Connect { path: PathBuf, error: std::io::Error },
     #[error("edgeplexd did not answer within {} s", .0.as_secs())]
     Timeout(Duration),
     #[error("talking to edgeplexd: {0}")]
     Http(String),
-    /// The input was invalid and nothing was changed.
+    /// Nothing was changed: it was wrong, or does not fit what there is.
     #[error("{}", .0.message)]
-    Invalid(Failure),
+    Refused(Failure),
+    /// It was tried.
     #[error("{}", .0.message)]
     Failed(Failure),
 }
@@ -40,6 +41,10 @@ fn http(e: impl std::fmt::Display) -> ClientError {
 impl Client {
     pub fn new(socket: &Path) -> Self {
         Self { socket: socket.into(), patience: Duration::from_secs(30) }
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// The same, for a question that takes its time.
@@ -63,7 +68,7 @@ impl Client {
         }
         let failure = serde_json::from_slice(&body)
             .unwrap_or_else(|_| Failure { message: format!("{status}: {}", String::from_utf8_lossy(&body)), problem: None });
-        Err(if status == StatusCode::UNPROCESSABLE_ENTITY { ClientError::Invalid(failure) } else { ClientError::Failed(failure) })
+        Err(if status.is_client_error() { ClientError::Refused(failure) } else { ClientError::Failed(failure) })
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), ClientError> {

@@ -16,22 +16,27 @@
 //! | `GET /v1/audit` | | list of [`AuditEntry`] |
 //! | `GET /v1/instances` | | list of [`InstanceRow`] |
 //! | `GET /v1/moves` | | list of [`UnitMove`]: for each unit the last ones, oldest first |
-//! | `POST /v1/migrate`, `POST /v1/drain` | [`Migrate`], [`Drain`] | list of [`Started`] |
-//! | `POST /v1/abort` | [`Abort`] | list of [`Started`]: the moves that are being ended |
-//! | `POST /v1/checkpoint`, `POST /v1/restore` | [`Checkpoint`] | [`Checkpointed`], list of [`Started`] |
+//! | `GET /v1/hosts` | | list of [`HostRow`] |
+//! | `POST /v1/migrate`, `POST /v1/drain` | [`Migrate`], [`Drain`] | [`Begun`] |
+//! | `POST /v1/abort` | [`Abort`] | [`Begun`]: the moves that are being ended |
+//! | `POST /v1/checkpoint`, `POST /v1/restore` | [`Checkpoint`] | [`Checkpointed`], [`Begun`] |
 //! | `GET /v1/images`, `POST /v1/images` | [`AddImage`] | list of [`ImageRow`] |
 //! | `GET /v1/upgrade`, `POST /v1/upgrade`, `POST /v1/rollback` | [`UpgradeOrder`] | [`UpgradeReport`], or null |
 //!
-//! An error is a [`Failure`], with status 422 when the input was invalid and nothing was changed, and 409 when what was asked for
-//! is not configured.
+//! An error is a [`Failure`]. With status 422 the input was invalid, with 409 it does not fit what there is: either way nothing was
+//! changed. With 500 it was tried and failed.
 
 mod client;
+mod hosts;
 mod moves;
 mod upgrade;
+mod words;
 
 pub use client::{Client, ClientError};
+pub use hosts::*;
 pub use moves::*;
 pub use upgrade::*;
+pub use words::plain;
 
 use edgeplex_ff_fib_api::{Counters, Target};
 use edgeplex_intent::{Change, IntentError};
@@ -209,13 +214,30 @@ pub struct CounterRow {
     pub counters: Counters,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Who wanted what, and what became of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
     /// Milliseconds since 1970.
     pub at_ms: u64,
-    /// Unix user id that asked.
+    /// Unix user id that asked; of the one who logged in, where the system knows.
     pub uid: u32,
+    /// Of the desired state.
+    #[serde(default)]
     pub changes: Vec<Change>,
+    /// Any other order, as one would type it: `migrate acme/denver-1 --to denver-b`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub order: String,
+    /// Of an order: `under way`, `done`, or what happened instead.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub outcome: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_ms: Option<u64>,
+    /// The moves that it has set going.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<Started>,
+    /// The upgrade that it began or took back, by when that began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<u64>,
 }
 
 /// Why a request was not carried out.

@@ -36,12 +36,30 @@ pub struct Drain {
     pub undo: bool,
 }
 
+/// What an order has set going.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    pub moves: Vec<Started>,
+    /// What was ordered and does not move.
+    #[serde(default)]
+    pub stay: Vec<Stays>,
+}
+
 /// A move that has begun; `GET /v1/moves` tells how it goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
     /// An attachment, or `cvm`.
     pub unit: String,
     pub id: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stays {
+    /// An attachment, or `cvm`.
+    pub unit: String,
+    pub why: String,
+    /// It never moves: that is no failure.
+    pub by_design: bool,
 }
 
 /// The move last begun of a unit, or one before it.
@@ -162,31 +180,16 @@ pub struct InstanceRow {
     pub state: String,
     #[serde(default)]
     pub said: Option<InstanceStatus>,
+    /// Why it has no standby on another host, where one is wanted.
+    #[serde(default)]
+    pub note: String,
     /// The active one took over from one that had died: so long after that was known, milliseconds.
     #[serde(default)]
     pub failover_ms: Option<f64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AddImage {
-    pub name: String,
-    /// On the controller's host: holds the programs.
-    pub dir: PathBuf,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageRow {
-    /// `default` is what lies beside the controller.
-    pub name: String,
-    pub version: String,
-    /// Of all its programs' contents.
-    pub hash: String,
-    /// Instances made of it.
-    pub instances: usize,
-}
-
-/// A checkpoint of `unit` in `file`, an absolute path on the controller's host; also for `restore`.
+/// A checkpoint of `unit` in `file`, an absolute path on the controller's host; also for `restore`. Where `file` is a directory, a
+/// checkpoint is a new file in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
@@ -198,6 +201,7 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpointed {
     pub unit: String,
+    pub file: PathBuf,
     pub bytes: u64,
     pub sessions: u64,
     pub values: u64,

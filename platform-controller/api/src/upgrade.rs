@@ -37,8 +37,14 @@ pub struct UpgradeReport {
     pub gone: Vec<(String, Option<String>)>,
     /// Still to go.
     pub left: Vec<String>,
-    /// Why it was rolled back, or what it waits for.
+    /// Why it was rolled back.
     pub why: String,
+    /// What it does just now.
+    #[serde(default)]
+    pub doing: String,
+    /// What could not be taken back.
+    #[serde(default)]
+    pub stuck: Vec<String>,
     /// Milliseconds since 1970.
     pub started_ms: u64,
 }

@@ -11,7 +11,12 @@ use ipnet::Ipv4Net;
 use std::{net::IpAddr, path::PathBuf};
 
 #[derive(Debug, Parser)]
-#[command(name = "edgeplex", version, about = "Operate one EdgePlex router")]
+#[command(
+    name = "edgeplex",
+    version,
+    about = "Operate one EdgePlex router",
+    after_help = "Exit codes: 0 done; 1 tried and failed, a difference was found, or nothing came back; 2 refused or wrong, nothing was changed."
+)]
 pub(crate) struct Args {
     /// Socket of edgeplexd.
     #[arg(long, global = true, env = "EDGEPLEX_SOCKET", default_value = "/var/lib/edgeplex/api.sock", value_name = "PATH")]
@@ -109,7 +114,7 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with = "to")]
         abort: bool,
     },
-    /// Move everything off a host, and place nothing there any more.
+    /// Move everything off a host, and place nothing there any more. The control VM stays beside the controller.
     Drain { host: String },
     /// Let VMs be placed on a host again.
     Undrain { host: String },
@@ -117,12 +122,14 @@ pub(crate) enum Command {
     Checkpoint {
         #[arg(value_name = "CUSTOMER[/ATTACHMENT]|cvm")]
         whose: WhoseArg,
+        /// Must not be there yet; in a directory it gets a name; `-` is standard output.
         file: PathBuf,
     },
     /// Replace an instance by one that begins with the state of a file. Sessions begin anew.
     Restore {
         #[arg(value_name = "CUSTOMER[/ATTACHMENT]|cvm")]
         whose: WhoseArg,
+        /// What `checkpoint` wrote of the same attachment; `-` is standard input.
         file: PathBuf,
     },
     /// Versions of the programs of which VMs are made.
@@ -147,7 +154,7 @@ pub(crate) enum Command {
         #[arg(long)]
         no_wait: bool,
     },
-    /// Take the last upgrade back.
+    /// Take the last upgrade back that is done, or the one under way.
     Rollback,
     /// Health of the platform: reconciler, VMs, attachments.
     Status,
@@ -236,6 +243,8 @@ pub(crate) enum ShowWhat {
     Forwarding,
     /// Ways to other routers of the core.
     Tunnels,
+    /// Hosts of the platform: whether they are there, what runs on them, and which images they have.
+    Hosts,
     /// VMs of each attachment and of the control plane: where they are, and which leads.
     Instances,
     /// The last moves, and those under way.
@@ -246,7 +255,7 @@ pub(crate) enum ShowWhat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
-    /// Copy the programs of a directory; what is added does not change any more.
+    /// Copy the programs of a directory to every host; what is added does not change any more.
     Add {
         name: String,
         dir: PathBuf,

@@ -52,7 +52,7 @@ pub(crate) async fn create(
     wait: Option<u32>,
 ) -> Result<(), Stop> {
     if get::documents(client).await?.iter().any(|d| get::is_customer(d, name)) {
-        return Err(Stop::Invalid(format!("customer {name} is already there; change it by `apply`")));
+        return Err(Stop::Refused(format!("customer {name} is already there; change it by `apply`")));
     }
     apply(client, out, input, dry_run, wait).await
 }

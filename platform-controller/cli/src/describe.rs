@@ -25,7 +25,7 @@ pub(crate) async fn customer(client: &Client, out: Printer, name: &Name) -> Resu
     let Some(document) = all.iter().find(|d| is_customer(d, name)).cloned() else {
         let there: Vec<String> = all.iter().filter(|d| d["kind"] == "Customer").map(|d| text(&d["metadata"]["name"])).collect();
         let there = if there.is_empty() { "there are none".into() } else { format!("there are: {}", there.join(", ")) };
-        return Err(Stop::Invalid(format!("there is no customer {name}; {there}")));
+        return Err(Stop::Refused(format!("there is no customer {name}; {there}")));
     };
     let status: Status = client.get("/v1/status").await?;
     let attachments = status.attachments.into_iter().filter(|a| a.attachment.customer == *name).collect();

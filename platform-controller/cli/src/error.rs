@@ -1,6 +1,6 @@
 //! Why a command stops, and the exit code that says so.
 
-use edgeplex_api::ClientError;
+use edgeplex_api::{ClientError, plain};
 use edgeplex_intent::IntentError;
 use std::{io, process::ExitCode};
 
@@ -8,9 +8,10 @@ use std::{io, process::ExitCode};
 pub(crate) enum Stop {
     /// Nobody reads on: the pipe was closed, as by `head`.
     Unread,
+    /// It was tried, and could not be done.
     Failed(String),
-    /// The input is wrong; nothing was changed.
-    Invalid(String),
+    /// It is wrong, or does not fit what there is; nothing was changed.
+    Refused(String),
 }
 
 impl Stop {
@@ -19,7 +20,7 @@ impl Stop {
         let (message, code) = match self {
             Self::Unread => return ExitCode::SUCCESS,
             Self::Failed(m) => (m, 1),
-            Self::Invalid(m) => (m, 2),
+            Self::Refused(m) => (m, 2),
         };
         crate::output::note(&format!("error: {message}"));
         ExitCode::from(code)
@@ -29,7 +30,7 @@ impl Stop {
 impl From<ClientError> for Stop {
     fn from(e: ClientError) -> Self {
         match e {
-            ClientError::Invalid(f) => Self::Invalid(f.message),
+            ClientError::Refused(f) => Self::Refused(f.message),
             e => Self::Failed(e.to_string()),
         }
     }
@@ -37,13 +38,13 @@ impl From<ClientError> for Stop {
 
 impl From<IntentError> for Stop {
     fn from(e: IntentError) -> Self {
-        Self::Invalid(e.to_string())
+        Self::Refused(e.to_string())
     }
 }
 
 /// Of writing to standard output.
 impl From<io::Error> for Stop {
     fn from(e: io::Error) -> Self {
-        if e.kind() == io::ErrorKind::BrokenPipe { Self::Unread } else { Self::Failed(format!("writing the output: {e}")) }
+        if e.kind() == io::ErrorKind::BrokenPipe { Self::Unread } else { Self::Failed(format!("the output: {}", plain(&e))) }
     }
 }

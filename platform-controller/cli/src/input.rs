@@ -1,6 +1,7 @@
 //! What the operator gives: files, or the words of `customer create`.
 
 use crate::error::Stop;
+use edgeplex_api::plain;
 use edgeplex_intent::{API_VERSION, Document, MAX_TEXT, parse};
 use edgeplex_types::{AttachmentId, Name};
 use serde_json::{Map, Value, json};
@@ -38,7 +39,7 @@ impl Input {
     pub(crate) fn customers_to_delete(&self) -> Result<Vec<Name>, Stop> {
         let name = |d: &Document| match d {
             Document::Customer(c) => Ok(c.name.clone()),
-            Document::Platform(_) => Err(Stop::Invalid(format!("{}: a platform cannot be deleted; give files of customers", d.title()))),
+            Document::Platform(_) => Err(Stop::Refused(format!("{}: a platform cannot be deleted; give files of customers", d.title()))),
         };
         self.documents.iter().map(name).collect()
     }
@@ -49,7 +50,7 @@ pub(crate) fn read_files(paths: &[PathBuf]) -> Result<Input, Stop> {
     let (mut texts, mut documents) = (vec![], vec![]);
     for path in paths {
         let text = read_file(path)?;
-        documents.extend(parse(&text).map_err(|e| Stop::Invalid(format!("{}: {e}", title(path))))?);
+        documents.extend(parse(&text).map_err(|e| Stop::Refused(format!("{}: {e}", title(path))))?);
         texts.push(text);
     }
     Ok(Input { text: texts.join("\n---\n"), documents })
@@ -71,7 +72,7 @@ fn read_file(path: &Path) -> Result<String, Stop> {
         }
         String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "is not UTF-8 text"))
     };
-    read().map_err(|e| Stop::Invalid(format!("{}: {e}", title(path))))
+    read().map_err(|e| Stop::Refused(format!("{}: {}", title(path), plain(&e))))
 }
 
 /// The document that `customer create` stands for.
@@ -92,7 +93,7 @@ const KEYS: [&str; 13] =
     ["name", "port", "vlan", "address", "address6", "mtu", "rd", "label", "neighbor", "remote-as", "max-prefix", "hold-time", "static"];
 
 fn attachment(words: &str) -> Result<Value, Stop> {
-    let wrong = |word: &str, right: String| Stop::Invalid(format!("--attachment: `{word}`: {right}"));
+    let wrong = |word: &str, right: String| Stop::Refused(format!("--attachment: `{word}`: {right}"));
     let (mut fields, mut bgp, mut routes) = (Map::new(), Map::new(), vec![]);
     for word in words.split(',').filter(|w| !w.is_empty()) {
         let (key, value) = word.split_once('=').ok_or_else(|| wrong(word, "must be KEY=VALUE".into()))?;
@@ -159,7 +160,7 @@ mod tests {
             ("name=x", "spec.attachments[0].port"),
         ] {
             match create(words) {
-                Err(Stop::Invalid(m)) => assert!(m.contains(says), "{words}: {m}"),
+                Err(Stop::Refused(m)) => assert!(m.contains(says), "{words}: {m}"),
                 other => panic!("{words}: {other:?}"),
             }
         }

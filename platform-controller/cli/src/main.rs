@@ -1,13 +1,15 @@
 //! `edgeplex`, the operator's command line: reads arguments and files, asks the controller, prints what it says.
 //!
-//! Exit codes: 0 all is well; 1 it could not be done, `diff` found a difference, a ping or traceroute did not get through, or an
-//! upgrade was taken back; 2 the input is invalid.
+//! Exit codes: 0 it is done; 1 it was tried and failed (an upgrade that was taken back, too), `diff` found a difference, or a ping or
+//! traceroute did not get through; 2 it was refused, or the input is wrong: nothing was changed.
 
 mod args;
 mod change;
+mod checkpoint;
 mod describe;
 mod error;
 mod get;
+mod hosts;
 mod input;
 mod moves;
 mod output;
@@ -64,10 +66,12 @@ async fn run(client: &Client, out: Printer, command: Command) -> Result<ExitCode
         Command::Migrate { whose, to, .. } => return moves::migrate(client, out, whose.0, to).await,
         Command::Drain { host } => return moves::drain(client, out, host).await,
         Command::Undrain { host } => moves::undrain(client, host).await?,
-        Command::Checkpoint { whose, file } => moves::checkpoint(client, out, &whose.0, &file).await?,
-        Command::Restore { whose, file } => return moves::restore(client, out, &whose.0, &file).await,
-        Command::Image { command: ImageCommand::Add { name, dir } } => upgrade::add_image(client, out, name, &dir).await?,
-        Command::Image { command: ImageCommand::List } => upgrade::images(client, out).await?,
+        Command::Checkpoint { whose, file } => checkpoint::checkpoint(client, out, &whose.0, &file).await?,
+        Command::Restore { whose, file } => return checkpoint::restore(client, out, &whose.0, &file).await,
+        Command::Image { command: ImageCommand::Add { name, dir } } => {
+            return hosts::add(client, out, name, &dir).await;
+        }
+        Command::Image { command: ImageCommand::List } => hosts::images(client, out).await?,
         Command::Upgrade { to, canary, then, soak, no_wait } => {
             let order = UpgradeOrder { to, canary, then_percent: then.0, soak_s: soak };
             return upgrade::upgrade(client, out, &order, !no_wait).await;

@@ -2,13 +2,11 @@
 
 use crate::{
     error::Stop,
-    output::{Printer, list, note, or_none, progress, table, time},
+    output::{Printer, Progress, list, note, or_none, table, time},
 };
-use edgeplex_api::{
-    Abort, Checkpoint, Checkpointed, Client, Drain, InstanceRow, Migrate, Outcome, Phase, Started, Status, UnitMove, Whose,
-};
+use edgeplex_api::{Abort, Begun, Client, Drain, InstanceRow, Migrate, MoveReport, Outcome, Phase, UnitMove, Whose};
 use std::{
-    path::{Path, PathBuf},
+    collections::BTreeMap,
     process::ExitCode,
     str::FromStr,
     time::{Duration, Instant},
@@ -18,8 +16,6 @@ use std::{
 const INTERVAL: Duration = Duration::from_millis(20);
 /// A controller that is away for longer is not waited for.
 const AWAY: Duration = Duration::from_secs(60);
-/// A whole state may be large.
-const CHECKPOINT: Duration = Duration::from_secs(90);
 /// Phases, each a mark in the bar of progress.
 const PHASES: [Phase; 7] = [Phase::Prepare, Phase::Sync, Phase::Fence, Phase::Switch, Phase::Promote, Phase::Drain, Phase::Retire];
 
@@ -52,50 +48,99 @@ impl FromStr for Percent {
 }
 
 pub(crate) async fn migrate(client: &Client, out: Printer, whose: Whose, to: Option<String>) -> Result<ExitCode, Stop> {
-    let started: Vec<Started> = match to {
-        Some(to) => client.post("/v1/migrate", &Migrate { whose, to }).await?,
+    match to {
+        Some(to) => follow(client, out, client.post("/v1/migrate", &Migrate { whose, to }).await?).await,
         None => {
-            let ended = client.post("/v1/abort", &Abort { whose }).await?;
-            follow(client, out, ended).await?;
-            return Ok(ExitCode::SUCCESS);
+            let begun: Begun = client.post("/v1/abort", &Abort { whose }).await?;
+            let all = begun.stay.is_empty();
+            follow(client, out, begun).await?;
+            Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-    };
-    follow(client, out, started).await
+    }
 }
 
 pub(crate) async fn drain(client: &Client, out: Printer, host: String) -> Result<ExitCode, Stop> {
-    let started = client.post("/v1/drain", &Drain { host, undo: false }).await?;
-    follow(client, out, started).await
+    let begun: Begun = client.post("/v1/drain", &Drain { host: host.clone(), undo: false }).await?;
+    if begun.moves.is_empty() && begun.stay.is_empty() {
+        note(&format!("nothing is active on {host}; nothing is placed there until `edgeplex undrain {host}`"));
+    }
+    follow(client, out, begun).await
 }
 
 pub(crate) async fn undrain(client: &Client, host: String) -> Result<(), Stop> {
-    client.post::<_, Vec<Started>>("/v1/drain", &Drain { host, undo: true }).await?;
+    client.post::<_, Begun>("/v1/drain", &Drain { host: host.clone(), undo: true }).await?;
+    note(&format!("VMs may be placed on {host} again"));
     Ok(())
 }
 
 /// Waits until all of these have come to their end, and prints what became of them. A controller that is away for a while, as when
 /// it is restarted, is waited for.
-async fn follow(client: &Client, out: Printer, started: Vec<Started>) -> Result<ExitCode, Stop> {
-    let mut heard = Instant::now();
+pub(crate) async fn follow(client: &Client, out: Printer, Begun { moves: started, stay }: Begun) -> Result<ExitCode, Stop> {
+    for s in &stay {
+        note(&format!("{}: {}", if s.by_design { "note" } else { "warning" }, s.why));
+    }
+    let (mut heard, mut log) = (Instant::now(), Log::new());
     let moves = loop {
         match client.get::<Vec<UnitMove>>("/v1/moves").await {
             Ok(all) => {
                 heard = Instant::now();
                 let ours = |m: &UnitMove| started.iter().any(|s| s.unit == m.unit && s.id == m.report.id);
                 let ours: Vec<UnitMove> = all.into_iter().filter(ours).collect();
+                ours.iter().for_each(|m| log.tell(m));
                 let under_way: Vec<&UnitMove> = ours.iter().filter(|m| m.report.outcome == Outcome::UnderWay).collect();
                 let Some(first) = under_way.first() else { break ours };
-                progress(&bar(first, ours.len() - under_way.len(), started.len()));
+                log.progress.now(&bar(first, ours.len() - under_way.len(), started.len()));
             }
             Err(e) if heard.elapsed() > AWAY => return Err(e.into()),
-            Err(e) => progress(&e.to_string()),
+            Err(e) => {
+                log.progress.now(&e.to_string());
+                log.progress.happened(&e.to_string());
+            }
         }
         tokio::time::sleep(INTERVAL).await;
     };
-    progress("");
+    log.progress.now("");
     let all_done = moves.len() == started.len() && moves.iter().all(|m| m.report.outcome == Outcome::Done);
-    out.print(&moves, |moves| moves_text(moves))?;
-    Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    out.print(&moves, |moves| if moves.is_empty() { String::new() } else { moves_text(moves) })?;
+    Ok(if all_done && stay.iter().all(|s| s.by_design) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A line for each phase of each move, once it is over.
+struct Log {
+    progress: Progress,
+    /// Lines that were told of each.
+    told: BTreeMap<(String, u64), usize>,
+}
+
+impl Log {
+    fn new() -> Self {
+        Self { progress: Progress::new(), told: BTreeMap::new() }
+    }
+
+    fn tell(&mut self, m: &UnitMove) {
+        let lines = phase_lines(m);
+        let told = self.told.entry((m.unit.clone(), m.report.id)).or_default();
+        lines.iter().skip(*told).for_each(|line| self.progress.happened(line));
+        *told = lines.len();
+    }
+}
+
+/// What has happened in a move so far; of one that goes on there will be more.
+fn phase_lines(m: &UnitMove) -> Vec<String> {
+    let MoveReport { id, kind, from_host, to_host, times, outcome, why, .. } = &m.report;
+    let of = format!("{}: {kind} {id}", m.unit);
+    let mut lines = vec![format!("{of}: from {from_host} to {to_host}")];
+    lines.extend(times.iter().map(|t| format!("{of}: {} took {} ms", t.phase, milliseconds(t.microseconds))));
+    match outcome {
+        Outcome::UnderWay => {}
+        Outcome::Done => lines.push(format!("{of}: done, promoted after {:.1} ms", m.took_ms)),
+        Outcome::Aborted | Outcome::Failed => lines.push(format!("{of}: {outcome}: {why}")),
+    }
+    lines
+}
+
+fn milliseconds(us: u64) -> String {
+    format!("{:.1}", Duration::from_micros(us).as_secs_f64() * 1000.0)
 }
 
 /// `[####...] acme/denver-1: promote, 12.3 ms; 1 of 4 done`.
@@ -108,7 +153,6 @@ fn moves_text(moves: &[UnitMove]) -> String {
     let row = |m: &UnitMove| {
         let r = &m.report;
         let at = |n: u64, host: &str| format!("g{n}@{host}");
-        let ms = |us: u64| format!("{:.1}", Duration::from_micros(us).as_secs_f64() * 1000.0);
         vec![
             m.unit.clone(),
             r.kind.to_string(),
@@ -116,7 +160,7 @@ fn moves_text(moves: &[UnitMove]) -> String {
             at(r.to, &r.to_host),
             if r.outcome == Outcome::UnderWay { format!("at {}", r.phase) } else { r.outcome.to_string() },
             format!("{:.1} ms", m.took_ms),
-            list(r.times.iter().map(|t| format!("{} {}", t.phase, ms(t.microseconds)))),
+            list(r.times.iter().map(|t| format!("{} {}", t.phase, milliseconds(t.microseconds)))),
             time(r.started_ms),
             r.why.clone(),
         ]
@@ -136,6 +180,8 @@ fn instances_text(rows: &[InstanceRow]) -> String {
     let row = |r: &InstanceRow| {
         let said = r.said.as_ref();
         let yes = |b: bool| if b { "yes" } else { "no" };
+        let problems = said.map(|s| s.problems.clone()).unwrap_or_default();
+        let notes: Vec<String> = problems.into_iter().chain((!r.note.is_empty()).then(|| r.note.clone())).collect();
         vec![
             r.unit.clone(),
             r.vm.clone(),
@@ -148,47 +194,12 @@ fn instances_text(rows: &[InstanceRow]) -> String {
             or_none(said.map(|s| s.sessions)),
             or_none(said.map(|s| yes(s.in_sync))),
             or_none(said.map(|s| yes(s.forwards))),
-            said.map(|s| s.problems.join("; ")).unwrap_or_default(),
+            notes.join("; "),
         ]
     };
     const HEADER: [&str; 12] =
-        ["UNIT", "VM", "PLACE", "HOST", "IMAGE", "GENERATION", "STATE", "SAYS", "SESSIONS", "IN-SYNC", "FORWARDS", "PROBLEMS"];
+        ["UNIT", "VM", "PLACE", "HOST", "IMAGE", "GENERATION", "STATE", "SAYS", "SESSIONS", "IN-SYNC", "FORWARDS", "NOTES"];
     table(&HEADER, rows.iter().map(row))
-}
-
-/// The one attachment that is meant.
-async fn unit(client: &Client, whose: &Whose) -> Result<String, Stop> {
-    match whose {
-        Whose::Cvm => Ok("cvm".into()),
-        Whose::Attachment(id) => Ok(id.to_string()),
-        Whose::Customer(name) => {
-            let status: Status = client.get("/v1/status").await?;
-            let all: Vec<String> =
-                status.attachments.iter().filter(|a| a.attachment.customer == *name).map(|a| a.attachment.to_string()).collect();
-            match all.as_slice() {
-                [one] => Ok(one.clone()),
-                [] => Err(Stop::Invalid(format!("there is no customer {name} with attachments"))),
-                several => Err(Stop::Invalid(format!("{name} has several attachments; name one: {}", several.join(", ")))),
-            }
-        }
-    }
-}
-
-fn absolute(file: &Path) -> Result<PathBuf, Stop> {
-    std::path::absolute(file).map_err(|e| Stop::Invalid(format!("{}: {e}", file.display())))
-}
-
-pub(crate) async fn checkpoint(client: &Client, out: Printer, whose: &Whose, file: &Path) -> Result<(), Stop> {
-    let body = Checkpoint { unit: unit(client, whose).await?, file: absolute(file)? };
-    let done: Checkpointed = client.patient(CHECKPOINT).post("/v1/checkpoint", &body).await?;
-    out.print(&done, |c| format!("{}: {} bytes, {} sessions, {} values\n", c.unit, c.bytes, c.sessions, c.values))
-}
-
-pub(crate) async fn restore(client: &Client, out: Printer, whose: &Whose, file: &Path) -> Result<ExitCode, Stop> {
-    let body = Checkpoint { unit: unit(client, whose).await?, file: absolute(file)? };
-    let started: Vec<Started> = client.patient(CHECKPOINT).post("/v1/restore", &body).await?;
-    note("its sessions begin anew");
-    follow(client, out, started).await
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde::Serialize;
 use std::{
     fmt::Display,
     io::{IsTerminal, Write},
+    time::Instant,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -71,11 +72,33 @@ pub(crate) fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", clean(line));
 }
 
-/// A line on standard error that the next one overwrites; nothing when it is no terminal. Empty clears it.
-pub(crate) fn progress(line: &str) {
-    let mut out = std::io::stderr();
-    if out.is_terminal() {
-        let _ = write!(out, "\r\x1b[K{}", clean(line)).and_then(|()| out.flush());
+/// How something goes on, on standard error: one line that changes on a terminal, and elsewhere a line for each thing that has happened.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    began: Instant,
+    last: String,
+    terminal: bool,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self { began: Instant::now(), last: String::new(), terminal: std::io::stderr().is_terminal() }
+    }
+
+    /// What is so just now: for a terminal. Empty clears the line.
+    pub(crate) fn now(&self, line: &str) {
+        if self.terminal {
+            let mut out = std::io::stderr();
+            let _ = write!(out, "\r\x1b[K{}", clean(line)).and_then(|()| out.flush());
+        }
+    }
+
+    /// What has happened: for a log, once, with the time since the beginning.
+    pub(crate) fn happened(&mut self, line: &str) {
+        if !self.terminal && self.last != line {
+            note(&format!("[{:7.3} s] {line}", self.began.elapsed().as_secs_f64()));
+            line.clone_into(&mut self.last);
+        }
     }
 }
 

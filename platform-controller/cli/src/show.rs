@@ -3,7 +3,7 @@
 use crate::{
     args::{LdpTable, OspfTable, ShowWhat},
     error::Stop,
-    moves,
+    hosts, moves,
     output::{Printer, note, table},
     upgrade,
 };
@@ -26,16 +26,16 @@ pub(crate) async fn show(client: &Client, out: Printer, what: &ShowWhat, custome
         ShowWhat::Bgp(a) | ShowWhat::Routes(a) | ShowWhat::Labels(a) | ShowWhat::Fib(a) | ShowWhat::Counters(a) | ShowWhat::Bfd(a) => {
             a.of.as_ref().map(|w| &w.0)
         }
-        _ if customer.is_some() => return Err(Stop::Invalid("--customer: means nothing here; leave it out".into())),
+        _ if customer.is_some() => return Err(Stop::Refused("--customer: means nothing here; leave it out".into())),
         _ => None,
     };
     let of = match (named, customer) {
         (None, customer) => Whose { customer, attachment: None },
-        (Some(_), Some(_)) => return Err(Stop::Invalid("--customer: whose it is, is said already; leave it out".into())),
+        (Some(_), Some(_)) => return Err(Stop::Refused("--customer: whose it is, is said already; leave it out".into())),
         (Some(Named::Customer(name)), None) => Whose { customer: Some(name), attachment: None },
         (Some(Named::Attachment(id)), None) => Whose { customer: None, attachment: Some(id) },
         (Some(Named::Cvm), None) => {
-            return Err(Stop::Invalid("must be a customer or an attachment; without either the core is shown too".into()));
+            return Err(Stop::Refused("must be a customer or an attachment; without either the core is shown too".into()));
         }
     };
     match what {
@@ -53,6 +53,7 @@ pub(crate) async fn show(client: &Client, out: Printer, what: &ShowWhat, custome
         ShowWhat::Ldp { what: LdpTable::Bindings } => print::<LdpBindingRow>(client, out, of).await,
         ShowWhat::Forwarding => print::<ForwardingRow>(client, out, of).await,
         ShowWhat::Tunnels => print::<TunnelRow>(client, out, of).await,
+        ShowWhat::Hosts => hosts::show(client, out).await,
         ShowWhat::Instances => moves::show_instances(client, out).await,
         ShowWhat::Moves => moves::show_moves(client, out).await,
         ShowWhat::Upgrade => upgrade::show(client, out).await,

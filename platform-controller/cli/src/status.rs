@@ -6,6 +6,7 @@ use crate::{
     output::{Printer, clean, duration, or_none, table, time},
 };
 use edgeplex_api::{AttachmentStatus, AuditEntry, Client, Status, Vm};
+use edgeplex_intent::Change;
 
 pub(crate) async fn status(client: &Client, out: Printer) -> Result<(), Stop> {
     out.print(&client.get::<Status>("/v1/status").await?, status_text)
@@ -77,12 +78,17 @@ pub(crate) fn attachments_text(rows: &[AttachmentStatus]) -> String {
 
 fn audit_text(entries: &[AuditEntry]) -> String {
     let rows = entries.iter().flat_map(|e| {
-        e.changes.iter().map(move |c| {
+        let begin = [time(e.at_ms), e.uid.to_string()];
+        let change = |c: &Change| {
             let fields: Vec<String> = c.fields.iter().map(field_text).collect();
-            vec![time(e.at_ms), e.uid.to_string(), action(c.action).into(), c.kind.clone(), c.name.clone(), fields.join("; ")]
-        })
+            [action(c.action).to_owned(), format!("{} {}", c.kind, c.name), "done".into(), fields.join("; ")]
+        };
+        let (verb, rest) = e.order.split_once(' ').unwrap_or((&e.order, ""));
+        let moves = e.moves.iter().map(|m| format!("{}: move {}", m.unit, m.id)).collect::<Vec<_>>().join("; ");
+        let order = (!e.order.is_empty()).then(|| [verb.to_owned(), rest.to_owned(), e.outcome.clone(), moves]);
+        e.changes.iter().map(change).chain(order).map(|cells| [&begin[..], &cells].concat()).collect::<Vec<_>>()
     });
-    table(&["TIME", "UID", "ACTION", "KIND", "NAME", "FIELDS"], rows)
+    table(&["TIME", "UID", "ACTION", "WHAT", "OUTCOME", "DETAILS"], rows)
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
-//! Images and upgrades.
+//! Upgrades.
 
 use crate::{
     error::Stop,
-    output::{Printer, progress, table, time},
+    output::{Printer, Progress, time},
 };
-use edgeplex_api::{AddImage, Client, ImageRow, UpgradeOrder, UpgradeReport, UpgradeState};
+use edgeplex_api::{Client, UpgradeOrder, UpgradeReport, UpgradeState};
 use std::{
-    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -14,20 +13,6 @@ use std::{
 const INTERVAL: Duration = Duration::from_millis(100);
 /// A controller that is away for longer is not waited for.
 const AWAY: Duration = Duration::from_secs(60);
-
-pub(crate) async fn images(client: &Client, out: Printer) -> Result<(), Stop> {
-    out.print(&client.get::<Vec<ImageRow>>("/v1/images").await?, |rows| images_text(rows))
-}
-
-pub(crate) async fn add_image(client: &Client, out: Printer, name: String, dir: &Path) -> Result<(), Stop> {
-    let dir = dir.canonicalize().map_err(|e| Stop::Invalid(format!("{}: {e}", dir.display())))?;
-    out.print(&client.post::<_, Vec<ImageRow>>("/v1/images", &AddImage { name, dir }).await?, |rows| images_text(rows))
-}
-
-fn images_text(rows: &[ImageRow]) -> String {
-    let row = |r: &ImageRow| vec![r.name.clone(), r.version.clone(), r.hash.clone(), r.instances.to_string()];
-    table(&["NAME", "VERSION", "HASH", "INSTANCES"], rows.iter().map(row))
-}
 
 fn word(state: UpgradeState) -> &'static str {
     match state {
@@ -40,8 +25,13 @@ fn word(state: UpgradeState) -> &'static str {
 
 fn text(r: &UpgradeReport) -> String {
     let all = r.gone.len() + r.left.len();
-    let why = if r.why.is_empty() { String::new() } else { format!("Why:      {}\n", r.why) };
-    format!("Upgrade:  to {}, {}\nBegan:    {}\nGone:     {} of {all}\n{why}", r.order.to, word(r.state), time(r.started_ms), r.gone.len())
+    let line = |name: &str, value: &str| if value.is_empty() { String::new() } else { format!("{name:<10}{value}\n") };
+    let before = r.before.as_deref().unwrap_or("default");
+    format!("Upgrade:  to {}, from {before}, {}\nBegan:    {}\n", r.order.to, word(r.state), time(r.started_ms))
+        + &line("Gone:", &format!("{} of {all}", r.gone.len()))
+        + &line("Now:", &r.doing)
+        + &line("Why:", &r.why)
+        + &line("Stuck:", &r.stuck.join(", "))
 }
 
 pub(crate) async fn show(client: &Client, out: Printer) -> Result<(), Stop> {
@@ -66,20 +56,28 @@ pub(crate) async fn rollback(client: &Client, out: Printer) -> Result<ExitCode, 
 /// Waits for its end; whether that is the one that was hoped for.
 async fn follow(client: &Client, out: Printer, hoped: UpgradeState) -> Result<ExitCode, Stop> {
     let mut heard = Instant::now();
+    let mut progress = Progress::new();
     let report = loop {
         match client.get::<Option<UpgradeReport>>("/v1/upgrade").await {
             Ok(None) => return Err(Stop::Failed("the controller knows of no upgrade".into())),
             Ok(Some(r)) if matches!(r.state, UpgradeState::Done | UpgradeState::RolledBack) => break r,
             Ok(Some(r)) => {
                 heard = Instant::now();
-                progress(&format!("{}: {} gone, {} left; {}", word(r.state), r.gone.len(), r.left.len(), r.why));
+                let doing = if r.doing.is_empty() { &r.why } else { &r.doing };
+                let line = format!("{}: {} gone, {} left; {doing}", word(r.state), r.gone.len(), r.left.len());
+                progress.now(&line);
+                progress.happened(&line);
             }
             Err(e) if heard.elapsed() > AWAY => return Err(e.into()),
-            Err(e) => progress(&e.to_string()),
+            Err(e) => {
+                progress.now(&e.to_string());
+                progress.happened(&e.to_string());
+            }
         }
         tokio::time::sleep(INTERVAL).await;
     };
-    progress("");
+    progress.now("");
+    progress.happened(&format!("upgrade to {}: {}", report.order.to, word(report.state)));
     out.print(&report, text)?;
-    Ok(if report.state == hoped { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.state == hoped && report.stuck.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     error::Stop,
-    output::{note, progress},
+    output::{Progress, note},
 };
 use edgeplex_api::{Client, Status};
 use edgeplex_types::{AttachmentId, Name};
@@ -55,6 +55,7 @@ fn first_problem(s: &Status) -> String {
 /// Asks until nothing is missing. A controller that is away for a while, as when it is restarted, is waited for.
 pub(crate) async fn until(client: &Client, seconds: u32, goal: &Goal) -> Result<(), Stop> {
     let start = Instant::now();
+    let mut progress = Progress::new();
     let limit = Duration::from_secs(seconds.into());
     loop {
         let missing = match client.get::<Status>("/v1/status").await {
@@ -62,17 +63,18 @@ pub(crate) async fn until(client: &Client, seconds: u32, goal: &Goal) -> Result<
             Err(e) => Some(e.to_string()),
         };
         let Some(missing) = missing else {
-            progress("");
+            progress.now("");
             note(&format!("done after {:.1} s", start.elapsed().as_secs_f64()));
             return Ok(());
         };
         if start.elapsed() >= limit {
-            progress("");
+            progress.now("");
             return Err(Stop::Failed(format!(
                 "not done after {seconds} s: {missing}; it goes on in the background, see `edgeplex status`"
             )));
         }
-        progress(&format!("{} s: {missing}", start.elapsed().as_secs()));
+        progress.now(&format!("{} s: {missing}", start.elapsed().as_secs()));
+        progress.happened(&missing);
         tokio::time::sleep(INTERVAL).await;
     }
 }

@@ -58,7 +58,7 @@ impl Fake {
             .route("/v1/ping", post(probe))
             .route("/v1/traceroute", post(probe))
             .route("/v1/lsp/{what}", post(probe))
-            .route("/v1/audit", get(|| async { Json(json!([{"at_ms": 0, "uid": 7, "changes": [update()]}])) }))
+            .route("/v1/audit", get(|| async { Json(audit()) }))
             .with_state(seen.clone());
         runtime.spawn(async move { axum::serve(listener, app).await });
         Self { dir, seen, _runtime: runtime }
@@ -109,6 +109,13 @@ fn documents() -> Value {
         "asn": 65000, "loopback": "10.255.0.1", "core": [{"port": "eth1", "address": "10.0.0.1/24", "mtu": 1600}],
         "access": ["eth2"], "labels": {"first": 1000, "last": 1999, "quarantine": 60}}});
     json!([platform, acme])
+}
+
+fn audit() -> Value {
+    let failed = "acme/d1: failed: the new instance is not there";
+    json!([{"at_ms": 0, "uid": 7, "changes": [update()]},
+        {"at_ms": 1, "uid": 7, "order": "migrate acme --to west", "outcome": failed, "moves": [{"unit": "acme/d1", "id": 3}]},
+        {"at_ms": 2, "uid": 0, "order": "rollback", "outcome": "under way"}])
 }
 
 fn update() -> Value {
@@ -207,7 +214,10 @@ fn waiting_ends_when_all_is_ready_or_time_is_up() {
     let file = fake.file("acme.yaml", ACME);
     let (code, _, err) = fake.run(&["apply", "-f", &file, "--wait=20"]);
     assert_eq!(code, 0, "{err}");
-    assert!(err.starts_with("done after"), "{err}");
+    // Not on a terminal: a line for each thing that was new.
+    let lines: Vec<&str> = err.lines().collect();
+    assert_eq!(lines.len(), 2, "{err}");
+    assert!(lines[0].ends_with("s] 0 of 1 attachments are ready") && lines[1].starts_with("done after"), "{err}");
     assert_eq!(fake.seen.lock().unwrap().status, 3);
     let never = fake.file("never.yaml", &ACME.replace("acme", "never"));
     let (code, _, err) = fake.run(&["apply", "-f", &never, "--wait=0"]);
@@ -249,7 +259,7 @@ fn invalid_input_is_2_and_failure_is_1() {
     says(&["apply", "-f", &fake.file("1", &ACME.replace("acme", "refuse"))], 2, "error: Customer refuse: spec: `x`: y\n");
     says(&["apply", "-f", &fake.file("2", &ACME.replace("acme", "break"))], 1, "error: the disk is full\n");
     says(&["apply", "-f", &fake.file("bad.yaml", "spec: [")], 2, "bad.yaml: input: line ");
-    says(&["apply", "-f", "/nowhere"], 2, "error: /nowhere: No such file");
+    says(&["apply", "-f", "/nowhere"], 2, "error: /nowhere: is not there\n");
     says(&["apply"], 2, "--file");
     says(&["customer", "show", "Nobody!"], 2, "lower-case letter");
     says(&["customer", "show", "nobody"], 2, "error: there is no customer nobody; there are: acme\n");
@@ -297,7 +307,12 @@ fn live_state_is_shown_and_the_unreachable_are_named() {
         assert_eq!(fake.json(&["show", what]), json!([]));
     }
     assert_eq!(fake.json(&["status"])["platform"], "denver");
-    assert!(fake.ok(&["audit"]).contains("1970-01-01 00:00:00.000Z   7     update   Customer   acme   spec.x: 1 -> 2"));
+    let audit = fake.ok(&["audit"]);
+    let cells = |n: usize| audit.lines().nth(n).unwrap().split("   ").map(str::trim).filter(|c| !c.is_empty()).collect::<Vec<_>>();
+    assert_eq!(cells(1), ["1970-01-01 00:00:00.000Z", "7", "update", "Customer acme", "done", "spec.x: 1 -> 2"]);
+    let failed = "acme/d1: failed: the new instance is not there";
+    assert_eq!(cells(2), ["1970-01-01 00:00:00.001Z", "7", "migrate", "acme --to west", failed, "acme/d1: move 3"]);
+    assert_eq!(cells(3)[2..], ["rollback", "-", "under way", "-"]);
 }
 
 #[test]
@@ -311,7 +326,7 @@ fn the_core_is_shown_and_what_is_not_configured_is_said() {
     assert_eq!(fake.json(&["show", "bfd", "acme/d1"])[0]["owner"], "acme/d1");
     assert!(fake.ok(&["show", "bfd", "acme/d1"]).contains("acme/d1   192.168.1.2   -           up"));
     let (code, out, err) = fake.run(&["show", "ldp", "neighbors"]);
-    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!((code, out.as_str()), (2, ""));
     assert!(err.starts_with("error: LDP is not configured on Platform denver; give it spec.ldp"), "{err}");
     assert_eq!(fake.run(&["show", "ospf", "routes", "-c", "acme"]).0, 2);
     assert_eq!(fake.run(&["show", "-c", "acme", "labels"]).0, 0, "before the table or after it");

@@ -1,18 +1,15 @@
-//! Desired state, kept on disk: documents, what the controller chose for them (RDs, keys), and who changed what.
+//! Desired state, kept on disk: documents, and what the controller chose for them (RDs, keys).
 //!
-//! Records: `document/<Kind>/<name>`, `rd/<attachment>`, `key/<attachment>`, `cvm-key`, `audit/<number>`.
+//! Records: `document/<Kind>/<name>`, `rd/<attachment>`, `key/<attachment>`, `cvm-key`.
 
+use crate::audit::Audit;
 use anyhow::Context;
-use edgeplex_api::AuditEntry;
 use edgeplex_intent::{Action, Allocations, Change, Document, Intent, IntentError, Keys, allocate, changes, parse, validate};
 use edgeplex_store::{Store, Write, read, read_all};
 use edgeplex_types::{AttachmentId, Name};
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
-use tokio::sync::{Mutex, watch};
-
-/// Entries of the audit log that are kept.
-const AUDIT_KEPT: u64 = 1000;
+use tokio::sync::watch;
 
 #[derive(Debug, Clone)]
 pub struct Desired {
@@ -35,8 +32,7 @@ pub enum ChangeError {
 pub struct Keeper {
     store: Arc<dyn Store>,
     current: watch::Sender<Arc<Desired>>,
-    /// Number of the next audit entry. Held while a change is made: one at a time.
-    next_audit: Mutex<u64>,
+    audit: Arc<Audit>,
 }
 
 fn new_keys() -> anyhow::Result<Keys> {
@@ -65,10 +61,9 @@ impl Keeper {
         let rds = read_all(&*store, "rd/")?.into_iter().map(by_id).collect::<Result<_, _>>()?;
         let by_id = |(id, v): (String, _)| -> anyhow::Result<(AttachmentId, _)> { Ok((id.parse()?, v)) };
         let keys = read_all(&*store, "key/")?.into_iter().map(by_id).collect::<Result<_, _>>()?;
-        let audit: BTreeMap<String, AuditEntry> = read_all(&*store, "audit/")?;
-        let next = audit.last_key_value().and_then(|(k, _)| k.parse::<u64>().ok()).map_or(0, |n| n + 1);
+        let audit = Arc::new(Audit::open(store.clone())?);
         let current = watch::Sender::new(Arc::new(Desired { intent, rds, keys, cvm_key }));
-        Ok(Self { store, current, next_audit: Mutex::new(next) })
+        Ok(Self { store, current, audit })
     }
 
     pub fn watch(&self) -> watch::Receiver<Arc<Desired>> {
@@ -79,8 +74,8 @@ impl Keeper {
         self.current.borrow().clone()
     }
 
-    pub fn audit(&self) -> anyhow::Result<Vec<AuditEntry>> {
-        Ok(read_all(&*self.store, "audit/")?.into_values().collect())
+    pub fn audit(&self) -> &Arc<Audit> {
+        &self.audit
     }
 
     /// Puts documents in place of those of the same name: all of them, or none.
@@ -110,7 +105,8 @@ impl Keeper {
         uid: u32,
         edit: impl FnOnce(&Intent) -> Result<Intent, IntentError>,
     ) -> Result<Vec<Change>, ChangeError> {
-        let mut next_audit = self.next_audit.lock().await;
+        // One change at a time.
+        let mut next = self.audit.turn().await;
         let old = self.current();
         let intent = edit(&old.intent)?;
         let rds = allocate(&intent, &old.rds)?;
@@ -126,21 +122,14 @@ impl Keeper {
         }
         let new = Desired { intent, rds, keys, cvm_key: old.cvm_key.clone() };
         let mut writes = difference(&old, &new, &changes).context("writing desired state")?;
-        let at_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
-        let entry = AuditEntry { at_ms: u64::try_from(at_ms).unwrap_or(u64::MAX), uid, changes: changes.clone() };
-        writes.push(Write::put(audit_key(*next_audit), &entry).context("audit")?);
-        writes.extend(next_audit.checked_sub(AUDIT_KEPT).map(|n| Write::delete(audit_key(n))));
+        writes.extend(Audit::of_changes(*next, uid, &changes)?);
         let store = self.store.clone();
         let commit = tokio::task::spawn_blocking(move || store.commit(&writes));
         commit.await.context("store")?.context("storing desired state")?;
-        *next_audit += 1;
+        *next += 1;
         self.current.send_replace(Arc::new(new));
         Ok(changes)
     }
-}
-
-fn audit_key(n: u64) -> String {
-    format!("audit/{n:020}")
 }
 
 fn document_key(kind: &str, name: &str) -> String {

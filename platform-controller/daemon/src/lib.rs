@@ -9,6 +9,7 @@
 //! The API changes intent and nothing else. The reconciler is the only one that changes reality: it looks at what is, plans,
 //! and acts, whenever it is woken and once a second anyway.
 
+pub mod audit;
 pub mod checkpoint;
 pub mod counters;
 pub mod desired;

@@ -80,14 +80,17 @@ fn lock(dir: &Path) -> Result<Flock<File>> {
 
 async fn run(arguments: Arguments) -> Result<()> {
     let started = Instant::now();
-    fs::create_dir_all(arguments.dir.join("relay")).with_context(|| arguments.dir.display().to_string())?;
-    let dir = arguments.dir.canonicalize()?;
-    let identity = Identity::open(&dir)?;
     if arguments.show_key {
         use std::io::Write;
+        let identity = Identity::read(&arguments.dir)?;
+        let identity =
+            identity.with_context(|| format!("{}: there is no key; edgeplexd makes it at its first start", arguments.dir.display()))?;
         writeln!(std::io::stdout(), "{}", identity.fingerprint())?;
         return Ok(());
     }
+    fs::create_dir_all(arguments.dir.join("relay")).with_context(|| arguments.dir.display().to_string())?;
+    let dir = arguments.dir.canonicalize()?;
+    let identity = Identity::open(&dir)?;
     let _lock = lock(&dir)?;
     let bin_dir = match arguments.bin_dir {
         Some(d) => d,
@@ -157,9 +160,11 @@ async fn serve(dir: PathBuf, fleet: Fleet, switch: impl Fn() -> OpenVSwitch, sta
     tokio::spawn(moves.clone().run());
     let listener = listen(&dir.join("api.sock"))?;
     tracing::info!("edgeplexd {} serves {}", env!("CARGO_PKG_VERSION"), dir.display());
-    let images = Arc::new(Images { dir: dir.clone(), fleet: fleet.clone() });
+    let images = Arc::new(Images::new(dir.clone(), fleet.clone()));
+    tokio::spawn(images.clone().keep());
     let viewer = Viewer { fleet, placements, meter, dir: dir.clone() };
-    let upgrades = Upgrades::open(store, moves.clone(), viewer.clone())?;
+    let upgrades = Upgrades::open(store, moves.clone(), viewer.clone(), state.clone())?;
+    keeper.audit().resume(&moves, &upgrades).await?;
     let api = Api { keeper, viewer, state, looks, started, moves, images, upgrades };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

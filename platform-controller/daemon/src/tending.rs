@@ -32,7 +32,8 @@ pub async fn hosts_for(unit: &Unit, image: Option<&str>, fleet: &Fleet, drained:
     out
 }
 
-fn standby_wanted(desired: &Desired, unit: &Unit) -> bool {
+/// Whether a standby is wanted of it.
+pub fn standby_wanted(desired: &Desired, unit: &Unit) -> bool {
     match unit {
         Unit::Cvm => desired.intent.platform.as_ref().is_some_and(|p| p.control_plane.standby),
         Unit::Pvm(id) => desired.intent.customers.get(&id.customer).is_some_and(|c| desired.intent.protection_of(c) == Protection::Standby),

@@ -2,106 +2,26 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "world/bench.rs"]
+mod bench;
 #[path = "../../intent/tests/common/mod.rs"]
 mod common;
 #[path = "world/still.rs"]
 mod still;
 
+use bench::bench;
 use edgeplex_api::{
-    Abort, BfdSession, Client, ClientError, Drain, ImageRow, InstanceRow, LspProbe, Migrate, Outcome, Shown, Started, Status, UnitMove,
-    UpgradeOrder, UpgradeReport, VpnProbe, Whose,
+    Abort, Begun, BfdSession, ClientError, Drain, InstanceRow, LspProbe, Migrate, Outcome, Shown, Started, Status, UnitMove, VpnProbe,
+    Whose,
 };
 use edgeplex_mgmt::show::{OspfRouteRow, PingOptions, PingReport};
-use edgeplex_runtime::{FakeRuntime, Process, Runtime, VmKind, VmSpec};
-use edgeplex_store::{Memory, Store};
-use edgeplexd::{
-    counters::Meter,
-    desired::Keeper,
-    hosts::Fleet,
-    http::{Api, Peer, router},
-    images::Images,
-    moves::Moves,
-    placement::Placements,
-    reconcile::State,
-    show::Viewer,
-    specs,
-    upgrade::Upgrades,
-};
+use edgeplex_runtime::{Reach, VmKind};
 use serde_json::{Value, json};
-use std::{fs, path::Path, sync::Arc, time::Instant};
+use std::fs;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::UnixListener,
-    sync::{mpsc, watch},
 };
-
-/// A daemon of a VM: says these things to these queries, and nothing to others.
-fn answers(run_dir: &Path, known: Vec<(&'static str, Value)>) {
-    fs::create_dir_all(run_dir).unwrap();
-    let listener = UnixListener::bind(run_dir.join("mgmt.sock")).unwrap();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let mut stream = BufReader::new(stream);
-            let mut line = String::new();
-            stream.read_line(&mut line).await.unwrap();
-            let query: Value = serde_json::from_str(&line).unwrap();
-            if let Some((_, answer)) = known.iter().find(|(name, _)| query["query"] == *name) {
-                stream.write_all(format!("{}\n", json!({ "ok": answer })).as_bytes()).await.unwrap();
-            }
-        }
-    });
-}
-
-struct Bench {
-    dir: tempfile::TempDir,
-    runtime: Arc<FakeRuntime>,
-    client: Client,
-    _looks: mpsc::Receiver<edgeplexd::reconcile::Look>,
-    _state: watch::Sender<State>,
-}
-
-async fn bench(text: &str) -> Bench {
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = Arc::new(FakeRuntime::new(dir.path()));
-    let keeper = Arc::new(Keeper::open(Arc::new(Memory::default())).unwrap());
-    keeper.apply(text, false, 0).await.unwrap();
-    let (looks, looked) = mpsc::channel(1);
-    let (told, state) = watch::channel(State::default());
-    let store: Arc<dyn Store> = Arc::new(Memory::default());
-    let placements = Arc::new(Placements::open(store.clone()).unwrap());
-    placements.settle(&specs::units(&keeper.current()), &Default::default()).await.unwrap();
-    let fleet = Arc::new(Fleet::alone(runtime.clone()));
-    let meter = Arc::new(Meter::new(fleet.clone(), placements.clone()));
-    let viewer = Viewer { fleet: fleet.clone(), placements: placements.clone(), meter, dir: dir.path().into() };
-    let moves = Moves::new(placements, Arc::new(still::Still));
-    let images = Arc::new(Images { dir: dir.path().into(), fleet });
-    let upgrades = Upgrades::open(store, moves.clone(), viewer.clone()).unwrap();
-    let api = Api { keeper, viewer, state, looks, started: Instant::now(), moves, images, upgrades };
-    let listener = UnixListener::bind(dir.path().join("s")).unwrap();
-    let service = router(api).into_make_service_with_connect_info::<Peer>();
-    tokio::spawn(async move { axum::serve(listener, service).await });
-    let client = Client::new(&dir.path().join("s"));
-    Bench { dir, runtime, client, _looks: looked, _state: told }
-}
-
-impl Bench {
-    async fn run(&self, vm: &str, kind: VmKind, known: Vec<(&'static str, Value)>) {
-        let processes = vec![Process { name: "a".into(), argv: vec!["a".into()] }];
-        let spec = VmSpec {
-            id: vm.parse().unwrap(),
-            kind,
-            nics: vec![],
-            config: vec![],
-            processes,
-            memory_max: None,
-            shared: vec![],
-            image: None,
-            identity: None,
-        };
-        self.runtime.start(&spec).await.unwrap();
-        answers(&self.dir.path().join("vms").join(vm).join("run"), known);
-    }
-}
 
 fn bfd(address: &str) -> Value {
     json!([{"address": address, "interface": null, "state": "up", "up_s": 1, "clients": ["bgp"], "transmit_us": 1, "detection_us": 3,
@@ -148,7 +68,7 @@ async fn bfd_is_of_all_or_of_one() {
     assert_eq!((owners(&one), one.unreachable.len()), (vec!["acme/hub".into()], 0));
     let error = b.client.get::<Shown<BfdSession>>("/v1/show/bfd?attachment=acme/spoke").await.unwrap_err();
     assert!(
-        matches!(&error, ClientError::Invalid(f) if f.message.contains("no such attachment; there are: acme/hub, internet/gw")),
+        matches!(&error, ClientError::Refused(f) if f.message.contains("no such attachment; there are: acme/hub, internet/gw")),
         "{error}"
     );
 }
@@ -162,11 +82,11 @@ async fn what_is_not_configured_is_said_with_what_would_be() {
         ("forwarding", "LDP is not configured"),
     ] {
         let error = b.client.get::<Shown<Value>>(&format!("/v1/show/{what}")).await.unwrap_err();
-        assert!(matches!(&error, ClientError::Failed(f) if f.message.starts_with(says)), "{what}: {error}");
+        assert!(matches!(&error, ClientError::Refused(f) if f.message.starts_with(says)), "{what}: {error}");
     }
     let probe = LspProbe { prefix: "10.255.0.3/32".parse().unwrap(), options: PingOptions::default() };
     let error = b.client.post::<_, PingReport>("/v1/lsp/ping", &probe).await.unwrap_err();
-    assert!(matches!(&error, ClientError::Failed(f) if f.message.starts_with("LDP is not configured")), "{error}");
+    assert!(matches!(&error, ClientError::Refused(f) if f.message.starts_with("LDP is not configured")), "{error}");
 }
 
 #[tokio::test]
@@ -187,7 +107,7 @@ async fn probes_go_to_the_vm_that_can_send_them_and_mistakes_to_none() {
         assert_eq!(b.client.post::<_, PingReport>(path, &lsp("10.255.0.3/32")).await.unwrap().sent, 1);
     }
     let refused = |error: ClientError, says: &str| {
-        assert!(matches!(&error, ClientError::Invalid(f) if f.message.contains(says)), "{says}: {error}");
+        assert!(matches!(&error, ClientError::Refused(f) if f.message.contains(says)), "{says}: {error}");
     };
     let ask = async |body: VpnProbe| b.client.post::<_, PingReport>("/v1/ping", &body).await.unwrap_err();
     refused(ask(vpn("acme/spoke", "10.0.0.1")).await, "attachment: `acme/spoke`: no such attachment; there are: acme/hub, internet/gw");
@@ -232,21 +152,26 @@ async fn moves_begin_and_are_taken_back_and_mistakes_are_named() {
     assert_eq!(told, ["cvm-g1", "pvm-acme-hub-g1", "pvm-internet-gw-g1"].map(|vm| (vm, "active", "absent")));
     let migrate = |whose: Whose, to: &str| Migrate { whose, to: to.into() };
     let hub = || Whose::Attachment("acme/hub".parse().unwrap());
-    let ask = async |body: Migrate| b.client.post::<_, Vec<Started>>("/v1/migrate", &body).await;
+    let ask = async |body: Migrate| b.client.post::<_, Begun>("/v1/migrate", &body).await;
     for (body, says) in [
         (migrate(hub(), "west"), "host: `west`: no such host; there are: local"),
         (migrate(Whose::Customer("zeta".parse().unwrap()), "local"), "customer: `zeta`: no such customer; there are: acme, internet"),
         (migrate(Whose::Attachment("acme/spoke".parse().unwrap()), "local"), "no such attachment; there are: cvm, acme/hub, internet/gw"),
     ] {
         let error = ask(body).await.unwrap_err();
-        assert!(matches!(&error, ClientError::Invalid(f) if f.message.contains(says)), "{says}: {error}");
+        assert!(matches!(&error, ClientError::Refused(f) if f.message.contains(says)), "{says}: {error}");
     }
-    let abort = async || b.client.post::<_, Vec<Started>>("/v1/abort", &Abort { whose: hub() }).await;
-    assert!(matches!(abort().await.unwrap_err(), ClientError::Failed(f) if f.message == "acme/hub is not moving"));
+    b.fleet.know(&[bench::host("west")]);
+    b.west.set_reach(Reach::Lost);
+    let down = ask(migrate(hub(), "west")).await.unwrap_err();
+    assert!(matches!(&down, ClientError::Refused(f) if f.message.starts_with("host west is down: ")), "{down}");
+    b.fleet.know(&[]);
+    let abort = async || b.client.post::<_, Begun>("/v1/abort", &Abort { whose: hub() }).await;
+    assert!(matches!(abort().await.unwrap_err(), ClientError::Refused(f) if f.message == "acme/hub is not moving"));
     let started = ask(migrate(hub(), "local")).await.unwrap();
-    assert_eq!(started, [Started { unit: "acme/hub".into(), id: 1 }]);
+    assert_eq!(started, Begun { moves: vec![Started { unit: "acme/hub".into(), id: 1 }], stay: vec![] });
     let again = ask(migrate(hub(), "local")).await.unwrap_err();
-    assert!(matches!(&again, ClientError::Failed(f) if f.message.contains("move 1 is under way, at prepare")), "{again}");
+    assert!(matches!(&again, ClientError::Refused(f) if f.message.contains("move 1 is under way, at prepare")), "{again}");
     assert_eq!(abort().await.unwrap(), started);
     let ended = async || b.client.get::<Vec<UnitMove>>("/v1/moves").await.unwrap();
     let over = async {
@@ -257,20 +182,6 @@ async fn moves_begin_and_are_taken_back_and_mistakes_are_named() {
     tokio::time::timeout(std::time::Duration::from_secs(5), over).await.unwrap();
     let all = ended().await;
     assert_eq!((all.len(), all[0].report.outcome, all[0].unit.as_str()), (1, Outcome::Aborted, "acme/hub"));
-    let only = b.client.post::<_, Vec<Started>>("/v1/drain", &Drain { host: "local".into(), undo: false }).await.unwrap_err();
-    assert!(matches!(&only, ClientError::Failed(f) if f.message.contains("no other host")), "{only}");
-}
-
-#[tokio::test]
-async fn an_upgrade_needs_an_image_and_a_rollback_an_upgrade() {
-    let b = bench(&full()).await;
-    let order = UpgradeOrder { to: "next".into(), canary: 1, then_percent: 10, soak_s: 1 };
-    let failed = |error: ClientError, says: &str| assert!(matches!(&error, ClientError::Failed(f) if f.message.contains(says)), "{error}");
-    failed(b.client.post::<_, UpgradeReport>("/v1/upgrade", &order).await.unwrap_err(), "there is no image next");
-    let same = UpgradeOrder { to: "default".into(), ..order };
-    failed(b.client.post::<_, UpgradeReport>("/v1/upgrade", &same).await.unwrap_err(), "all is on image default already");
-    failed(b.client.post::<_, UpgradeReport>("/v1/rollback", &()).await.unwrap_err(), "there was no upgrade");
-    assert_eq!(b.client.get::<Option<UpgradeReport>>("/v1/upgrade").await.unwrap(), None);
-    let images: Vec<ImageRow> = b.client.get("/v1/images").await.unwrap();
-    assert_eq!((images[0].name.as_str(), images[0].instances), ("default", 3));
+    let only = b.client.post::<_, Begun>("/v1/drain", &Drain { host: "local".into(), undo: false }).await.unwrap_err();
+    assert!(matches!(&only, ClientError::Refused(f) if f.message.contains("no other host")), "{only}");
 }

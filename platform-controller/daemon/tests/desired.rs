@@ -32,10 +32,10 @@ async fn desired_state_is_found_again_with_its_keys_and_rds() {
     assert_eq!(after.intent, before.intent);
     assert_eq!(after.keys[&id], before.keys[&id]);
     assert_eq!((after.rds[&id], &after.cvm_key), (before.rds[&id], &before.cvm_key));
-    assert_eq!(keeper.audit().unwrap().len(), 1);
+    assert_eq!(keeper.audit().entries().unwrap().len(), 1);
     keeper.delete(&["acme".parse().unwrap()], false, 7).await.unwrap();
     assert!(keeper.current().keys.is_empty(), "a key goes with its attachment");
-    assert_eq!(keeper.audit().unwrap()[1].uid, 7);
+    assert_eq!(keeper.audit().entries().unwrap()[1].uid, 7);
 }
 
 #[tokio::test]
@@ -46,5 +46,5 @@ async fn a_dry_run_and_an_invalid_change_leave_everything_as_it_was() {
     let error = keeper.apply(&text().replace("vlan: 100", "vlan: 5000"), false, 0).await.unwrap_err();
     assert!(matches!(&error, ChangeError::Invalid(e) if e.field == "spec.attachments[0].vlan"), "{error}");
     assert!(keeper.current().intent.platform.is_none());
-    assert!(keeper.audit().unwrap().is_empty());
+    assert!(keeper.audit().entries().unwrap().is_empty());
 }

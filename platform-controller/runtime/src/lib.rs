@@ -4,16 +4,19 @@
 //! makes a VM of namespaces and a cgroup; [`FakeRuntime`] remembers what it was asked, for tests.
 
 mod fake;
+mod patience;
 mod sandbox;
 mod socket;
 mod spec;
 
 pub use fake::FakeRuntime;
+pub use patience::{Patience, patiently};
 pub use sandbox::{Sandbox, SandboxConfig, vm_of_user};
 pub use socket::{Channel, Stream, is_file_name, open_socket};
 pub use spec::{Image, Nic, Process, Share, SharedDir, VmId, VmInfo, VmKind, VmNic, VmSpec, VmState, host_nic_name};
 
 use futures::future::BoxFuture;
+use std::{future::ready, path::Path};
 use tokio::sync::watch;
 
 /// Name of the image that [`VmSpec::image`] `None` stands for.
@@ -50,9 +53,22 @@ pub trait Runtime: Send + Sync + std::fmt::Debug {
     fn connect<'a>(&'a self, id: &'a VmId, socket: &'a str) -> Answer<'a, Stream>;
     /// What VMs can be made of on this host, by name.
     fn images(&self) -> Answer<'_, Vec<Image>>;
+    /// Copies an image to the runtime's host: the files of `from`, a directory of this process's host. It is there whole or not at
+    /// all; one that was cut short goes on where it was. `told` hears how many bytes, of how many, are there. A runtime of this
+    /// process's own host has it already.
+    fn ship_image<'a>(&'a self, name: &'a str, from: &'a Path, told: &'a Told<'a>) -> Answer<'a, ()> {
+        let _ = (name, from, told);
+        Box::pin(ready(Ok(())))
+    }
     /// Whether the host is there.
     fn reach(&self) -> watch::Receiver<Reach>;
+    /// The host is none of ours any more: whatever is asked from now on fails, also by those who have this runtime still, and no
+    /// connection is kept. VMs stay as they are.
+    fn release(&self) {}
 }
+
+/// Hears of progress: so much, of so much.
+pub type Told<'a> = dyn Fn(u64, u64) + Send + Sync + 'a;
 
 /// What is known of a runtime's host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

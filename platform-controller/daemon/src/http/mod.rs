@@ -1,6 +1,7 @@
 //! The HTTP API: one handler a resource. See edgeplex-api for what each takes and gives.
 
 mod moves;
+mod orders;
 
 use crate::{
     desired::{ChangeError, Keeper},
@@ -56,7 +57,11 @@ pub struct Peer {
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self { uid: stream.io().peer_cred().map_or(u32::MAX, |c| c.uid()) }
+        let Ok(peer) = stream.io().peer_cred() else { return Self { uid: u32::MAX } };
+        // Whoever became root to talk to us has logged in as somebody else.
+        let login = peer.pid().and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok());
+        let login = login.and_then(|text| text.trim().parse().ok()).filter(|uid| *uid != u32::MAX);
+        Self { uid: login.unwrap_or(peer.uid()) }
     }
 }
 
@@ -70,6 +75,11 @@ impl IntoResponse for Refused {
 }
 
 impl Refused {
+    /// It does not fit what there is.
+    fn conflict(message: impl Into<String>) -> Self {
+        Self(StatusCode::CONFLICT, Failure { message: message.into(), problem: None })
+    }
+
     fn failed(e: &anyhow::Error) -> Self {
         Self(StatusCode::INTERNAL_SERVER_ERROR, Failure { message: format!("{e:#}"), problem: None })
     }
@@ -98,7 +108,7 @@ impl From<anyhow::Error> for Refused {
 
 impl From<NotConfigured> for Refused {
     fn from(e: NotConfigured) -> Self {
-        Self(StatusCode::CONFLICT, Failure { message: e.to_string(), problem: None })
+        Self::conflict(e.to_string())
     }
 }
 
@@ -134,16 +144,17 @@ pub fn router(api: Api) -> Router {
         .route("/v1/traceroute", post(async |api, body| vpn_probe(api, Kind::Traceroute, body).await))
         .route("/v1/lsp/ping", post(async |api, body| lsp_probe(api, Kind::Ping, body).await))
         .route("/v1/lsp/traceroute", post(async |api, body| lsp_probe(api, Kind::Traceroute, body).await))
+        .route("/v1/hosts", get(moves::hosts))
         .route("/v1/instances", get(moves::instances))
         .route("/v1/moves", get(moves::moves))
-        .route("/v1/migrate", post(moves::migrate))
-        .route("/v1/abort", post(moves::abort))
-        .route("/v1/drain", post(moves::drain))
-        .route("/v1/images", get(moves::images).post(moves::add_image))
-        .route("/v1/upgrade", get(moves::upgrade_report).post(moves::upgrade))
-        .route("/v1/rollback", post(moves::rollback))
-        .route("/v1/checkpoint", post(moves::checkpoint))
-        .route("/v1/restore", post(moves::restore))
+        .route("/v1/migrate", post(orders::migrate))
+        .route("/v1/abort", post(orders::abort))
+        .route("/v1/drain", post(orders::drain))
+        .route("/v1/images", get(moves::images).post(orders::add_image))
+        .route("/v1/upgrade", get(moves::upgrade_report).post(orders::upgrade))
+        .route("/v1/rollback", post(orders::rollback))
+        .route("/v1/checkpoint", post(orders::checkpoint))
+        .route("/v1/restore", post(orders::restore))
         .fallback(async || Refused(StatusCode::NOT_FOUND, Failure { message: "no such resource".into(), problem: None }))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(api)
@@ -179,7 +190,7 @@ async fn status(State(api): State<Api>) -> Answer<Status> {
 }
 
 async fn audit(State(api): State<Api>) -> Answer<Vec<AuditEntry>> {
-    Ok(Json(api.keeper.audit()?))
+    Ok(Json(api.keeper.audit().entries()?))
 }
 
 async fn vpn_probe(State(api): State<Api>, kind: Kind, body: Body<VpnProbe>) -> Answer<PingReport> {

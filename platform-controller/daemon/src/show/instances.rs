@@ -4,8 +4,8 @@ use super::Viewer;
 use crate::{
     desired::Desired,
     hosts::{Fleet, Place},
-    placement::{Instance, Placement, Unit},
-    specs, vmlink,
+    placement::{Instance, Placement, State, Unit, free_tags, tags_in_use},
+    specs, tending, vmlink,
 };
 use edgeplex_api::{InstanceRow, MoveKind, MoveReport, Whose};
 use edgeplex_intent::IntentError;
@@ -77,11 +77,12 @@ impl Viewer {
     }
 
     /// All of all units, the active one first; all are asked at once.
-    pub async fn instances(&self) -> Vec<InstanceRow> {
-        let (state, census) = (self.placements.state(), self.fleet.census().await);
-        let all = state.units.iter().flat_map(|(u, p)| p.instances().into_iter().map(move |i| (u, p, i)));
+    pub async fn instances(&self, desired: &Desired) -> Vec<InstanceRow> {
+        let (placed, census) = (self.placements.state(), self.fleet.census().await);
+        let all = placed.units.iter().flat_map(|(u, p)| p.instances().into_iter().map(move |i| (u, p, i)));
         let row = async |(unit, p, i): (&Unit, &Placement, &Instance)| {
             let vm = unit.vm(i.number);
+            let note = if i.number == p.active.number { self.unprotected(desired, &placed, unit, p).await } else { None };
             let state = state_of(census.find(&i.host, &vm));
             let said = if state == "running" { self.look(unit, i, GLANCE).await.ok() } else { None };
             let last = p.past.last().filter(|r| r.to == i.number && r.kind == MoveKind::Failover);
@@ -94,9 +95,39 @@ impl Viewer {
                 generation: i.generation,
                 state: state.into(),
                 said,
+                note: note.unwrap_or_default(),
                 vm,
             }
         };
         join_all(all.map(|(u, p, i)| row((u, p, i)))).await
+    }
+
+    /// Why a unit that should have a standby on another host has none there; nothing while it moves.
+    async fn unprotected(&self, desired: &Desired, placed: &State, unit: &Unit, p: &Placement) -> Option<String> {
+        let elsewhere = p.standby.as_ref().is_some_and(|s| s.host != p.active.host);
+        if elsewhere || p.unfinished.is_some() || !tending::standby_wanted(desired, unit) {
+            return None;
+        }
+        let what = if p.standby.is_some() { "its standby is on the same host" } else { "it has no standby" };
+        if *unit == Unit::Cvm {
+            return Some(format!("{what}: the control VM stays beside the controller"));
+        }
+        let used = tags_in_use(placed);
+        let obstacle = async |host: String| match self.fleet.obstacle(&host, p.active.image.as_deref(), &placed.drained).await {
+            None => {
+                let free = free_tags(&used, &host, tending::nics(desired, unit));
+                free.is_none().then(|| format!("no tags are left on the link to {host}"))
+            }
+            some => some,
+        };
+        let others: Vec<String> = self.fleet.names().into_iter().filter(|h| *h != p.active.host).collect();
+        let count = others.len();
+        let obstacles: Vec<String> = join_all(others.into_iter().map(obstacle)).await.into_iter().flatten().collect();
+        let why = match obstacles.len() {
+            0 if count == 0 => "there is no other host".to_owned(),
+            n if n < count => "another is being made".to_owned(),
+            _ => obstacles.join("; "),
+        };
+        Some(format!("{what}: {why}"))
     }
 }

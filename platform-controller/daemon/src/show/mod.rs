@@ -2,6 +2,7 @@
 
 mod core;
 mod customers;
+mod hosts;
 mod instances;
 mod probe;
 mod status;
