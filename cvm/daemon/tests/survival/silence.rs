@@ -203,5 +203,7 @@ fn a_killed_cvmd_takes_nothing_back() {
             assert_eq!(router.lsa(), lsa, "round {round}: {CORE} was told another cost");
         }
         assert_eq!(router.noticed(&since), Vec::<String>::new());
+        // How long each stage has taken.
+        vm.log().lines().filter(|l| l.contains("taken over") && l.contains("stages")).for_each(|l| eprintln!("{l}"));
     });
 }
