@@ -252,7 +252,8 @@ pub(super) fn bad_version(world: &World<'_>) -> Result<Case> {
     for program in ["cvmd", "fastforward", "edgeplex-init"] {
         std::fs::copy(world.out.join("broken-base").join(program), dir.join(program))?;
     }
-    std::fs::write(dir.join("pvmd"), "#!/bin/sh\nexit 1\n")?;
+    // It says its version, or no image would be made of it.
+    std::fs::write(dir.join("pvmd"), "#!/bin/sh\n[ \"$1\" = --version ] && exec echo pvmd 0\nexit 1\n")?;
     std::fs::set_permissions(dir.join("pvmd"), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let path = dir.canonicalize()?.to_string_lossy().into_owned();
     world.edgeplex(&["image", "add", "broken", &path])?;
