@@ -43,12 +43,12 @@ fn conflict(e: anyhow::Error) -> Refused {
 }
 
 /// Those that go, where there are any, with what the others lack. Otherwise why none does.
-fn begun(moves: Vec<Started>, stay: Vec<Stays>) -> Result<(Begun, Became), Refused> {
+fn begun(moves: Vec<Started>, stay: Vec<Stays>) -> Result<(Begun, Became), String> {
     if moves.is_empty() && stay.iter().any(|s| !s.by_design) {
         // Of all units of a customer it is the same more often than not.
         let mut whys: Vec<String> = stay.into_iter().map(|s| s.why).collect();
         whys.dedup();
-        return Err(Refused::conflict(whys.join("; ")));
+        return Err(whys.join("; "));
     }
     let left = stay.iter().filter(|s| !s.by_design).map(|s| s.why.clone()).collect();
     Ok((Begun { moves: moves.clone(), stay }, Became::Moves(moves, left)))
@@ -85,7 +85,7 @@ pub(super) async fn migrate(State(api): State<Api>, ConnectInfo(peer): Who, body
                 Err(why) => stay.push(Stays { unit: unit.to_string(), why, by_design: false }),
             }
         }
-        begun(moves, stay)
+        begun(moves, stay).map_err(Refused::conflict)
     };
     noted(&api, peer, format!("migrate {} --to {to}", name(&whose)), act).await
 }
@@ -109,7 +109,7 @@ pub(super) async fn abort(State(api): State<Api>, ConnectInfo(peer): Who, body: 
                 Err(e) => stay.push(Stays { unit: unit.to_string(), why: format!("{e:#}"), by_design: false }),
             }
         }
-        let (begun, _) = begun(moves, stay)?;
+        let (begun, _) = begun(moves, stay).map_err(Refused::conflict)?;
         Ok((begun, Became::Done("done".into())))
     };
     noted(&api, peer, format!("migrate {} --abort", name(&whose)), act).await
@@ -207,7 +207,7 @@ pub(super) async fn restore(State(api): State<Api>, ConnectInfo(peer): Who, body
     let act = async {
         let unit = check_unit(&api.keeper.current(), &unit)?;
         let id = checkpoint::restore(&api.moves, &unit, &file).await.map_err(conflict)?;
-        begun(vec![Started { unit: unit.to_string(), id }], vec![])
+        begun(vec![Started { unit: unit.to_string(), id }], vec![]).map_err(Refused::conflict)
     };
     noted(&api, peer, order, act).await
 }
