@@ -1,7 +1,7 @@
 //! The customer's routers: BIRD and FRR, as they come, without graceful restart. Their logs judge.
 
 use crate::place::{CE, MANY, PE, Place, SITE, sh, until};
-use std::{fmt::Write, path::PathBuf, process::Command};
+use std::{cell::Cell, fmt::Write, path::PathBuf, process::Command};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -15,13 +15,16 @@ pub enum Kind {
 pub struct Router {
     kind: Kind,
     dir: PathBuf,
+    /// How far its log reached when all stood: before, two connections may have met, of which one side took the one to be up that the
+    /// other closed (RFC 4271 §6.8).
+    stood: Cell<usize>,
 }
 
 impl Router {
     /// Tells [`SITE`], and [`MANY`] more when asked to.
     pub fn start(place: &mut Place, kind: Kind) -> Self {
         let dir = place.path().to_owned();
-        let router = Self { kind, dir };
+        let router = Self { kind, dir, stood: Cell::new(0) };
         let path = router.dir.display();
         match kind {
             Kind::Bird | Kind::Graceful => {
@@ -88,6 +91,7 @@ include "{path}/many.conf";
     /// The session is up and the VPN's route is there.
     pub async fn up(&self) {
         until("the router has the VPN's route", async || self.has(crate::place::VPN).then_some(())).await;
+        self.stood.set(self.log().len());
     }
 
     pub fn has(&self, prefix: &str) -> bool {
@@ -101,17 +105,14 @@ include "{path}/many.conf";
         std::fs::read_to_string(self.dir.join("router.log")).unwrap_or_default()
     }
 
-    /// Lines of the log, since the session came up first, that tell of its end or of a route that left.
+    /// Lines of the log, since all stood, that tell of the session's end or of a route that left.
     pub fn noticed(&self) -> Vec<String> {
-        let (up, signs): (&str, &[&str]) = match self.kind {
-            Kind::Frr => ("Up", &["Down", "withdrawn", "NOTIFICATION", "went from Established"]),
-            _ => (
-                "pvm: State changed to up",
-                &["> removed", "pvm: State changed", "pvm: BGP session", "pvm: Received: ", "pvm: Error", "pvm: Sending"],
-            ),
+        let signs: &[&str] = match self.kind {
+            Kind::Frr => &["Down", "withdrawn", "NOTIFICATION", "went from Established"],
+            _ => &["> removed", "pvm: State changed", "pvm: BGP session", "pvm: Received: ", "pvm: Error", "pvm: Sending"],
         };
         let log = self.log();
-        let since = log.lines().skip_while(|l| !l.contains(up)).skip(1);
+        let since = log.get(self.stood.get()..).unwrap_or_default().lines();
         since.filter(|l| signs.iter().any(|s| l.contains(s))).map(str::to_owned).collect()
     }
 }
