@@ -115,6 +115,8 @@ pub struct Control<I> {
     labels_file: LabelsFile,
     /// Whether the last attempt to write it succeeded.
     labels_stored: bool,
+    /// What was taken over is not in the files yet.
+    files_due: bool,
     alive: (Alive, Instant),
     questions: mpsc::Receiver<Question>,
     fabric: Publisher,
@@ -183,6 +185,7 @@ impl<I: CoreIo> Control<I> {
             reflectors,
             labels_file,
             labels_stored: true,
+            files_due: false,
             questions,
             fabric,
             exit: None,
@@ -259,6 +262,7 @@ impl<I: CoreIo> Control<I> {
 
     /// Others keep our routes and labels, and our PVMs and the label-switching router keep forwarding.
     async fn end(&mut self, exit: Exit) {
+        self.write_files();
         let keeps = self.standing.journal().is_none_or(Journal::keeps);
         // A successor goes on from the journal, or this instance never spoke: neighbours need not know.
         if exit == Exit::Stopped && keeps || !self.speaks {
@@ -301,6 +305,7 @@ impl<I: CoreIo> Control<I> {
         if !self.speaks {
             return;
         }
+        self.write_files();
         if self.core.tick(now) {
             self.standing.values.put_settled(true);
         }

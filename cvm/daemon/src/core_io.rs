@@ -48,7 +48,7 @@ pub enum CoreCommand {
 /// What is taken over in one go, in this order: LDP's connections need the routes that come from OSPF's neighbours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// OSPF and BFD. The kernel is told first what is known of neighbours.
+    /// OSPF and BFD. The kernel is told what is known of neighbours.
     Routing(BTreeMap<NextHop, MacAddr>),
     Labels,
 }

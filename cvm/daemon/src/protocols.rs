@@ -248,7 +248,6 @@ impl CoreIo for Protocols {
                 let (bfd, promoted) = (self.bfd.clone(), self.bfd_promoted);
                 let ospf = self.ospf.as_ref().map(|ospf| ospf.handle.clone());
                 async move {
-                    neighbors.await;
                     let ospf = async {
                         match &ospf {
                             Some(ospf) => ospf.promote(journal.clone()).await,
@@ -261,7 +260,8 @@ impl CoreIo for Protocols {
                             None => bfd.promote(journal.clone()).await,
                         }
                     };
-                    let (ospf, bfd) = tokio::join!(ospf, bfd);
+                    // Whoever says something to a neighbour before the kernel knows it waits for its answer there.
+                    let (ospf, bfd, ()) = tokio::join!(ospf, bfd, neighbors);
                     Promoted { sessions: ospf.sessions + bfd.sessions, lost: ospf.lost + bfd.lost }
                 }
                 .boxed()
@@ -286,12 +286,17 @@ impl CoreIo for Protocols {
     fn taken(&self) -> BoxFuture<'static, ()> {
         let (ospf, ldp) = (self.ospf.as_ref().map(|ospf| ospf.handle.clone()), self.ldp.as_ref().map(|ldp| ldp.handle.clone()));
         async move {
-            if let Some(ospf) = ospf {
-                ospf.told().await;
-            }
-            if let Some(ldp) = ldp {
-                ldp.told().await;
-            }
+            let ospf = async {
+                if let Some(ospf) = &ospf {
+                    ospf.told().await;
+                }
+            };
+            let ldp = async {
+                if let Some(ldp) = &ldp {
+                    ldp.told().await;
+                }
+            };
+            tokio::join!(ospf, ldp);
         }
         .boxed()
     }

@@ -125,7 +125,14 @@ async fn takes_over() {
     pvm.join(&["10.1.0.0/16"]).await;
     pvm.until("its label", |p| !p.labels.is_empty()).await;
     assert_eq!(pvm.labels.iter().map(|l| l.get()).collect::<Vec<_>>(), [before[0].label.get()]);
-    assert!(second.dir.path().join("state/labels").exists());
+    let file = second.dir.path().join("state/labels");
+    timeout(LIMIT, async {
+        while !file.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("what outlives the VM is written");
     running.stop().await;
     assert!(first.dir.path().join("journal").exists());
     following.stop().await;

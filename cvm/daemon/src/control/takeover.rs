@@ -89,12 +89,10 @@ impl<I: CoreIo> Control<I> {
         let begun = Instant::now();
         let mut stages = Stages::new(begun);
         let mut labels = empty_labels(begun, super::wall_clock(), &self.config);
-        let labels_known = self.standing.values.labels(begun, &mut labels);
-        if labels_known {
+        if self.standing.values.labels(begun, &mut labels) {
             self.vpn.take_over(begun, labels);
         }
         let (neighbors, settled) = (self.standing.values.neighbors(), self.standing.values.settled());
-        let bindings = self.standing.values.bindings();
         let holder = self.keep(&journal);
         stages.end("values");
 
@@ -132,12 +130,17 @@ impl<I: CoreIo> Control<I> {
         };
         info!(?routing, ?labels, ?bgp, us = promoted.took_us, settled, %stages, "taken over");
         self.standing.promoted = Some(promoted);
-        // They stand in the journal, which outlives the process; the files, which outlive the VM, need the disk.
-        self.core.store(begun, bindings);
-        if labels_known {
-            self.labels_stored = self.labels_file.save(self.vpn.labels()).is_ok();
-        }
+        self.files_due = true;
         Ok(())
+    }
+
+    /// Labels stand in the journal, which outlives the process. The files, which outlive the VM, need the disk: they are written when
+    /// there is time.
+    pub(super) fn write_files(&mut self) {
+        if std::mem::take(&mut self.files_due) {
+            self.core.store(Instant::now(), self.standing.values.bindings());
+            self.store_labels();
+        }
     }
 
     /// A standby may follow.
