@@ -3,8 +3,15 @@
 use anyhow::Context;
 use edgeplex_switch::{Changes, PortNo, Rule, Switch};
 use futures::future::BoxFuture;
-use std::{collections::BTreeMap, path::PathBuf};
-use tokio::sync::{mpsc, oneshot};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval},
+};
+
+/// How often the connection is used when there is nothing to do. Open vSwitch closes one that says nothing for a minute or two, and a
+/// failover should find one that is open.
+const USE: Duration = Duration::from_secs(10);
 
 /// The switch as the reconciler needs it; [`edgeplex_switch::Switch`] behind a reconnecting wrapper, or a fake.
 pub trait Fabricator: Send + Sync + std::fmt::Debug {
@@ -72,7 +79,19 @@ impl Bundles {
         let (orders, mut ordered) = mpsc::channel::<Bundle>(16);
         tokio::spawn(async move {
             let mut led = 0;
-            while let Some(Bundle { changes, revision, leads, answer }) = ordered.recv().await {
+            let mut idle = interval(USE);
+            idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                let ordered = tokio::select! {
+                    biased;
+                    ordered = ordered.recv() => ordered,
+                    _ = idle.tick() => {
+                        // Should it fail, the next bundle opens another.
+                        let _ = switch.ports().await;
+                        continue;
+                    }
+                };
+                let Some(Bundle { changes, revision, leads, answer }) = ordered else { return };
                 let result = if revision < led {
                     Err(anyhow::anyhow!("placements have changed meanwhile"))
                 } else {

@@ -172,6 +172,20 @@ async fn the_link_may_break_at_any_step() {
     }
 }
 
+/// Slower than anybody is asked twice, as on a host whose processors are all busy.
+#[tokio::test(start_paused = true)]
+async fn who_is_slow_is_not_dead() {
+    for fault in [Fault::OldIsSlow, Fault::NewIsSlow] {
+        for doing in [Doing::Move, Doing::MoveToStandby, Doing::Failover] {
+            let check = |when, e: &Ending| {
+                let done = e.sessions && e.moved && matches!(e.outcome, None | Some(Outcome::Done));
+                assert!(done, "{fault:?}, {doing:?} {when:?}: sessions {}, moved {}, {:?}", e.sessions, e.moved, e.outcome);
+            };
+            everywhere(doing, fault, check).await;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_old_one_may_die_at_any_step() {
     everywhere(Doing::MoveToStandby, Fault::Old, |when, e| assert!(e.sessions && e.moved, "{when:?}")).await;

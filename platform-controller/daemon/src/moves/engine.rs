@@ -8,6 +8,7 @@ use crate::placement::{Conflict, Instance, Placement, Placements, State, Unit, a
 use edgeplex_api::{MoveKind, Outcome, Phase};
 use edgeplex_ff_fib_api::Counters;
 use edgeplex_mgmt::show::{InstanceOrder, InstanceState, InstanceStatus};
+use edgeplex_runtime::patiently;
 use futures::future::BoxFuture;
 use std::{future::pending, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
@@ -17,6 +18,9 @@ use tokio::{
 
 /// Who cannot answer in this time is not asked further when seconds count.
 const GLANCE: Duration = Duration::from_millis(300);
+/// A standby without which all sessions are lost may take as long to answer as a busy host needs.
+const HEARING: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_millis(20);
 /// Times that an instance which is fenced is told to go on.
 const RESUMES: usize = 5;
 /// Before a death is looked at again of which another takes care.
@@ -63,18 +67,7 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) fn new(unit: Unit, placements: Arc<Placements>, world: Arc<dyn World>, commands: mpsc::Receiver<Command>) -> Self {
         let changes = placements.watch();
-        Self {
-            unit,
-            placements,
-            world,
-            commands,
-            changes,
-            fenced: None,
-            since: Instant::now(),
-            own: false,
-            led: false,
-            silent: None,
-        }
+        Self { unit, placements, world, commands, changes, fenced: None, since: Instant::now(), own: false, led: false, silent: None }
     }
 
     /// Until the unit is gone.
@@ -185,10 +178,7 @@ impl Engine {
             let able = |s: &InstanceStatus| s.state == InstanceState::Standby && (s.in_sync || s.forwards);
             let able = match said {
                 Some(said) if able(&said) => true,
-                _ => {
-                    let look = timeout(GLANCE, self.world.order(&self.unit, standby, InstanceOrder::Look)).await;
-                    matches!(&look, Ok(Ok(said)) if able(said))
-                }
+                _ => heard(&*self.world, &self.unit, standby).await.is_some_and(|said| able(&said)),
             };
             if able {
                 tracing::warn!("{}: {}: {} takes over", self.unit, death.why(), self.unit.vm(standby.number));
@@ -338,6 +328,21 @@ fn watch<'a>(
     })
 }
 
+/// What an instance says on which much depends. That nobody listens is an answer too; that it is slow is none.
+pub(super) async fn heard(world: &dyn World, unit: &Unit, i: &Instance) -> Option<InstanceStatus> {
+    let started = Instant::now();
+    let said = async {
+        loop {
+            match world.order(unit, i, InstanceOrder::Look).await {
+                Ok(said) => return Some(said),
+                Err(_) if started.elapsed() > GLANCE => return None,
+                Err(_) => sleep(RETRY).await,
+            }
+        }
+    };
+    patiently(HEARING, said).await.flatten()
+}
+
 fn same(now: &Placement, seen: &Placement) -> Result<(), Conflict> {
     if now == seen { Ok(()) } else { Err(Conflict("it has changed meanwhile".into())) }
 }
@@ -345,14 +350,4 @@ fn same(now: &Placement, seen: &Placement) -> Result<(), Conflict> {
 fn newcomer(p: &mut Placement, state: &State, host: &str, image: Option<String>, nics: usize) -> Result<Instance, Conflict> {
     let tags = free_tags(&tags_in_use(state), host, nics).ok_or_else(|| Conflict(format!("host {host}: no tags are left on its link")))?;
     Ok(p.newcomer(host, image, tags))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_dies_again_and_again_waits_longer_each_time() {
-        assert_eq!([0, 1, 2, 3, 5, 100].map(|n| rest(n).as_secs()), [0, 0, 1, 2, 8, 30]);
-    }
 }

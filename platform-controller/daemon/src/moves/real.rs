@@ -14,25 +14,25 @@ use crate::{
 use anyhow::{Context, bail};
 use edgeplex_ff_fib_api::{Counters, Reply, Request};
 use edgeplex_mgmt::show::{CvmQuery, InstanceOrder, InstanceStatus, PvmQuery};
-use edgeplex_runtime::{Reach, VmState};
+use edgeplex_runtime::{Reach, VmState, patiently};
 use futures::future::BoxFuture;
 use std::{future::pending, path::PathBuf, sync::Arc, time::Duration};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, timeout},
-};
+use tokio::{sync::watch, time::sleep};
 
 /// An order may take as long as a promotion of very many sessions does.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The answer to a long poll comes after some 20 s at the latest.
 const WATCH: Duration = Duration::from_secs(30);
-/// A daemon that says nothing for so long is looked at more closely.
-const SILENCE: Duration = Duration::from_secs(3);
+/// What a daemon and a forwarder are asked how they are, and between two such questions. The forwarder answers between two bursts.
+const WORD: Duration = Duration::from_secs(1);
 const PERIOD: Duration = Duration::from_secs(1);
+/// Questions that neither of them has answered, and that the forwarder has not, whatever its daemon says: then it is at an end.
+const BOTH: u32 = 2;
+const FORWARDER: u32 = 4;
 /// A forwarder that has gone is back, or its VM serves nobody.
 const AGAIN: Duration = Duration::from_millis(10);
-/// In this time a forwarder that ended is started again in its VM.
-const RESTART: Duration = Duration::from_millis(500);
+/// In this time a forwarder that ended is started again in its VM, also on a busy host.
+const RESTART: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub struct Real {
@@ -58,15 +58,24 @@ impl Real {
         }
     }
 
-    /// Resolves when its host is lost.
+    /// Resolves when its host is lost, or none of the platform's any more.
     async fn host_lost(&self, host: &str) -> Death {
-        let Ok(runtime) = self.fleet.at(host) else { return Death::Host(format!("host {host} is no longer one of the platform's")) };
-        let mut reach = runtime.reach();
-        if reach.wait_for(|r| *r == Reach::Lost).await.is_err() {
-            // It was given up by us, not lost.
-            pending::<()>().await;
+        let mut hosts = self.fleet.changes();
+        loop {
+            hosts.borrow_and_update();
+            let Ok(runtime) = self.fleet.at(host) else { return Death::Host(format!("host {host} is no longer one of the platform's")) };
+            let mut reach = runtime.reach();
+            let lost = async {
+                if reach.wait_for(|r| *r == Reach::Lost).await.is_err() {
+                    // It was given up by us, not lost.
+                    pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = lost => return Death::Host(format!("host {host} is lost")),
+                Ok(()) = hosts.changed() => {}
+            }
         }
-        Death::Host(format!("host {host} is lost"))
     }
 
     /// Resolves when its VM is dead.
@@ -125,26 +134,38 @@ impl Real {
     /// Resolves when neither the daemon nor the forwarder has said a word for long, or the forwarder for longer. A daemon alone is
     /// started again in its VM, and a busy host is no death.
     async fn fell_silent(&self, unit: &Unit, i: &Instance) -> Death {
-        let (mut daemon, mut forwarder): (Option<Instant>, Option<Instant>) = (None, None);
-        let silent = |heard: Option<Instant>, limit| heard.is_some_and(|at| at.elapsed() > limit);
+        let mut silence = Silence::default();
         loop {
             sleep(PERIOD).await;
             let mut reach = self.fleet.at(&i.host).ok().map(|runtime| runtime.reach());
             let was_up = reach.as_mut().is_some_and(|r| *r.borrow_and_update() == Reach::Up);
-            let (said, forwards) = tokio::join!(self.ask(unit, i, InstanceOrder::Look, SILENCE), timeout(SILENCE, self.forwarder(unit, i)));
-            let now = Instant::now();
+            let daemon = patiently(WORD, self.ask(unit, i, InstanceOrder::Look, 2 * WORD));
+            let (daemon, forwarder) = tokio::join!(daemon, patiently(WORD, self.forwarder(unit, i)));
             if !was_up || reach.is_none_or(|r| !matches!(r.has_changed(), Ok(false))) {
                 // Nobody on it can be heard: that is the host's silence.
-                (daemon, forwarder) = (daemon.map(|_| now), forwarder.map(|_| now));
                 continue;
             }
-            daemon = said.is_ok().then_some(now).or(daemon);
-            forwarder = matches!(forwards, Ok(Ok(_))).then_some(now).or(forwarder);
-            let both = silent(daemon, SILENCE) && silent(forwarder, SILENCE);
-            if both || silent(forwarder, 2 * SILENCE) {
+            if silence.is_long(matches!(daemon, Some(Ok(_))), matches!(forwarder, Some(Ok(_)))) {
                 return Death::Silence(format!("VM {} says nothing any more", unit.vm(i.number)));
             }
         }
+    }
+}
+
+/// Questions that were not answered since the last that was; `None` of one that never was heard: it is being made.
+#[derive(Debug, Default)]
+struct Silence {
+    daemon: Option<u32>,
+    forwarder: Option<u32>,
+}
+
+impl Silence {
+    /// Whether it is at an end after another question, and who answered it.
+    fn is_long(&mut self, daemon: bool, forwarder: bool) -> bool {
+        let count = |before: Option<u32>, said| if said { Some(0) } else { before.map(|n| n + 1) };
+        (self.daemon, self.forwarder) = (count(self.daemon, daemon), count(self.forwarder, forwarder));
+        let silent = |who: Option<u32>, limit| who.is_some_and(|n| n >= limit);
+        silent(self.daemon, BOTH) && silent(self.forwarder, BOTH) || silent(self.forwarder, FORWARDER)
     }
 }
 
@@ -179,8 +200,13 @@ impl World for Real {
                 Ok(_) => {}
                 Err(_) => return false,
             }
-            sleep(RESTART).await;
-            matches!(self.forwarder(unit, i).await, Err(e) if self.is_up(&i.host) && is_refusal(&e))
+            let back = async {
+                while self.forwarder(unit, i).await.is_err() {
+                    sleep(AGAIN).await;
+                }
+            };
+            patiently(RESTART, back).await.is_none()
+                && matches!(self.forwarder(unit, i).await, Err(e) if self.is_up(&i.host) && is_refusal(&e))
         })
     }
 
@@ -231,5 +257,20 @@ impl World for Real {
 
     fn nics(&self, unit: &Unit) -> usize {
         tending::nics(&self.desired.borrow(), unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_was_never_heard_is_being_made_and_a_word_makes_up_for_a_silence() {
+        let mut s = Silence::default();
+        assert!(!(0..20).any(|_| s.is_long(false, false)));
+        assert!(!s.is_long(true, true) && !s.is_long(false, false) && s.is_long(false, false));
+        assert!(!s.is_long(false, true), "a daemon alone is started again");
+        assert!(!(1..FORWARDER).any(|_| s.is_long(true, false)) && s.is_long(true, false), "without a forwarder nothing goes");
+        assert!(!s.is_long(true, true) && !(0..20).any(|n| s.is_long(n % 2 == 0, n % 2 == 1)));
     }
 }

@@ -1,7 +1,7 @@
 //! The phases of a move: what each does, and what makes up for it when it cannot be done.
 
 use super::{
-    engine::{Command, Engine},
+    engine::{Command, Engine, heard},
     world::{Death, World},
 };
 use crate::placement::{Conflict, Move, Placement, Unit, is_more};
@@ -9,6 +9,7 @@ use anyhow::{Context, bail, ensure};
 use edgeplex_api::{MoveKind, Outcome, Phase};
 use edgeplex_ff_fib_api::Counters;
 use edgeplex_mgmt::show::{InstanceOrder, InstanceState, InstanceStatus};
+use edgeplex_runtime::patiently;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -27,9 +28,13 @@ const COLD: Duration = Duration::from_secs(3);
 /// A daemon that has not answered for so long since its VM was made does not work.
 const ANSWER: Duration = Duration::from_secs(10);
 const FENCE: Duration = Duration::from_secs(2);
+/// To hear whether it stands still, and its successor is in step. With [`FRESH`] it is less than the lease.
+const STILL: Duration = Duration::from_secs(1);
 /// As long as the old one can still go back to work.
 const SWITCH: Duration = Duration::from_millis(1500);
-const PROMOTE: Duration = Duration::from_secs(10);
+/// An order to promote is given anew after [`ORDER`]; sessions wait longer than this for a word.
+const PROMOTE: Duration = Duration::from_secs(30);
+const ORDER: Duration = Duration::from_secs(10);
 /// Longer no packet stays in a forwarder.
 const DRAIN: Duration = Duration::from_millis(500);
 /// A forwarder that took and gave nothing for so long holds nothing for a port to which nothing is led.
@@ -68,13 +73,15 @@ impl Engine {
         let (world, unit) = (self.world.clone(), self.unit.clone());
         let end = {
             let forward = forward(&*world, &unit, m);
-            let (old_died, new_died) = (world.died(&unit, &m.from), world.died(&unit, &m.to));
+            let old_died = world.died(&unit, &m.from);
+            // Before it is made its host can die.
+            let new_died = if m.phase == Phase::Prepare { world.lost(&m.to.host) } else { world.died(&unit, &m.to) };
             tokio::pin!(forward, old_died, new_died);
             loop {
                 tokio::select! {
                     done = &mut forward => break End::Forward(done),
                     death = &mut old_died, if !crash => break End::OldDied(death),
-                    death = &mut new_died, if m.phase > Phase::Prepare => break End::NewDied(death),
+                    death = &mut new_died => break End::NewDied(death),
                     command = self.commands.recv() => match command {
                         Some(Command::Abort { answer }) => {
                             let _ = answer.send(Ok(m.id));
@@ -102,7 +109,8 @@ impl Engine {
             End::NewDied(death) => self.give_up(Outcome::Failed, &format!("the new instance: {}", death.why())).await?,
             End::Abort => self.give_up(Outcome::Aborted, "so it was asked").await?,
             End::OldDied(death) => {
-                let able = matches!(look(&*self.world, &self.unit, m).await, Ok(s) if s.state == InstanceState::Standby && s.in_sync);
+                let said = heard(&*self.world, &self.unit, &m.to).await;
+                let able = said.is_some_and(|s| s.state == InstanceState::Standby && s.in_sync);
                 if able {
                     self.commit(|p, spent| crashed(p, death.why(), spent)).await?;
                 } else {
@@ -211,8 +219,8 @@ impl Engine {
 
 /// Fences the one that is replaced until it is retired; whether it heard.
 async fn stands_still(world: &dyn World, unit: &Unit, m: &Move) -> bool {
-    let fenced = timeout(GLANCE, world.order(unit, &m.from, InstanceOrder::Fence { lease_ms: LONG_LEASE_MS })).await;
-    matches!(fenced, Ok(Ok(_)))
+    let fenced = patiently(STILL, world.order(unit, &m.from, InstanceOrder::Fence { lease_ms: LONG_LEASE_MS })).await;
+    matches!(fenced, Some(Ok(_)))
 }
 
 /// Promotes the successor; what was lost by it, if anything.
@@ -220,7 +228,7 @@ async fn promoted(world: &dyn World, unit: &Unit, m: &Move) -> Option<String> {
     let started = Instant::now();
     let mut died = world.died(unit, &m.to);
     loop {
-        let order = timeout(PROMOTE, world.order(unit, &m.to, InstanceOrder::Promote { generation: m.to.generation }));
+        let order = timeout(ORDER, world.order(unit, &m.to, InstanceOrder::Promote { generation: m.to.generation }));
         let failure = tokio::select! {
             answer = order => match answer {
                 Ok(Ok(s)) if s.state == InstanceState::Active => return sessions_lost(&s),
@@ -303,7 +311,7 @@ async fn sync(world: &dyn World, unit: &Unit, m: &Move) -> anyhow::Result<()> {
 async fn fence(world: &dyn World, unit: &Unit, m: &Move) -> anyhow::Result<()> {
     let order = world.order(unit, &m.from, InstanceOrder::Fence { lease_ms: LEASE_MS });
     timeout(FENCE, order).await.context("fencing the old instance: it does not answer")?.context("fencing the old instance")?;
-    let s = look(world, unit, m).await.context("the new instance")?;
+    let s = patiently(STILL, world.order(unit, &m.to, InstanceOrder::Look)).await.context("the new instance does not answer")??;
     ensure!(s.in_sync && s.forwards, "the new instance lost step when the old one was fenced");
     Ok(())
 }

@@ -16,7 +16,7 @@ use std::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// Who dies.
@@ -30,6 +30,9 @@ pub(crate) enum Fault {
     Switch,
     /// The link that the new one follows by, for a while.
     Link,
+    /// Does what it is told, but says so only after a while: its host is busy.
+    OldIsSlow,
+    NewIsSlow,
 }
 
 /// At the engine's n-th step, before it has happened or after.
@@ -72,6 +75,8 @@ pub(crate) struct Inner {
     pub(crate) outlets: Vec<u64>,
     switch_back: Option<Instant>,
     link_back: Option<Instant>,
+    /// Answers of that one come then.
+    slow: Option<(u64, Instant)>,
     steps: usize,
     armed: bool,
     fault: Option<(Fault, When)>,
@@ -112,6 +117,7 @@ impl Model {
             outlets: vec![1],
             switch_back: None,
             link_back: None,
+            slow: None,
             steps: 0,
             armed: false,
             fault: Some((fault, when)),
@@ -151,6 +157,8 @@ impl Model {
             match fault {
                 Fault::Switch => w.switch_back = Some(Instant::now() + AWAY),
                 Fault::Link => w.link_back = Some(Instant::now() + AWAY),
+                Fault::OldIsSlow => w.slow = Some((self.old, Instant::now() + AWAY)),
+                Fault::NewIsSlow => w.slow = Some((*self.new.lock().unwrap(), Instant::now() + AWAY)),
                 _ => {}
             }
             if let Some(vm) = victim.and_then(|n| w.vms.get_mut(&n)) {
@@ -332,7 +340,7 @@ impl World for Model {
                 anyhow::bail!("there is nothing new")
             });
         }
-        Box::pin(self.step(move |w| {
+        let obeyed = self.step(move |w| {
             let speaks = w.vms.get(&i.number).is_some_and(Vm::speaks);
             if speaks && matches!(order, InstanceOrder::Fence { .. }) && w.link_back.is_some_and(|at| at > Instant::now()) {
                 // It waits for its followers for a while, and then goes on without them.
@@ -352,7 +360,15 @@ impl World for Model {
                 }
             }
             Self::state(w, i.number).ok_or_else(|| anyhow::anyhow!("it died"))
-        }))
+        });
+        Box::pin(async {
+            let said = obeyed.await;
+            let late = self.lock().slow.filter(|(who, _)| *who == i.number).map(|(_, at)| at);
+            if let Some(at) = late {
+                sleep_until(at).await;
+            }
+            said
+        })
     }
 
     fn lead<'a>(&'a self, _: &'a Unit, p: &'a Placement) -> BoxFuture<'a, anyhow::Result<()>> {
