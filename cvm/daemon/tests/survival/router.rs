@@ -114,6 +114,11 @@ impl Router {
         self.ask(&["show bgp ipv4 vpn 10.1.0.0/16"])
     }
 
+    /// The customer's route as it has it, and how often its table had changed by then.
+    pub fn version(&self) -> String {
+        self.routes().lines().find(|l| l.contains("version")).unwrap_or_default().trim().to_owned()
+    }
+
     /// Prefixes, and our labels for them, as FRR has them.
     pub fn bindings(&self) -> Vec<String> {
         let all = self.ask(&["show mpls ldp binding"]);

@@ -190,7 +190,8 @@ fn a_killed_cvmd_takes_nothing_back() {
         all.hear().await;
         assert!(all.vpn.told.contains_key(&format!("route {VPN}")) && !all.map.told.is_empty(), "{:?} {:?}", all.vpn, all.map);
         all.changes();
-        let (lsa, bindings) = (router.lsa(), router.bindings());
+        until("the customer's route is at the reflector", async || router.version().contains("10.1.0.0/16").then_some(())).await;
+        let (lsa, bindings, version) = (router.lsa(), router.bindings(), router.version());
         assert_eq!(all.switch.told["fabric"].1.len(), 1, "{:?}", all.switch);
         let since = router.mark();
         for round in 0..ROUNDS {
@@ -199,6 +200,8 @@ fn a_killed_cvmd_takes_nothing_back() {
             all.hear().await;
             assert_eq!(all.changes(), Vec::<String>::new(), "round {round}");
             assert_eq!(router.bindings(), bindings, "round {round}");
+            // A route that is withdrawn, or told otherwise, has another version, also when it comes back as it was.
+            assert_eq!(router.version(), version, "round {round}");
             // An LSA that says something else has another sequence number, also when it says the same again.
             assert_eq!(router.lsa(), lsa, "round {round}: {CORE} was told another cost");
         }
