@@ -94,7 +94,11 @@ fn open_vswitch(node: &Node) -> Result<()> {
     node.daemon("ovsdb-server", &["ovsdb-server", db, &remote, "--pidfile=/run/openvswitch/ovsdb-server.pid", "--no-chdir"])?;
     node.wait_path(socket, START)?;
     node.run(&["ovs-vsctl", "--no-wait", "init"])?;
-    node.daemon("ovs-vswitchd", &["ovs-vswitchd", &format!("unix:{socket}"), "--pidfile=/run/openvswitch/ovs-vswitchd.pid", "--no-chdir"])
+    let pidfile = "/run/openvswitch/ovs-vswitchd.pid";
+    node.daemon("ovs-vswitchd", &["ovs-vswitchd", &format!("unix:{socket}"), &format!("--pidfile={pidfile}"), "--no-chdir"])?;
+    node.wait_path(pidfile, START)?;
+    let pid = node.shell(&format!("cat {pidfile}"))?;
+    node.daemon("ovs-buffers", &[&own_program()?.to_string_lossy(), "ovs-buffers", pid.trim()])
 }
 
 /// An `ovs-bridge` node: a learning switch; a port with a VLAN is an access port, any other a trunk.

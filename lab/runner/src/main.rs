@@ -9,7 +9,7 @@ use edgeplex_lab::{
     node, resilience, ring, say,
     state::{self, LabDir},
     suite, supervise,
-    tools::{badbgp, flow, ovs_lsr, rawbgp, rogue, serve, tcp, udp},
+    tools::{badbgp, buffers, flow, ovs_lsr, rawbgp, rogue, serve, tcp, udp},
     topology::{Image, Topology},
     vpns,
 };
@@ -254,6 +254,9 @@ enum Command {
         #[arg(long, value_delimiter = ',', value_parser = afi_safi)]
         families: Vec<(u16, u8)>,
     },
+    /// Give Open vSwitch's sockets room.
+    #[command(hide = true)]
+    OvsBuffers { pid: i32 },
     /// Forward MPLS for the FRR of this node, whose kernel does not.
     #[command(hide = true)]
     OvsLsr,
@@ -402,6 +405,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::RawBgp { peer, local, asn, router_id, families } => {
             rawbgp::run(&rawbgp::Options { peer, local, asn, router_id, families })?;
         }
+        Command::OvsBuffers { pid } => buffers::run(pid)?,
         Command::OvsLsr => ovs_lsr::run()?,
         Command::NodeInit { dir } => {
             if std::process::id() == 1 {

@@ -33,6 +33,8 @@ const FORWARDER: Duration = Duration::from_millis(500);
 const STANDSTILL: Duration = Duration::from_secs(3);
 /// A host is gone: its silence must first be told from a delay.
 const HOST_GONE: Duration = Duration::from_secs(5);
+/// After it nobody is protected any more until a session ends: drawn only if its name is asked for.
+pub(super) const LAST: &str = "the journal has a hole: ";
 /// The longest of those troubles that last, ms.
 const LONGEST: u64 = 2500;
 
@@ -56,9 +58,9 @@ pub(super) const ALL: &[Fault] = &[
     Fault { name: "everything on the other host dies", bound: HOST_GONE, strike: |w, _| other_host(w) },
     Fault { name: "the link to the other host is cut", bound: STANDSTILL, strike: |w, c| cut(w, "eth3", c) },
     Fault { name: "the controller's way to the agent is cut", bound: FORWARDER, strike: |w, c| cut(w, "mgmt0", c) },
-    Fault { name: "the journal's disk is full", bound: NONE, strike: |w, c| full(w, ACME, "active", "pvmd", c) },
+    Fault { name: "the journal has a hole: PVM's disk full", bound: NONE, strike: |w, c| full(w, ACME, "active", "pvmd", c) },
     Fault { name: "the standby's journal's disk is full", bound: NONE, strike: |w, c| full(w, ACME, "standby", "pvmd", c) },
-    Fault { name: "the CVM's journal's disk is full", bound: NONE, strike: |w, c| full(w, "cvm", "active", "cvmd", c) },
+    Fault { name: "the journal has a hole: CVM's disk full", bound: NONE, strike: |w, c| full(w, "cvm", "active", "cvmd", c) },
     Fault { name: "acme's router stands still", bound: NONE, strike: |w, c| slow_peer(w, c) },
     Fault { name: "acme moves", bound: NONE, strike: |w, _| migrate(w) },
     Fault { name: "the other host is drained", bound: NONE, strike: |w, _| drain(w) },

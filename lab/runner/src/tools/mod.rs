@@ -1,6 +1,7 @@
 //! Small programs that the scenarios run inside the nodes. Each prints one JSON object as its result.
 
 pub mod badbgp;
+pub mod buffers;
 pub mod flow;
 pub mod ovs_lsr;
 pub mod rawbgp;
