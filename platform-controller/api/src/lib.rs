@@ -36,7 +36,7 @@ pub use client::{Client, ClientError};
 pub use hosts::*;
 pub use moves::*;
 pub use upgrade::*;
-pub use words::plain;
+pub use words::{plain, without_numbers};
 
 use edgeplex_ff_fib_api::{Counters, Target};
 use edgeplex_intent::{Change, IntentError};

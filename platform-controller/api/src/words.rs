@@ -12,11 +12,17 @@ pub fn plain(error: &Error) -> String {
         ErrorKind::NotADirectory => "leads through something that is no directory".into(),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "there is no space left".into(),
         ErrorKind::ReadOnlyFilesystem => "is on a file system that cannot be written".into(),
-        _ => {
-            let text = error.to_string();
-            text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words).to_owned()
-        }
+        _ => without_numbers(&error.to_string()),
     }
+}
+
+/// A text that holds errors of the system, without their numbers.
+pub fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    // What follows the number.
+    out.extend(parts.map(|part| part.split_once(')').map_or("", |(_, rest)| rest)));
+    out
 }
 
 #[cfg(test)]
@@ -30,5 +36,7 @@ mod tests {
         }
         assert_eq!(plain(&Error::from_raw_os_error(8)), "Exec format error");
         assert_eq!(plain(&Error::other("of ours")), "of ours");
+        let text = "192.0.2.1:7443: Connection refused (os error 111); TLS: Broken pipe (os error 32)";
+        assert_eq!(without_numbers(text), "192.0.2.1:7443: Connection refused; TLS: Broken pipe");
     }
 }

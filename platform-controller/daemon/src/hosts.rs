@@ -1,7 +1,7 @@
 //! The hosts on which VMs run: the controller's own, and those with an agent.
 
 use crate::placement::now_ms;
-use edgeplex_api::ImageAt;
+use edgeplex_api::{ImageAt, without_numbers};
 use edgeplex_intent::{Host, OWN_HOST};
 use edgeplex_runtime::{DEFAULT_IMAGE, Reach, Runtime, RuntimeError, VmId, VmInfo};
 use futures::future::join_all;
@@ -277,11 +277,11 @@ impl Fleet {
     }
 }
 
-/// Without the host's name.
-fn told(e: RuntimeError) -> String {
+/// Without the host's name, and for people.
+pub(crate) fn told(e: RuntimeError) -> String {
     match e {
-        RuntimeError::Unreachable { what, .. } => what,
-        e => e.to_string(),
+        RuntimeError::Unreachable { what, .. } => without_numbers(&what),
+        e => without_numbers(&e.to_string()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Images: the programs of which VMs are made, by name. What is added here comes to every host, also to one that joins later.
 
 use crate::{
-    hosts::{Fleet, Missing},
+    hosts::{Fleet, Missing, told},
     placement::State,
 };
 use anyhow::{Context, bail, ensure};
@@ -162,16 +162,16 @@ impl Images {
                 None => {
                     tracing::info!("image {} is copied to host {host}", image.name);
                     let before = self.fleet.missing(&host, &image.name);
-                    let told = |done: u64, all: u64| say(format!("{} % of it is there", done * 100 / all.max(1)), false);
-                    match runtime.ship_image(&image.name, &self.path(&image.name), &told).await {
+                    let far = |done: u64, all: u64| say(format!("{} % of it is there", done * 100 / all.max(1)), false);
+                    match runtime.ship_image(&image.name, &self.path(&image.name), &far).await {
                         Ok(()) => {
                             tracing::info!("image {} is on host {host}", image.name);
                             self.fleet.set_missing(&host, &image.name, None);
                         }
                         Err(e) => {
-                            let why = e.to_string();
+                            let why = told(e);
                             if before.is_none_or(|b| b.why != why) {
-                                tracing::warn!("image {}: {why}", image.name);
+                                tracing::warn!("image {} does not come to host {host}: {why}", image.name);
                             }
                             say(why, true);
                             whole = false;

@@ -1,7 +1,7 @@
 //! Hosts: whether they are there, and what is on them.
 
 use super::Viewer;
-use crate::placement::State;
+use crate::{hosts::told, placement::State};
 use edgeplex_api::HostRow;
 use edgeplex_runtime::{DEFAULT_IMAGE, Image, Reach, RuntimeError, VmState};
 use futures::future::join_all;
@@ -26,21 +26,20 @@ impl Viewer {
 
     async fn host(&self, name: String, placed: &State, own: &[Image]) -> HostRow {
         let (seen, described) = (self.fleet.seen(&name), self.fleet.described(&name));
+        let silent = || RuntimeError::Unreachable { host: name.clone(), what: "it does not answer".into() };
         let vms = match self.fleet.at(&name) {
-            Ok(runtime) => timeout(GLANCE, runtime.list())
-                .await
-                .unwrap_or_else(|_| Err(RuntimeError::Unreachable { host: name.clone(), what: "it does not answer".into() })),
+            Ok(runtime) => timeout(GLANCE, runtime.list()).await.unwrap_or_else(|_| Err(silent())),
             Err(_) => Ok(vec![]),
         };
-        let problem = vms.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let (vms, problem) = vms.map_or_else(|e| (vec![], told(e)), |vms| (vms, String::new()));
         let there = self.images_of(&name).await.unwrap_or_default();
         let is_default = |i: &&Image| i.name == DEFAULT_IMAGE;
         let image = |own: &Image| {
             let same = there.iter().any(|i| i.name == own.name && i.hash == own.hash);
             let mut at = self.fleet.image_at(name.clone(), &own.name, same);
-            if own.name == DEFAULT_IMAGE && !same && !at.away {
+            if own.name == DEFAULT_IMAGE && !same {
                 // It lies beside the agent, and nobody copies it.
-                at.note = "the programs there are others than the controller's".into();
+                at.note = if at.away { "unknown" } else { "the programs there are others than the controller's" }.into();
             }
             at
         };
@@ -55,7 +54,7 @@ impl Viewer {
             .into(),
             since_ms: seen.since_ms,
             drained: placed.drained.contains(&name),
-            vms: vms.iter().flatten().filter(|vm| vm.state != VmState::Dead).count(),
+            vms: vms.iter().filter(|vm| vm.state != VmState::Dead).count(),
             active: placed.units.values().filter(|p| p.active.host == name).count(),
             standby: placed.units.values().filter(|p| p.standby.as_ref().is_some_and(|s| s.host == name)).count(),
             version: there.iter().find(is_default).map(|i| i.version.clone()).unwrap_or_default(),
