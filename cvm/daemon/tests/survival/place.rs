@@ -1,7 +1,10 @@
 //! Where it happens: the core's namespace with a bridge that stands for the switch, and one namespace for each control VM.
 
 use crate::{pvm::Pvm, router::BEHIND, vm::Vm};
-use edgeplex_mgmt::config::{CvmConfig, Instance, RelayClient};
+use edgeplex_mgmt::{
+    config::{CvmConfig, Instance, RelayClient},
+    show::STALE_MS,
+};
 use edgeplex_transport::relay::{KeyPair, RelayClient as Client, generate_keypair};
 use serde_json::json;
 use std::{
@@ -16,11 +19,13 @@ use std::{
 pub const LIMIT: Duration = Duration::from_secs(60);
 pub const PE: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 1);
 pub const CORE: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 2);
-/// What BFD is asked for: three packets missed in a row, so far apart.
-pub const BFD_MS: u32 = 400;
-/// Within it somebody has to speak again, or BFD's detection time and a standby's lease may be over; with room for a packet that was
-/// just due, and for a word of the leader's that was a beat old.
-pub const SOON: Duration = Duration::from_millis(700);
+/// What BFD is asked for: three packets missed in a row, so far apart. A busy machine keeps FRR waiting for longer than a router
+/// would be content with.
+pub const BFD_MS: u32 = 1000;
+/// A process that was started again has to speak within it, or BFD's detection time may be over: less a packet that was just due.
+pub const AGAIN: Duration = Duration::from_millis(1500);
+/// A standby has to speak within it, or its lease may be over, of which it knows by a word of its leader's that was a beat old.
+pub const INSTEAD: Duration = Duration::from_millis(STALE_MS - 250);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -168,10 +173,10 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct TooSlow(pub String);
 
-/// Whether what has been done since the last one fell silent says something.
-pub fn soon(since: Instant) -> Result<Duration, TooSlow> {
+/// Whether somebody spoke soon enough since the last one fell silent for the trial to say something.
+pub fn soon(since: Instant, limit: Duration) -> Result<Duration, TooSlow> {
     let took = since.elapsed();
-    if took < SOON { Ok(took) } else { Err(TooSlow(format!("{took:?} until somebody spoke again"))) }
+    if took < limit { Ok(took) } else { Err(TooSlow(format!("{took:?} until somebody spoke again"))) }
 }
 
 /// Trials, until one says something.

@@ -1,7 +1,7 @@
 //! cvmd dies and is started again in the same VM.
 
 use crate::{
-    place::{Place, run_in_time, soon, until},
+    place::{AGAIN, Place, run_in_time, soon, until},
     router::{LATER, Router, VPN},
     vm::Vm,
 };
@@ -42,7 +42,7 @@ fn a_killed_cvmd_goes_on_and_no_neighbor_notices() {
             let mut telling = router.telling(round % 2 == 0);
             vm.start_cvmd();
             let s = vm.until("it speaks again", |s| s.promoted.is_some()).await;
-            let gap = soon(dead);
+            let gap = soon(dead, AGAIN);
             telling.wait().unwrap();
             let (gap, promoted) = (gap?, s.promoted.unwrap());
             gaps.push((gap, promoted));
@@ -79,7 +79,7 @@ fn one_that_ends_in_order_leaves_in_silence() {
         vm.stop_cvmd();
         vm.start_cvmd();
         let s = vm.until("it speaks again", |s| s.promoted.is_some()).await;
-        soon(silent)?;
+        soon(silent, AGAIN)?;
         assert_eq!(s.promoted.unwrap().lost, 0);
         // The longest that a neighbour here waits.
         tokio::time::sleep(Duration::from_secs(16)).await;

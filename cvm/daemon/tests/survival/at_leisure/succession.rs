@@ -1,25 +1,26 @@
 //! A second instance follows the first and takes its place.
 
 use crate::{
-    place::{Place, TooSlow, run, run_in_time, soon, until},
+    place::{AGAIN, INSTEAD, Place, TooSlow, run, run_in_time, soon, until},
     pvm::Pvm,
     router::{LATER, Router, VPN},
     vm::{Vm, join},
 };
 use edgeplex_mgmt::{
     config::{Instance, InstanceRole},
-    show::{InstanceOrder, InstanceState, STALE_MS},
+    show::{InstanceOrder, InstanceState, InstanceStatus, STALE_MS},
 };
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 struct Two {
-    place: Place,
-    router: Router,
+    // The logs are shown as these go, before the place goes with them.
     first: Vm,
     second: Vm,
     joined: JoinHandle<()>,
     pvm: Pvm,
+    router: Router,
+    place: Place,
 }
 
 /// One that speaks, one that follows, and a customer.
@@ -69,7 +70,7 @@ fn a_whole_vm_dies_and_the_standby_goes_on() {
         two.first.kill();
         two.place.lead_to(&two.second);
         let s = two.second.order(InstanceOrder::Promote { generation: 3 }).await.unwrap();
-        eprintln!("{:?} after the death: {:?}", soon(dead)?, s.promoted);
+        eprintln!("{:?} after the death: {:?}", soon(dead, INSTEAD)?, s.promoted);
         assert_eq!((s.generation, s.state, s.promoted.unwrap().lost), (3, InstanceState::Active, 0), "{s:?}");
         let again = two.second.order(InstanceOrder::Promote { generation: 3 }).await.unwrap();
         assert_eq!(again.promoted, s.promoted);
@@ -80,7 +81,7 @@ fn a_whole_vm_dies_and_the_standby_goes_on() {
         two.second.kill_cvmd();
         two.second.start_cvmd();
         let s = two.second.until("it speaks again", |s| s.promoted.is_some()).await;
-        soon(dead)?;
+        soon(dead, AGAIN)?;
         assert_eq!((s.generation, s.state, s.promoted.unwrap().lost), (3, InstanceState::Active, 0));
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(two.router.noticed(&since), Vec::<String>::new());
@@ -98,26 +99,26 @@ fn a_planned_move_and_one_that_is_called_off() {
         let s = two.first.order(InstanceOrder::Fence { lease_ms: 5000 }).await.unwrap();
         assert_eq!((s.state, s.committed), (InstanceState::Fenced, s.end));
         assert_eq!(two.first.order(InstanceOrder::Resume).await.unwrap().state, InstanceState::Active);
-        soon(began)?;
+        soon(began, AGAIN)?;
         let began = Instant::now();
         two.first.order(InstanceOrder::Fence { lease_ms: 50 }).await.unwrap();
         two.first.until("it goes on by itself", |s| s.state == InstanceState::Active).await;
-        soon(began)?;
+        soon(began, AGAIN)?;
 
         let began = Instant::now();
-        let s = two.first.order(InstanceOrder::Fence { lease_ms: 20_000 }).await.unwrap();
+        let s = two.first.order(InstanceOrder::Fence { lease_ms: 5000 }).await.unwrap();
         if !s.in_sync {
             return Err(TooSlow("the standby does not keep pace with its leader".into()));
         }
         two.place.lead_to(&two.second);
         let s = two.second.order(InstanceOrder::Promote { generation: 3 }).await.unwrap();
-        eprintln!("moved in {:?}: {:?}", soon(began)?, s.promoted);
+        eprintln!("moved in {:?}: {:?}", soon(began, AGAIN)?, s.promoted);
         assert_eq!((s.state, s.promoted.unwrap().lost), (InstanceState::Active, 0), "{s:?}");
         two.works(&since).await;
         // Nobody has told the first; it finds the PVMs served.
-        let s = two.first.order(InstanceOrder::Look).await.unwrap();
+        let served = |s: &InstanceStatus| s.problems.iter().any(|p| p.contains("another instance"));
+        let s = two.first.until("its lease is over, and it has looked", served).await;
         assert_eq!(s.state, InstanceState::Fenced, "{s:?}");
-        assert!(s.problems.iter().any(|p| p.contains("another instance")), "{s:?}");
         two.joined.abort();
         two.first.stop_cvmd();
         Ok(())
