@@ -142,8 +142,8 @@ impl Engine {
                 // The successor is about to speak: from now on the old one may not, whatever becomes of us.
                 let for_long = async { crash || stands_still(&*world, &unit, m).await };
                 if !crash && self.fenced.is_none_or(|at| at.elapsed() > FRESH) {
-                    let fenced = timeout(FENCE, world.order(&unit, &m.from, InstanceOrder::Fence { lease_ms: LEASE_MS })).await;
-                    if !matches!(fenced, Ok(Ok(_))) {
+                    let fenced = patiently(FENCE, world.order(&unit, &m.from, InstanceOrder::Fence { lease_ms: LEASE_MS })).await;
+                    if !matches!(fenced, Some(Ok(_))) {
                         // It cannot be told to stand still.
                         let _ = timeout(KILL, world.kill(&unit, &m.from)).await;
                     }
