@@ -71,6 +71,7 @@ impl Book {
         let mut report = resumed.context("there is no upgrade that could be taken back")?;
         (report.state, report.why) = (UpgradeState::RollingBack, why.to_owned());
         report.stuck.clear();
+        report.doing.clear();
         self.last = Some(report.clone());
         Ok(report)
     }

@@ -6,7 +6,7 @@ use crate::{
     placement::{Placement, Unit},
 };
 use anyhow::{Context, bail, ensure};
-use edgeplex_api::{MoveKind, MoveReport, Outcome, UpgradeReport, UpgradeState};
+use edgeplex_api::{MoveKind, MoveReport, Outcome, UpgradeReport, UpgradeState, without_numbers};
 use edgeplex_intent::OWN_HOST;
 use futures::future::join_all;
 use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
@@ -39,7 +39,7 @@ impl Upgrades {
         match self.all(&report).await {
             Ok(()) => tracing::info!("upgrade to {}: done", report.order.to),
             Err(e) if self.is_running() => {
-                if let Err(e) = self.roll_back(&format!("{e:#}")).await {
+                if let Err(e) = self.roll_back(&without_numbers(&format!("{e:#}"))).await {
                     tracing::error!("upgrade: {e:#}");
                 }
             }
