@@ -61,7 +61,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("edgeplex-ff-dpdk-sys", &[]),
     ("edgeplex-ff-phy", &["edgeplex-types", "edgeplex-ff-dpdk-sys"]),
-    ("edgeplex-ff-fib-client", &["edgeplex-types", "edgeplex-ff-fib-api"]),
+    ("edgeplex-ff-fib-client", &["edgeplex-types", "edgeplex-ff-fib-api", "edgeplex-transport"]),
     ("edgeplex-store", &["edgeplex-types"]),
     ("edgeplex-switch", &["edgeplex-types"]),
     ("edgeplex-runtime", &["edgeplex-types", "edgeplex-recipes"]),

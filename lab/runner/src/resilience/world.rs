@@ -176,8 +176,8 @@ impl<'a> World<'a> {
             Ok(End { node: self.host(customer, city)?, address, name: &names[n] })
         };
         let streams = Streams::start([end(PE, "172.16.1.10", 0)?, end(FAR, "172.16.2.10", 1)?], pps)?;
-        // They have met once datagrams sent beside them are answered.
-        self.calm(customer)?;
+        // They have met once datagrams sent beside them are answered. What is lost until then is theirs, and counted by whoever counts it.
+        wait::until(&format!("{customer}'s streams"), CONVERGE, || Ok(self.calm(customer).map_err(|e| format!("{e:#}"))))?;
         Ok(streams)
     }
 
