@@ -177,7 +177,7 @@ impl Drop for Place {
 pub struct TooSlow(pub String);
 
 /// Trials, until one says something.
-const TRIALS: u32 = 5;
+const TRIALS: u32 = 10;
 
 /// Runs a test, and again where it was too slow to say anything.
 pub fn run_in_time(test: impl AsyncFn() -> Result<(), TooSlow>) {
