@@ -113,8 +113,15 @@ struct Bridge {
     sandbox: Arc<Sandbox>,
     /// Connected to anew after a failure.
     switch: Option<Switch>,
-    /// VMs that are being stopped.
-    leaving: BTreeSet<VmId>,
+    /// VMs that are being stopped. By their first process too: one that is made anew has the name of the one before it.
+    leaving: BTreeSet<(VmId, u32)>,
+}
+
+/// vNICs that belong on the bridge, with their tags; forgets VMs that have gone.
+fn connected(vms: &[VmInfo], leaving: &mut BTreeSet<(VmId, u32)>) -> Vec<(String, VlanId)> {
+    leaving.retain(|(id, pid)| vms.iter().any(|vm| vm.id == *id && vm.pid == *pid));
+    let here = vms.iter().filter(|vm| vm.state != VmState::Dead && !leaving.contains(&(vm.id.clone(), vm.pid)));
+    here.flat_map(|vm| &vm.nics).filter_map(|n| Some((n.host_name.clone(), n.tag?))).collect()
 }
 
 impl Bridge {
@@ -153,9 +160,7 @@ impl Bridge {
 
     async fn settle(&mut self) -> Result<(), AgentError> {
         let vms = self.sandbox.list().await?;
-        self.leaving.retain(|id| vms.iter().any(|vm| vm.id == *id));
-        let here = vms.iter().filter(|vm| vm.state != VmState::Dead && !self.leaving.contains(&vm.id));
-        let tagged: Vec<(String, VlanId)> = here.flat_map(|vm| &vm.nics).filter_map(|n| Some((n.host_name.clone(), n.tag?))).collect();
+        let tagged = connected(&vms, &mut self.leaving);
         let uplink = self.config.uplink.clone();
         self.with(async move |s| {
             let names: Vec<&str> = tagged.iter().map(|(name, _)| name.as_str()).chain([uplink.as_str()]).collect();
@@ -174,7 +179,7 @@ impl Bridge {
     }
 
     async fn leave(&mut self, vm: VmInfo) -> Result<(), AgentError> {
-        self.leaving.insert(vm.id.clone());
+        self.leaving.insert((vm.id.clone(), vm.pid));
         let names: Vec<String> = vm.nics.into_iter().map(|n| n.host_name).collect();
         self.with(async move |s| {
             let ports = s.ports().await?;
@@ -187,5 +192,31 @@ impl Bridge {
             Ok(())
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edgeplex_runtime::{VmKind, VmNic};
+
+    #[test]
+    fn a_vm_made_anew_is_connected_though_the_one_before_it_left() {
+        let vm = |pid, state| VmInfo {
+            id: "pvm-acme-main-g2".parse().unwrap(),
+            kind: VmKind::Pvm,
+            pid,
+            state,
+            spec_hash: String::new(),
+            template: String::new(),
+            image: None,
+            nics: vec![VmNic { host_name: "ep1".into(), tag: Some(VlanId::try_from(2).unwrap()) }],
+            timings: vec![],
+        };
+        let mut leaving = BTreeSet::from([(vm(7, VmState::Dead).id, 7)]);
+        assert!(connected(&[vm(7, VmState::Running)], &mut leaving).is_empty(), "it is being stopped");
+        // Nobody looked between the end of the one and the start of the other.
+        assert_eq!(connected(&[vm(8, VmState::Running)], &mut leaving).len(), 1);
+        assert!(leaving.is_empty());
     }
 }
