@@ -142,8 +142,8 @@ enum Command {
         /// Decides the random moments.
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Packets a second each way beside planned moves and upgrades.
-        #[arg(long, default_value_t = 10_000)]
+        /// Packets a second each way beside planned moves and upgrades. Two processors for the whole lab carry 5,000, not 10,000.
+        #[arg(long, default_value_t = 5_000)]
         pps: u32,
         /// Name of the lab.
         #[arg(long)]
@@ -343,7 +343,7 @@ fn topology(name: &str) -> PathBuf {
 fn resilience_options(name: Option<String>) -> resilience::Options {
     let out = suite::root().join("lab/out").join(name.as_deref().unwrap_or("resilience"));
     let (topology, rivals) = (topology("resilience"), topology("resilience-rivals"));
-    resilience::Options { topology, rivals, name, keep: false, json: None, out, only: None, kills: 100, seed: 1, pps: 10_000 }
+    resilience::Options { topology, rivals, name, keep: false, json: None, out, only: None, kills: 100, seed: 1, pps: 5_000 }
 }
 
 fn two_cities() -> PathBuf {

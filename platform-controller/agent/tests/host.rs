@@ -83,6 +83,8 @@ impl Lab {
         let here = tempfile::Builder::new().prefix("edgeplex-here-").tempdir().unwrap();
         fs::create_dir(here.path().join("relay")).unwrap();
         let mut lab = Self { vms, ovs, here, uplink, address, agent: None };
+        // Its key is asked for at once, perhaps before the agent has made its directory.
+        fs::create_dir(lab.dir()).unwrap();
         lab.start_agent();
         lab
     }
